@@ -1,0 +1,83 @@
+"""The errors of the library, told apart by whose fault they are.
+
+Every error that trio_ticks raises on purpose derives from :class:`TickError`. Facts are attributes, the cause is chained.
+No message ever holds an API key, or a URL's query string.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "FeedAuthError",
+    "FeedBrokenError",
+    "FeedClosedError",
+    "FeedError",
+    "LedgerError",
+    "QueueFullError",
+    "TickError",
+    "VenueProtocolError",
+]
+
+
+class TickError(Exception):
+    """Base of every error that trio_ticks raises on purpose."""
+
+
+class ConfigError(TickError, ValueError):
+    """You asked for something that cannot work; the message says what to change."""
+
+
+class LedgerError(TickError, AssertionError):
+    """The ledger's law is broken: a bug in trio_ticks, or in a channel of your own."""
+
+
+class QueueFullError(TickError):
+    """The channel is full, and its strategy is :class:`~trio_ticks.Fail`.
+
+    Attributes:
+        maxsize: capacity of the channel, in ticks.
+    """
+
+    def __init__(self, message: str, *, maxsize: int) -> None:
+        super().__init__(message)
+        self.maxsize = maxsize
+
+
+class FeedError(TickError):
+    """A feed cannot go on."""
+
+
+class FeedClosedError(FeedError):
+    """You used a feed that has ended or was closed."""
+
+
+class FeedBrokenError(FeedError):
+    """The venue cannot be reached, and trying again will not help.
+
+    Attributes:
+        url: the address, without user info and query string.
+        status: the HTTP status that ended it, or ``None``.
+        attempts: how many times a connection was tried.
+    """
+
+    def __init__(self, message: str, *, url: str | None = None, status: int | None = None, attempts: int = 1) -> None:
+        super().__init__(message)
+        self.url = url
+        self.status = status
+        self.attempts = attempts
+
+
+class FeedAuthError(FeedBrokenError):
+    """The venue refused the credentials (HTTP 401 or 403)."""
+
+
+class VenueProtocolError(FeedError):
+    """The venue sent bytes that its protocol does not allow.
+
+    Attributes:
+        code: the WebSocket close code that answers it (RFC 6455, section 7.4.1).
+    """
+
+    def __init__(self, message: str, *, code: int = 1002) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,171 @@
+"""The ledger: the counters of one pipeline or channel, and the law that they obey at every checkpoint.
+
+The law has two halves, each with its two sides measured apart: ``queued`` is the length of the real buffers, ``in_flight`` the size
+of what workers really hold. Counters are plain ints owned by one object each; nothing here is computed as "the rest".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import attrs
+
+from .errors import LedgerError
+
+__all__ = ["INTENTIONAL", "REASONS", "DropCounts", "DropReason", "Ledger", "LedgerSnapshot"]
+
+DropReason = Literal["overflow", "evicted", "conflated", "stale", "held", "shutdown"]
+REASONS: tuple[DropReason, ...] = get_args(DropReason)
+INTENTIONAL: frozenset[DropReason] = frozenset({"conflated", "stale", "held"})
+"""Drops by which a tick did its duty; the others are losses."""
+
+
+@attrs.define(slots=True)
+class DropCounts:
+    """How many ticks one owner dropped, by reason."""
+
+    overflow: int = 0
+    evicted: int = 0
+    conflated: int = 0
+    stale: int = 0
+    held: int = 0
+    shutdown: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.overflow + self.evicted + self.conflated + self.stale + self.held + self.shutdown
+
+
+@attrs.frozen(slots=True)
+class LedgerSnapshot:
+    """The ledger at one moment."""
+
+    produced: int
+    delivered: int
+    consumed: int
+    failed: int
+    dropped: int
+    queued: int
+    in_flight: int
+    dropped_by_reason: Mapping[str, int]
+
+    @property
+    def unaccounted(self) -> int:
+        """``produced`` less every outcome; 0, or the law is broken."""
+        return self.produced - (self.consumed + self.failed + self.dropped + self.queued + self.in_flight)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**attrs.asdict(self), "dropped_by_reason": dict(self.dropped_by_reason)}
+
+
+def _nothing() -> int:
+    return 0
+
+
+class Ledger:
+    """Counts every tick from the moment it was decoded until its outcome.
+
+    ``produced == consumed + failed + dropped + queued + in_flight``, where ``dropped`` is the sum of ``dropped_by_reason``. A channel
+    that is used without a pipeline has the first half alone: ``produced == delivered + dropped + queued``.
+    """
+
+    __slots__ = ("_consumed", "_failed", "_in_flight", "_queued", "delivered", "has_pool", "in_channel", "in_pool", "produced")
+
+    def __init__(self, queued: Callable[[], int] = _nothing) -> None:
+        self.produced = 0
+        """Ticks that were handed to the channel."""
+        self.delivered = 0
+        """Ticks that left the channel towards whoever received them."""
+        self.in_channel = DropCounts()
+        """What the channel dropped."""
+        self.in_pool = DropCounts()
+        """What the worker pool had to drop after it had been delivered."""
+        self.has_pool = False
+        self._queued = queued
+        self._consumed: Callable[[], int] = _nothing
+        self._failed: Callable[[], int] = _nothing
+        self._in_flight: Callable[[], int] = _nothing
+
+    def attach_pool(self, *, consumed: Callable[[], int], failed: Callable[[], int], in_flight: Callable[[], int]) -> None:
+        """Join the pool's half to the channel's; each callable measures, none subtracts."""
+        self._consumed, self._failed, self._in_flight = consumed, failed, in_flight
+        self.has_pool = True
+
+    @property
+    def consumed(self) -> int:
+        """Ticks whose handler returned."""
+        return self._consumed()
+
+    @property
+    def failed(self) -> int:
+        """Ticks whose handler raised."""
+        return self._failed()
+
+    @property
+    def queued(self) -> int:
+        """Ticks that wait in the channel's buffers and lanes now (measured)."""
+        return self._queued()
+
+    @property
+    def in_flight(self) -> int:
+        """Ticks that workers hold now (measured)."""
+        return self._in_flight()
+
+    @property
+    def dropped(self) -> int:
+        """Ticks that were dropped, for whatever reason."""
+        return self.in_channel.total + self.in_pool.total
+
+    @property
+    def dropped_by_reason(self) -> dict[str, int]:
+        """Dropped ticks by reason; every reason is a key, so that a reader need not know which can be missing."""
+        return {reason: getattr(self.in_channel, reason) + getattr(self.in_pool, reason) for reason in REASONS}
+
+    def snapshot(self) -> LedgerSnapshot:
+        """Return all the counters as they are at this checkpoint."""
+        return LedgerSnapshot(
+            produced=self.produced,
+            delivered=self.delivered,
+            consumed=self.consumed,
+            failed=self.failed,
+            dropped=self.dropped,
+            queued=self.queued,
+            in_flight=self.in_flight,
+            dropped_by_reason=self.dropped_by_reason,
+        )
+
+    @property
+    def unaccounted(self) -> int:
+        """How many ticks have no outcome, or one too many: 0, or there is a bug."""
+        channel = self.produced - (self.delivered + self.in_channel.total + self.queued)
+        if not self.has_pool:
+            return channel
+        return channel + self.delivered - (self.consumed + self.failed + self.in_flight + self.in_pool.total)
+
+    def check(self) -> None:
+        """Raise where a half of the law is broken.
+
+        Raises:
+            LedgerError: the sums disagree; the message shows both sides.
+        """
+        queued, dropped = self.queued, self.in_channel.total
+        if self.produced != self.delivered + dropped + queued:
+            raise LedgerError(
+                f"channel: produced {self.produced} != delivered {self.delivered} + dropped {dropped} + queued {queued}"
+            )
+        if not self.has_pool:
+            return
+        consumed, failed, in_flight, dropped = self.consumed, self.failed, self.in_flight, self.in_pool.total
+        if self.delivered != consumed + failed + in_flight + dropped:
+            raise LedgerError(
+                f"pool: delivered {self.delivered} != consumed {consumed} + failed {failed} + in flight {in_flight} + dropped {dropped}"
+            )
+
+    def __repr__(self) -> str:
+        now = self.snapshot()
+        drops = {reason: count for reason, count in now.dropped_by_reason.items() if count}
+        return (
+            f"<Ledger produced={now.produced} delivered={now.delivered} consumed={now.consumed} failed={now.failed} "
+            f"dropped={now.dropped} {drops} queued={now.queued} in_flight={now.in_flight}>"
+        )
