@@ -1,0 +1,147 @@
+"""Where ticks wait: the sync containers behind a channel. No I/O, no clock of their own, no policy.
+
+A buffer knows the order, and when what it gives out had arrived. Its length is the real number of ticks in it: nothing is cached.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["FifoBuffer", "Lanes"]
+
+T = TypeVar("T")
+
+
+class FifoBuffer(Generic[T]):
+    """Ticks in the order in which they came.
+
+    Arrival times are kept per batch, not per tick: ticks leave at the head only, so a tick's number is the count of those pushed less
+    those still here, and the batch that it came with is found from its number.
+    """
+
+    __slots__ = ("_ends", "_items", "_pushed", "_times", "take")
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._pushed = 0
+        self._ends: deque[int] = deque()
+        self._times: deque[float] = deque()
+        self.take: Callable[[], T] = self._items.popleft
+        """Remove and return the oldest tick; IndexError where there is none. The deque's own method: no Python frame a tick."""
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def extend(self, items: Sequence[T], now: float) -> None:
+        """Append *items*, all of which arrived at *now*."""
+        self._items.extend(items)
+        self._pushed += len(items)
+        self._forget()
+        self._ends.append(self._pushed)
+        self._times.append(now)
+
+    def take_many(self, limit: int) -> list[T]:
+        """Remove and return the oldest ticks, at most *limit*."""
+        items = self._items
+        if limit >= len(items):
+            batch = list(items)
+            items.clear()
+            return batch
+        take = items.popleft
+        return [take() for _ in range(limit)]
+
+    def arrival(self) -> float:
+        """Return when the tick that was taken last had arrived."""
+        self._forget()
+        return self._times[0]
+
+    def oldest_arrival(self) -> float:
+        """Return when the tick at the head arrived; only where there is one."""
+        number = self._pushed - len(self._items)
+        for end, time in zip(self._ends, self._times, strict=True):
+            if end > number:
+                return time
+        raise IndexError("the buffer is empty")
+
+    def _forget(self) -> None:
+        """Drop the marks of batches that have left, but for the one that the last tick taken belongs to."""
+        last_taken = self._pushed - len(self._items)
+        ends = self._ends
+        while ends and ends[0] < last_taken:
+            ends.popleft()
+            self._times.popleft()
+
+
+class Lanes(Generic[T]):
+    """Which symbols are being handled, and the ticks that wait behind them.
+
+    A symbol is in ``lines`` while a worker handles it or while its lane waits in ``ready`` for one; its value is the lane, or ``None``
+    where nothing waits. Ticks of such a symbol may not overtake its lane, so they are parked at its end.
+    """
+
+    __slots__ = ("lines", "parked", "ready")
+
+    def __init__(self) -> None:
+        self.lines: dict[str, deque[tuple[T, float]] | None] = {}
+        self.ready: deque[str] = deque()
+        self.parked = 0
+        """How many ticks are parked, kept along for the room check; the ledger counts the lanes themselves."""
+
+    def __len__(self) -> int:
+        return sum(len(lane) for lane in self.lines.values() if lane)
+
+    def park(self, symbol: str, item: T, arrived: float) -> None:
+        """Put *item* at the end of its symbol's lane."""
+        lane = self.lines[symbol]
+        if lane is None:
+            self.lines[symbol] = lane = deque()
+        lane.append((item, arrived))
+        self.parked += 1
+
+    def release(self, symbol: str) -> None:
+        """Say that *symbol* is no longer being handled; what waits behind it becomes ready."""
+        if self.lines[symbol]:
+            self.ready.append(symbol)
+        else:
+            del self.lines[symbol]
+
+    def take(self) -> tuple[str, T, float]:
+        """Remove and return the first tick of the lane that has been ready longest; its symbol is then being handled.
+
+        Raises:
+            IndexError: no lane is ready.
+        """
+        while True:
+            symbol = self.ready.popleft()
+            lane = self.lines[symbol]
+            if lane:
+                item, arrived = lane.popleft()
+                self.parked -= 1
+                return symbol, item, arrived
+            del self.lines[symbol]
+
+    def take_next(self, symbol: str) -> tuple[T, float] | None:
+        """Remove and return the next tick behind *symbol*, which the caller is handling."""
+        lane = self.lines[symbol]
+        if not lane:
+            return None
+        self.parked -= 1
+        return lane.popleft()
+
+    def evict(self, limit: int) -> list[T]:
+        """Remove up to *limit* ticks from the heads of the lanes that were opened first."""
+        evicted: list[T] = []
+        for lane in self.lines.values():
+            while lane and len(evicted) < limit:
+                evicted.append(lane.popleft()[0])
+        self.parked -= len(evicted)
+        return evicted
+
+    def oldest_arrival(self) -> float | None:
+        """Return when the oldest parked tick arrived."""
+        return min((lane[0][1] for lane in self.lines.values() if lane), default=None)
