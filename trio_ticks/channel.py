@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=MarketData)
 
+_WAKE_AT_ONCE = 2
+
 
 class ChannelState(Generic[T]):
     """What the two ends share. Sync, but for the one wait for room; the worker pool works on it directly."""
@@ -104,7 +106,7 @@ class ChannelState(Generic[T]):
         if queued > self.peak:
             self.peak = queued
         if self.sleeping_receivers:
-            self.wake_receivers(count)
+            self.wake_receivers(min(count, _WAKE_AT_ONCE))
 
     def _make_room(self, wanted: int) -> None:
         """Evict the *wanted* oldest ticks, or all there are. Parked ticks came before those in the buffer."""
@@ -124,9 +126,9 @@ class ChannelState(Generic[T]):
     def count_drop(self, count: int, reason: DropReason) -> None:
         drops = self.ledger.in_channel
         setattr(drops, reason, getattr(drops, reason) + count)
-        self._log_drop(count, reason)
+        self.log_drop(count, reason)
 
-    def _log_drop(self, count: int, reason: DropReason) -> None:
+    def log_drop(self, count: int, reason: DropReason) -> None:
         """Log at most once a second per reason, with the count since the last line."""
         now = trio.current_time()
         self._unlogged[reason] = self._unlogged.get(reason, 0) + count
@@ -142,6 +144,18 @@ class ChannelState(Generic[T]):
             self.maxsize,
             self.overflow,
             extra={"reason": reason, "dropped": dropped, "queued": self.queued, "maxsize": self.maxsize, "strategy": repr(self.overflow)},
+        )
+
+    def log_failure(self, symbol: str, error: Exception) -> None:
+        """Log a handler's exception, at most once a second, with the count since the last line."""
+        now = trio.current_time()
+        self._unlogged["failed"] = self._unlogged.get("failed", 0) + 1
+        if now < self._next_log.get("failed", -math.inf):
+            return
+        self._next_log["failed"] = now + 1.0
+        count = self._unlogged.pop("failed")
+        logger.error(
+            "handler.failed: %d ticks, the last of %s", count, symbol, exc_info=error, extra={"failed": count, "symbol": symbol}
         )
 
     def patience(self) -> float:
@@ -200,6 +214,9 @@ class ChannelState(Generic[T]):
         finally:
             if not woken:
                 self.sleeping_receivers -= 1
+        # Each that wakes wakes two more where there is more than it needs: all are up in a few steps, and quick handlers leave most asleep.
+        if self.sleeping_receivers:
+            self.wake_receivers(min(len(self.buffer) - 1, _WAKE_AT_ONCE))
 
     def is_stale(self, arrived: float) -> bool:
         return self.max_age is not None and trio.current_time() - arrived > self.max_age
@@ -265,6 +282,11 @@ class _End(Generic[T]):
         """Close this handle; its clones stay open. Closing twice is harmless."""
         raise NotImplementedError
 
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
     async def aclose(self) -> None:
         """Close this handle.
 
@@ -289,6 +311,9 @@ class TickSendChannel(_End[T]):
         state.open_senders += 1
 
     async def __aenter__(self) -> TickSendChannel[T]:
+        return self
+
+    def __enter__(self) -> TickSendChannel[T]:
         return self
 
     def clone(self) -> TickSendChannel[T]:
@@ -383,6 +408,9 @@ class TickReceiveChannel(_End[T]):
         state.open_receivers += 1
 
     async def __aenter__(self) -> TickReceiveChannel[T]:
+        return self
+
+    def __enter__(self) -> TickReceiveChannel[T]:
         return self
 
     def clone(self) -> TickReceiveChannel[T]:

@@ -1,0 +1,67 @@
+"""trio_ticks: what stands between a market-data feed and a slow strategy.
+
+Memory stays bounded whatever the feed does, and every single tick is accounted for.
+"""
+
+from __future__ import annotations
+
+from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
+from .errors import (
+    ConfigError,
+    FeedAuthError,
+    FeedBrokenError,
+    FeedClosedError,
+    FeedError,
+    LedgerError,
+    QueueFullError,
+    TickError,
+    VenueProtocolError,
+)
+from .feeds.base import Feed, FeedStats
+from .ledger import DropReason, Ledger, LedgerSnapshot
+from .metrics import LatencyStats, PipelineMetrics, PipelineReport, WorkerMetrics
+from .overflow import Block, DropNewest, DropOldest, Fail, OverflowStrategy
+from .pipeline import Pipeline, open_pipeline, run_pipeline
+from .pressure import Pressure
+from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
+
+__all__ = [
+    "Bar",
+    "Block",
+    "BookUpdate",
+    "ConfigError",
+    "DropNewest",
+    "DropOldest",
+    "DropReason",
+    "Fail",
+    "Feed",
+    "FeedAuthError",
+    "FeedBrokenError",
+    "FeedClosedError",
+    "FeedError",
+    "FeedStats",
+    "LatencyStats",
+    "Ledger",
+    "LedgerError",
+    "LedgerSnapshot",
+    "Level",
+    "MarketData",
+    "OverflowStrategy",
+    "Pipeline",
+    "PipelineMetrics",
+    "PipelineReport",
+    "Pressure",
+    "QueueFullError",
+    "Tick",
+    "TickError",
+    "TickReceiveChannel",
+    "TickSendChannel",
+    "Trade",
+    "VenueProtocolError",
+    "WorkerMetrics",
+    "open_pipeline",
+    "open_tick_channel",
+    "run_pipeline",
+]
+
+__version__ = "0.1.0"

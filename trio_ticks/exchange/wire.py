@@ -1,0 +1,139 @@
+"""The flat protocol as bytes: what a tick, a WebSocket frame, a request and its answer look like on the wire.
+
+Sans-I/O: nothing here waits, keeps time or knows a socket. A server's frames are not masked (RFC 6455, section 5.1), so a
+frame is a header of 2, 4 or 10 bytes and the payload, and many frames in one write are just their bytes in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import attrs
+import msgspec
+
+__all__ = ["FlatTick", "Reply", "answer", "binary_frame", "encode_frames", "iso_utc", "stamp_now", "text_frame"]
+
+TEXT, BINARY = 0x81, 0x82
+"""First byte of an unfragmented text and binary frame."""
+
+MAX_ECHO = 32
+"""How many rejected symbols an answer names, and how many characters of each: an answer is never larger than what asked for it."""
+
+
+class FlatTick(msgspec.Struct, gc=False):
+    """A tick as the flat protocol spells it; the order of the fields is the order on the wire."""
+
+    symbol: str
+    timestamp: str
+    bid: float
+    ask: float
+    bid_size: float
+    ask_size: float
+    volume: float
+
+
+def iso_utc(when: datetime) -> str:
+    """Spell an aware UTC datetime as ISO 8601 with microseconds and a ``Z``."""
+    return when.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def stamp_now() -> str:
+    """Spell the present moment as the wire does."""
+    return iso_utc(datetime.now(UTC))
+
+
+def _header(opcode: int, size: int) -> bytes:
+    if size < 126:
+        return bytes((opcode, size))
+    if size < 65536:
+        return bytes((opcode, 126)) + size.to_bytes(2, "big")
+    return bytes((opcode, 127)) + size.to_bytes(8, "big")
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return one complete, unmasked text frame."""
+    return _header(TEXT, len(payload)) + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """Return one complete, unmasked binary frame."""
+    return _header(BINARY, len(payload)) + payload
+
+
+_encode = msgspec.json.Encoder().encode
+# Building a header costs as much as encoding the tick; nearly all ticks are shorter than this table is long.
+_HEADERS = tuple(_header(TEXT, size) for size in range(1024))
+
+
+def encode_frames(ticks: Collection[FlatTick]) -> list[bytes]:
+    """Return a text frame for each tick."""
+    encode, headers = _encode, _HEADERS
+    try:
+        return [headers[len(payload)] + payload for payload in map(encode, ticks)]
+    except IndexError:  # A symbol of a thousand characters: allowed, and not worth being fast for.
+        return [text_frame(encode(tick)) for tick in ticks]
+
+
+class _Params(msgspec.Struct):
+    symbols: list[str]
+
+
+class _Request(msgspec.Struct):
+    method: str
+    params: _Params
+    id: int | str | None = None
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+
+
+@attrs.frozen(slots=True)
+class Reply:
+    """What a request comes to."""
+
+    payload: bytes
+    """The answer, as JSON."""
+    subscription: frozenset[str]
+    """What the client gets from now on."""
+    bad: bool = False
+    """The request was refused, in part or as a whole."""
+
+
+def _error(request_id: int | str | None, code: str, message: str) -> dict[str, object]:
+    return {"id": request_id, "error": {"code": code, "message": message}}
+
+
+def answer(message: str | bytes, *, listed: Collection[str], subscription: frozenset[str]) -> Reply:
+    """Answer a client's message.
+
+    ``{"method": "subscribe", "params": {"symbols": [...]}, "id": 1}`` (or ``unsubscribe``) is answered by ``{"id": 1, "result":
+    {"method": "subscribe", "symbols": [...]}}`` with the symbols it took effect for. Symbols that are not listed are named in an ``error``
+    beside the ``result``; the others take effect all the same. What is not a request gets an ``error`` with the ``id`` ``null``.
+
+    Args:
+        message: what the client sent; binary messages are refused.
+        listed: the symbols that can be subscribed to.
+        subscription: what the client gets so far.
+    """
+    if isinstance(message, bytes):
+        return Reply(_encode(_error(None, "BAD_REQUEST", "a request is a text message")), subscription, bad=True)
+    try:
+        request = _decode_request(message)
+    except (msgspec.DecodeError, RecursionError):
+        text = 'expected {"method": "subscribe" or "unsubscribe", "params": {"symbols": [...]}, "id": ...}'
+        return Reply(_encode(_error(None, "BAD_REQUEST", text)), subscription, bad=True)
+    if request.method not in ("subscribe", "unsubscribe"):
+        return Reply(_encode(_error(request.id, "UNKNOWN_METHOD", "there are subscribe and unsubscribe")), subscription, bad=True)
+    wanted = dict.fromkeys(request.params.symbols)  # in order, each once
+    accepted = [symbol for symbol in wanted if symbol in listed]
+    reply: dict[str, object] = {"id": request.id, "result": {"method": request.method, "symbols": accepted}}
+    unknown = [symbol for symbol in wanted if symbol not in listed]
+    if unknown:
+        reply["error"] = {
+            "code": "UNKNOWN_SYMBOL",
+            "message": f"{len(unknown)} of {len(wanted)} symbols are not listed here",
+            "symbols": [symbol[:MAX_ECHO] for symbol in unknown[:MAX_ECHO]],
+        }
+    changed = subscription | frozenset(accepted) if request.method == "subscribe" else subscription - frozenset(accepted)
+    return Reply(_encode(reply), changed, bad=bool(unknown))

@@ -1,0 +1,184 @@
+"""The flat JSON dialect: one object a message, ``{"symbol", "timestamp", "bid", "ask", "bid_size", "ask_size", "volume"}``.
+
+Rules: what the fast path accepts, the slow path would have decoded to the same ticks (a property test holds them together); the fast path
+gives up on a whole batch rather than being clever about one message. Hot path: each statement that runs per message was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, final
+
+import attrs
+import msgspec
+
+from ...ticks import Tick, to_utc
+from ..reports import log_event
+from .base import CodecContext
+
+__all__ = ["FlatCodec"]
+
+logger = logging.getLogger(__name__)
+
+_STRICT: Final = msgspec.json.Decoder(Tick)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_BAD_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TICK_QUOTES: Final = 18
+"""A tick's seven keys and two strings, with two quotation marks each: no message with fewer is a tick, and none with exactly
+these has room for an eighth key, or for the same one twice (msgspec alone takes duplicates, the last one winning)."""
+_OPENING_BRACE: Final = ord("{")
+_QUOTE_KEYS: Final = frozenset({"symbol", "bid", "ask", "bid_size", "ask_size"})
+_CONTROL_KEYS: Final = frozenset(
+    {"id", "method", "result", "error", "type", "event", "cmd", "op", "channel", "status", "code", "message", "msg", "success"}
+)
+
+
+class _Loose(msgspec.Struct):
+    """A tick whose numbers may come as text. The timestamp stays text: a lenient decoder would take any number for one."""
+
+    symbol: str
+    timestamp: str
+    bid: float
+    ask: float
+    bid_size: float
+    ask_size: float
+    volume: float
+
+
+def _encode(method: str, symbols: Sequence[str], number: int) -> list[str | bytes]:
+    return [msgspec.json.encode({"method": method, "params": {"symbols": list(symbols)}, "id": number}).decode()]
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate key")
+    return result
+
+
+_UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)
+
+
+def _has_unique_keys(payload: bytes, fields: dict[str, Any]) -> bool:
+    """Tell whether no object in *payload*, which decodes to *fields*, has a key twice.
+
+    Counting is enough as a rule: each string in the text has two quotation marks, and the keys and text values that are left
+    account for all of them only if nothing was overwritten. Escaped quotation marks and nested objects spoil the sum, and
+    only they cost a second look.
+    """
+    strings = len(fields)
+    for value in fields.values():
+        if type(value) is str:
+            strings += 1
+    if payload.count(b'"') == 2 * strings:
+        return True
+    try:
+        _UNIQUE.decode(payload.decode())
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _all_begin_objects(payloads: list[bytes]) -> bool:
+    try:
+        for payload in payloads:
+            if payload[0] != _OPENING_BRACE:
+                return False
+    except IndexError:
+        return False
+    return True
+
+
+@final
+class FlatCodec:
+    """Decodes the flat dialect to :class:`~trio_ticks.Tick`.
+
+    Numbers may come as text (``"572.31"``, not ``"nan"``); timestamps are ISO 8601 with ``Z``, an offset, or nothing, which means
+    UTC; digits beyond microseconds are rounded. Everything else is strict: all seven fields, of their types, finite, sizes and volume
+    not negative, no key twice. A JSON object without a symbol or quote but with something like an ``id``, ``method`` or ``type`` is
+    no market data and counted as ``ignored``; anything else that is not a tick is ``malformed``.
+    """
+
+    __slots__ = ("_bad", "_error_logged", "_stats")
+
+    def __init__(self, context: CodecContext) -> None:
+        self._stats = context.stats
+        self._bad = context.bad
+        self._error_logged = False
+
+    def subscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
+        """Return the message that asks for *symbols*."""
+        self._error_logged = False
+        return _encode("subscribe", symbols, 1)
+
+    def unsubscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
+        """Return the message that stops *symbols*."""
+        return _encode("unsubscribe", symbols, 2)
+
+    def decode(self, payloads: list[bytes]) -> list[Tick]:
+        """Return the ticks in *payloads*, in their order; count all the other messages."""
+        number = len(payloads)
+        blob = b"\n".join(payloads)
+        try:
+            ticks = _STRICT.decode_lines(blob)
+        except _BAD_JSON:
+            return self._decode_each(payloads)
+        # As many ticks as payloads does not mean one in each: a message cut in two parses, once joined, as one, and another
+        # may hold two. But a newline cannot stand inside a JSON string, so a payload that begins with a brace begins an object;
+        # no object of at most 18 quotation marks that is a tick has another one inside; so each tick begins where a payload
+        # does, and ends before the next one.
+        if len(ticks) != number or not _all_begin_objects(payloads) or blob.count(b'"') != _TICK_QUOTES * number:
+            return self._decode_each(payloads)
+        for tick in ticks:
+            if tick.timestamp.tzinfo is not UTC:
+                return self._decode_each(payloads)
+        return ticks
+
+    def _decode_each(self, payloads: list[bytes]) -> list[Tick]:
+        """Decode message by message: what the fast path could not prove, and what is not a tick."""
+        ticks = []
+        for payload in payloads:
+            try:
+                tick = self._decode_one(payload)
+            except _BAD_MESSAGE as error:
+                self._stats.malformed += 1
+                self._bad.note(payload, str(error))
+                continue
+            if tick is None:
+                self._stats.ignored += 1
+            else:
+                ticks.append(tick)
+        return ticks
+
+    def _decode_one(self, payload: bytes) -> Tick | None:
+        """Return the tick in *payload*, or ``None`` where it is a message of another kind.
+
+        Raises:
+            ValueError, RecursionError, TypeError: it is malformed.
+        """
+        try:
+            tick = _STRICT.decode(payload)
+        except msgspec.ValidationError:
+            fields = _OBJECT.decode(payload)
+            if not _has_unique_keys(payload, fields):
+                raise ValueError("duplicate key") from None
+            if self._is_control(fields):
+                return None
+            return _decode_loosely(fields)
+        if payload.count(b'"') != _TICK_QUOTES and not _has_unique_keys(payload, _OBJECT.decode(payload)):
+            raise ValueError("duplicate key")
+        if tick.timestamp.tzinfo is not UTC:
+            return attrs.evolve(tick, timestamp=to_utc(tick.timestamp))
+        return tick
+
+    def _is_control(self, fields: dict[str, Any]) -> bool:
+        if not _QUOTE_KEYS.isdisjoint(fields) or _CONTROL_KEYS.isdisjoint(fields):
+            return False
+        error = fields.get("error")
+        if error and not self._error_logged:
+            self._error_logged = True
+            self._bad.warn_once...
+        return True

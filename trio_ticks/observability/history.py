@@ -1,0 +1,96 @@
+"""The recent past of a pipeline's rates, bounded, and the characters that draw it.
+
+Made from snapshots alone, with no third-party package: rates are differences of counters, so that no sample can be missed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import attrs
+
+from ..metrics import PipelineMetrics
+
+__all__ = ["History", "Rates", "bar", "sparkline"]
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = " .:-=+*#@"
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+@attrs.frozen(slots=True)
+class Rates:
+    """What happened in one step, in ticks a second."""
+
+    produced: float
+    handled: float
+    """Consumed and failed."""
+    dropped: float
+
+
+class History:
+    """Rates of the last *steps* steps of *step_s* seconds each. Feed it a snapshot as often as you like."""
+
+    def __init__(self, step_s: float = 0.5, steps: int = 240) -> None:
+        self.step_s = step_s
+        self._rates: deque[Rates] = deque(maxlen=steps)
+        self._last = (0.0, 0, 0, 0)
+
+    def add(self, metrics: PipelineMetrics) -> None:
+        """Take note of a snapshot; one that comes less than a step after the last one noted waits for the next."""
+        now = (
+            metrics.uptime_s,
+            metrics.items_produced,
+            metrics.items_consumed + metrics.items_failed,
+            metrics.items_dropped,
+        )
+        elapsed = now[0] - self._last[0]
+        if elapsed < 0:  # another pipeline, or the same program started again
+            self._rates.clear()
+        elif elapsed < self.step_s:
+            return
+        else:
+            # A late snapshot (a busy loop, a suspended laptop) stands for all the steps that it missed.
+            rates = Rates(*((new - old) / elapsed for new, old in zip(now[1:], self._last[1:], strict=True)))
+            missed = min(round(elapsed / self.step_s), self._rates.maxlen or 1)
+            self._rates.extend([rates] * max(1, missed))
+        self._last = now
+
+    @property
+    def rates(self) -> tuple[Rates, ...]:
+        """Oldest first."""
+        return tuple(self._rates)
+
+    def recent(self, seconds: float = 2.0) -> Rates:
+        """Return the mean rates of the last *seconds*; all zero before the first step."""
+        steps = self.rates[-max(1, round(seconds / self.step_s)) :]
+        if not steps:
+            return Rates(0.0, 0.0, 0.0)
+        number = len(steps)
+        return Rates(
+            sum(step.produced for step in steps) / number,
+            sum(step.handled for step in steps) / number,
+            sum(step.dropped for step in steps) / number,
+        )
+
+
+def sparkline(values: Sequence[float], width: int, top: float, *, blocks: str = BLOCKS) -> str:
+    """Return the last *width* values as characters, *top* being the full height. Above nothing is never shown as nothing."""
+    steps = len(blocks) - 1
+    text = ""
+    for value in values[-width:] if width > 0 else ():
+        level = round(value / top * steps) if top > 0 else 0
+        text += blocks[min(steps, max(level, 1 if value > 0 else 0))]
+    return text.rjust(max(width, 0))
+
+
+def bar(fraction: float, width: int, *, plain: bool = False) -> str:
+    """Return a bar of *width* cells, filled up to *fraction* in steps of an eighth of a cell (whole cells where *plain*)."""
+    eighths = round(min(max(fraction, 0.0), 1.0) * width * 8)
+    if fraction > 0:
+        eighths = max(eighths, 1)
+    full, rest = divmod(eighths, 8)
+    if plain:
+        return ("#" * (full + (1 if rest >= 4 or not full and rest else 0))).ljust(width, ".")
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)

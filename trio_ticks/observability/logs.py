@@ -1,0 +1,130 @@
+"""Logging set-up for programs: one line a record, as text or as JSON, with the ``extra`` fields. Only the command line calls it.
+
+The library itself never configures logging. Whatever a message holds, a record stays one line and carries no control codes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import traceback
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+from ..errors import ConfigError
+
+__all__ = ["JsonFormatter", "LogTail", "TextFormatter", "configure_logging", "extra_fields"]
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what the caller passed as ``extra``."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def one_line(text: str) -> str:
+    """Return *text* with line ends and control characters escaped: neither a second record nor a terminal's command can hide in it."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def _when(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:01.123 WARNING trio_ticks.channel dropped reason=overflow count=1,234``, then the traceback where there is one."""
+
+    def __init__(self, *, time: bool = True) -> None:
+        super().__init__()
+        self._time = time
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = f"{_when(record):%H:%M:%S}.{int(record.msecs):03d} " if self._time else ""
+        fields = "".join(f" {key}={_plain(value)}" for key, value in extra_fields(record).items())
+        line = f"{when}{record.levelname} {record.name} " + one_line(record.getMessage() + fields)
+        if record.exc_info and record.exc_info[1] is not None and self._time:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, the ``extra`` fields, and ``exception``.
+
+    An extra field that has the name of one of these is kept under its name with a trailing underscore.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _when(record).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
+        for key, value in extra_fields(record).items():
+            line[f"{key}_" if key in line else key] = _finite(value)
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except (TypeError, ValueError):  # a key that is no text, a lone surrogate: the record matters more than its types
+            return json.dumps({key: str(value) for key, value in line.items()})
+
+
+def _finite(value: object) -> object:
+    """Return *value*, or its text where JSON knows no such number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class LogTail(logging.Handler):
+    """Keeps the last few records as short lines, for a view that owns the terminal: a line written beside it would tear it."""
+
+    def __init__(self, size: int = 3) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=size)
+        self.setFormatter(TextFormatter(time=False))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.lines.append(f"{_when(record).astimezone():%H:%M:%S} {self.format(record)}")
+        except Exception:  # logging's own rule: a bad record must not end the program
+            self.handleError(record)
+
+
+def configure_logging(
+    format: Literal["text", "json"] = "text", level: str = "warning", *, stream: TextIO | None = None
+) -> logging.Handler:
+    """Send the records of every logger from *level* up to *stream*, a line each.
+
+    Args:
+        format: ``"text"``, or ``"json"`` for one object a line.
+        level: ``"debug"``, ``"info"``, ``"warning"``, ``"error"`` or ``"critical"``.
+        stream: where they go; standard error unless given.
+
+    Returns:
+        The handler that was set, in place of those that the root logger had.
+
+    Raises:
+        ConfigError: an unknown format or level.
+    """
+    if format not in ("text", "json"):
+        raise ConfigError(f"log format must be 'text' or 'json', got {format!r}")
+    if level.lower() not in _LEVELS:
+        raise ConfigError(f"log level must be one of {', '.join(_LEVELS)}, got {level!r}")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    return handler

@@ -1,0 +1,411 @@
+"""The pipeline: one nursery that owns the feed, the channel and the workers, and the phases in which they stop.
+
+Rules: no task outlives the block; each phase of the shutdown is bounded; an error of the feed or of ``on_error`` comes out as itself;
+every tick has an outcome when the report is made.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import attrs
+import trio
+
+from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
+from .errors import ConfigError
+from .executors import Handler, resolve_executor
+from .feeds.base import Feed, FeedStats, stats_of
+from .ledger import Ledger
+from .metrics import PipelineMetrics, PipelineReport
+from .overflow import DropNewest, OverflowStrategy
+from .pressure import Pressure
+from .ticks import MarketData
+from .workers import OnError, Ordering, WorkerPool
+
+__all__ = ["Pipeline", "open_pipeline", "run_pipeline"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=MarketData)
+
+_FEED_STOP_S = 1.0
+"""How long the feed may take to clean up before the shutdown goes on without it."""
+_RATE_WINDOW_S = 5.0
+_DROP_WINDOW_S = 60.0
+_RATE_SAMPLE_S = 0.25
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class _Settings:
+    """The settings of a pipeline, checked."""
+
+    workers: int
+    maxsize: int
+    write_timeout: float
+    lag_threshold: int
+    overflow: OverflowStrategy | None
+    ordering: Ordering
+    executor: str
+    max_age: float | None
+    shutdown_timeout: float
+    on_error: OnError | None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("workers", "maxsize", "lag_threshold"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a whole number, 1 or more, got {value!r}")
+        for name in ("write_timeout", "shutdown_timeout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+                raise ConfigError(f"{name} must be a number of seconds, 0 or more, got {value!r}")
+        if self.ordering not in ("symbol", "none"):
+            raise ConfigError(f'ordering must be "symbol" or "none", got {self.ordering!r}')
+        if self.on_error is not None and not callable(self.on_error):
+            raise ConfigError(f"on_error must be a callable that takes a tick and an exception, got {self.on_error!r}")
+
+
+class _Rates:
+    """Counter readings of the last minute, for rates; read and written a few times a second, by whoever looks."""
+
+    def __init__(self, began: float) -> None:
+        self._readings: deque[tuple[float, int, int, int]] = deque([(began, 0, 0, 0)], maxlen=int(_DROP_WINDOW_S / _RATE_SAMPLE_S) + 2)
+
+    def read(self, now: float, produced: int, consumed: int, dropped: int) -> tuple[float, float, float]:
+        """Return produced and consumed a second, and dropped a minute, and keep this reading."""
+        current = (now, produced, consumed, dropped)
+        recent = self._since(now - _RATE_WINDOW_S)
+        minute = self._since(now - _DROP_WINDOW_S)
+        if now - self._readings[-1][0] >= _RATE_SAMPLE_S:
+            self._readings.append(current)
+        span = now - recent[0]
+        if span <= 0:
+            return 0.0, 0.0, 0.0
+        return (
+            (produced - recent[1]) / span,
+            (consumed - recent[2]) / span,
+            (dropped - minute[3]) / max(now - minute[0], 1e-9) * 60,
+        )
+
+    def _since(self, moment: float) -> tuple[float, int, int, int]:
+        return next((reading for reading in self._readings if reading[0] >= moment), self._readings[-1])
+
+
+class Pipeline(Generic[T]):
+    """A running pipeline; made by :func:`open_pipeline`."""
+
+    def __init__(self, feed: Feed, handler: Handler[T], settings: _Settings) -> None:
+        self._feed = feed
+        self._settings = settings
+        executor = resolve_executor(settings.executor, handler)
+        overflow = settings.overflow if settings.overflow is not None else DropNewest(settings.write_timeout)
+        send, receive = open_tick_channel(settings.maxsize, overflow, settings.max_age)
+        self._send: TickSendChannel[T] = send
+        self._receive: TickReceiveChannel[T] = receive
+        self._state = receive.state
+        self.pressure = Pressure(settings.lag_threshold, settings.maxsize)
+        """How full the channel is: readable, and awaitable by ``wait_for``."""
+        self._state.on_change = self._update_pressure
+        self._pool: WorkerPool[T] = WorkerPool(
+            receive, handler, workers=settings.workers, ordering=settings.ordering, executor=executor, on_error=settings.on_error
+        )
+        self._began = trio.current_time()
+        self._rates = _Rates(self._began)
+        self._stopping = trio.Event()
+        self._feed_ended = trio.Event()
+        self._ended = trio.Event()
+        self._work_scope = trio.CancelScope()
+        self._feed_scope = trio.CancelScope()
+        self._failure: Exception | None = None
+        self._phase = "running"
+        self._report: PipelineReport | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """The counters, and the law that they obey."""
+        return self._state.ledger
+
+    @property
+    def feed_stats(self) -> FeedStats:
+        """What the feed counts."""
+        return stats_of(self._feed)
+
+    @property
+    def report(self) -> PipelineReport:
+        """What the pipeline did; final once its block has been left."""
+        return self._report if self._report is not None else self._make_report()
+
+    def shutdown(self) -> None:
+        """Begin a graceful shutdown: stop the feed, let the workers drain the queue for ``shutdown_timeout``, then cancel them.
+
+        Returns at once; :meth:`wait` tells when it is done. Calling it again changes nothing.
+        """
+        self._stopping.set()
+
+    def cancel(self) -> None:
+        """Stop at once: what is queued or in flight is counted as dropped at shutdown. Returns before it is done."""
+        self._stopping.set()
+        self._feed_scope.cancel()
+        self._work_scope.cancel()
+
+    async def wait(self) -> None:
+        """Wait until the feed has ended and the queue is drained, or a shutdown is complete.
+
+        Cancellation: the pipeline goes on. Always a checkpoint.
+        """
+        await self._ended.wait()
+
+    def metrics(self) -> PipelineMetrics:
+        """Return a snapshot of all that an operator may want to know. Cheap enough for several a second."""
+        now = trio.current_time()
+        ledger, meters, stats = self.ledger.snapshot(), self._pool.meters, self.feed_stats
+        produced_per_s, consumed_per_s, drops_per_min = self._rates.read(now, ledger.produced, ledger.consumed, ledger.dropped)
+        handler = meters.handler.stats(now)
+        return PipelineMetrics(
+            timestamp=datetime.now(UTC),
+            uptime_s=now - self._began,
+            state=self._phase,
+            queue_size=ledger.queued,
+            queue_capacity=self._state.maxsize,
+            queue_peak=self._state.peak,
+            queue_utilization_pct=100 * ledger.queued / self._state.maxsize,
+            items_produced=ledger.produced,
+            items_consumed=ledger.consumed,
+            items_failed=ledger.failed,
+            items_dropped=ledger.dropped,
+            dropped_by_reason=ledger.dropped_by_reason,
+            in_flight=ledger.in_flight,
+            unaccounted=ledger.unaccounted,
+            malformed=stats.malformed,
+            ignored=stats.ignored,
+            produced_per_s=produced_per_s,
+            consumed_per_s=consumed_per_s,
+            drop_rate_per_min=drops_per_min,
+            processing_lag_ms=meters.lag.stats(now),
+            queue_wait_ms=meters.wait.stats(now),
+            handler_latency_ms=handler,
+            avg_processing_latency_ms=handler.mean,
+            producer_connected=stats.connected and not self._feed_ended.is_set(),
+            reconnects=stats.reconnects,
+            blocked_s=self._state.blocked_s,
+            pressure=self.pressure.state,
+            workers=tuple(worker.metrics(now) for worker in self._pool.workers),
+        )
+
+    def _make_report(self) -> PipelineReport:
+        duration = trio.current_time() - self._began
+        ledger, meters, stats = self.ledger.snapshot(), self._pool.meters, self.feed_stats
+        return PipelineReport(
+            ledger=ledger,
+            malformed=stats.malformed,
+            ignored=stats.ignored,
+            duration_s=duration,
+            produced_per_s=ledger.produced / duration if duration else 0.0,
+            consumed_per_s=ledger.consumed / duration if duration else 0.0,
+            processing_lag_ms=meters.lag.total(),
+            queue_wait_ms=meters.wait.total(),
+            handler_latency_ms=meters.handler.total(),
+            queue_peak=self._state.peak,
+            reconnects=stats.reconnects,
+            blocked_s=self._state.blocked_s,
+        )
+
+    def _update_pressure(self) -> None:
+        self.pressure.update(self._state.queued)
+
+    # The tasks
+
+    async def _run(self) -> None:
+        """Run the feed and the workers through all the phases. Errors are kept for the block to raise."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run_feed)
+                nursery.start_soon(self._stop_in_phases)
+                await self._run_workers()
+                self._phase = "stopped"
+                nursery.cancel_scope.cancel()
+        finally:
+            # Also where we were cancelled before a worker or the feed had begun.
+            self._send.close()
+            self._receive.close()
+            self._phase = "stopped"
+            self._ended.set()
+
+    async def _run_feed(self) -> None:
+        try:
+            with self._feed_scope:
+                await self._feed.run(self._send)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._feed_ended.set()
+            self._end_of_feed()
+
+    def _end_of_feed(self) -> None:
+        self._send.close()
+        if self._phase == "running":
+            self._phase = "draining"
+
+    async def _run_workers(self) -> None:
+        try:
+            with self._work_scope:
+                await self._pool.run()
+        except ExceptionGroup as group:
+            self._fail(_only_error(group))
+
+    async def _stop_in_phases(self) -> None:
+        await self._stopping.wait()
+        logger.info("pipeline.stopping: %d ticks queued", self._state.queued, extra={"queued": self._state.queued})
+        self._feed_scope.cancel()
+        with trio.move_on_after(_FEED_STOP_S):
+            await self._feed_ended.wait()
+        self._end_of_feed()
+        await trio.sleep(self._settings.shutdown_timeout)
+        self._work_scope.cancel()
+
+    def _fail(self, error: Exception) -> None:
+        """Keep the first error, and stop at once: nobody would look at the results."""
+        if self._failure is None:
+            self._failure = error
+        self.cancel()
+
+
+def _only_error(group: BaseExceptionGroup[BaseException]) -> Exception:
+    """Return what *group* holds if it is one exception, however deep, else the group."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, Exception) else ExceptionGroup(group.message, [e for e in group.exceptions if isinstance(e, Exception)])
+
+
+@asynccontextmanager
+async def open_pipeline(
+    feed: Feed,
+    handler: Handler[Any],
+    *,
+    workers: int = 4,
+    maxsize: int = 1000,
+    write_timeout: float = 1.0,
+    lag_threshold: int = 500,
+    overflow: OverflowStrategy | None = None,
+    ordering: Ordering = "symbol",
+    executor: str = "auto",
+    max_age: float | None = None,
+    shutdown_timeout: float = 5.0,
+    buffer: None = None,
+    on_error: OnError | None = None,
+) -> AsyncIterator[Pipeline[Any]]:
+    """Run *feed* through a bounded channel into *handler*, for as long as the block lasts.
+
+    Leaving the block shuts down gracefully; leaving it by an exception cancels at once. To run until the feed ends, use
+    ``await pipeline.wait()`` in the block, or :func:`run_pipeline`.
+
+    Args:
+        feed: anything with ``async def run(self, send)``; see :class:`Feed`.
+        handler: takes one tick. An ``async def`` runs in the event loop, a plain ``def`` in worker threads (see *executor*). What it
+            raises (any ``Exception``) counts the tick as failed; the worker lives on.
+        workers: how many ticks are handled at once, at most.
+        maxsize: how many ticks may wait. ``expected burst seconds x ticks a second x safety factor`` (5 s x 100 Hz x 2 = 1000).
+        write_timeout: patience of the default strategy for an episode of pressure, in seconds; not used where *overflow* is given.
+        lag_threshold: queued ticks at which the pressure becomes ``"warn"``; capped at *maxsize*.
+        overflow: the strategy for a full channel; ``DropNewest(timeout=write_timeout)`` unless given.
+        ordering: ``"symbol"``: ticks of a symbol are handled one at a time, in order, while different symbols run in parallel;
+            ``"none"``: no order, no lease.
+        executor: ``"auto"``, ``"loop"`` or ``"thread"``.
+        max_age: in seconds; ticks that waited longer when their turn comes are counted as stale and not handled.
+        shutdown_timeout: how long the workers may drain the queue at a graceful shutdown, in seconds.
+        buffer: reserved for buffers across processes; must be ``None``.
+        on_error: called (and awaited, if need be) with the tick and the exception when a handler raised, before the symbol's next tick.
+
+    Raises:
+        ConfigError: a setting cannot work; raised before anything runs.
+        Exception: what the feed or *on_error* raised, as itself; ticks that were queued then are counted as shutdown.
+
+    Cancellation: cancelling the block cancels the feed and the workers at once; every tick is accounted for in ``pipeline.report``.
+    """
+    settings = _Settings(
+        workers=workers,
+        maxsize=maxsize,
+        write_timeout=write_timeout,
+        lag_threshold=lag_threshold,
+        overflow=overflow,
+        ordering=ordering,
+        executor=executor,
+        max_age=max_age,
+        shutdown_timeout=shutdown_timeout,
+        on_error=on_error,
+    )
+    if not callable(getattr(feed, "run", None)):
+        raise ConfigError(f"feed must have an async method run(send); for a list or an iterator of ticks use IterableFeed, got {feed!r}")
+    if buffer is not None:
+        raise ConfigError(f"buffer must be None: this version has no buffers across processes, got {buffer!r}")
+    pipeline: Pipeline[Any] = Pipeline(feed, handler, settings)
+    body_error: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_supervise, pipeline, nursery.cancel_scope)
+            try:
+                yield pipeline
+            except BaseException as error:
+                body_error = error
+                nursery.cancel_scope.cancel()
+                raise
+            pipeline.shutdown()
+            await pipeline.wait()
+    except BaseExceptionGroup as group:
+        # The nursery is ours, and its tasks keep their errors: what is in the group came out of the block.
+        if body_error is not None and group.exceptions == (body_error,):
+            raise body_error from body_error.__cause__
+        raise
+    finally:
+        pipeline._report = pipeline._make_report()
+    if pipeline._failure is not None:
+        raise pipeline._failure
+
+
+async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:
+    await pipeline._run()
+    if pipeline._failure is not None:
+        block.cancel()
+
+
+async def run_pipeline(feed: Feed, handler: Handler[Any], **settings: Any) -> PipelineReport:
+    """Run *feed* through *handler* until the feed ends and the queue is drained; return the report.
+
+    The first SIGINT or SIGTERM begins a graceful shutdown, the second cancels at once; both end in a report. Signals are
+    handled only in the main thread. Settings are those of :func:`open_pipeline`.
+
+    Raises:
+        ConfigError: a setting cannot work.
+        Exception: what the feed or ``on_error`` raised, as itself.
+
+    Cancellation: cancels the feed and the workers at once.
+    """
+    async with open_pipeline(feed, handler, **settings) as pipeline:
+        async with trio.open_nursery() as nursery:
+            if threading.current_thread() is threading.main_thread():
+                await nursery.start(_handle_signals, pipeline)
+            await pipeline.wait()
+            nursery.cancel_scope.cancel()
+    return pipeline.report
+
+
+async def _handle_signals(pipeline: Pipeline[Any], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for number in signals:
+            name = signal.Signals(number).name
+            if pipeline._stopping.is_set():
+                logger.warning("pipeline.cancelled: second signal, %s", name, extra={"signal": name})
+                pipeline.cancel()
+            else:
+                logger.info("pipeline.signal: %s, shutting down", name, extra={"signal": name})
+                pipeline.shutdown()

@@ -1,0 +1,346 @@
+"""The worker pool: workers on cloned receive channels, order per symbol, failures, and what each worker holds.
+
+Rules: a tick that a worker holds is in ``current`` or ``held``, and leaves it in the same step in which it is counted. With
+``ordering="symbol"`` a symbol is leased in the channel's lanes from before its handler starts until its outcome is settled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Literal, TypeVar
+
+import trio
+
+from .channel import ChannelState, TickReceiveChannel
+from .executors import BatchOutcome, Handler, ThreadRunner, returns_awaitable
+from .metrics import LatencyWindow, WorkerMetrics
+from .ticks import MarketData
+
+__all__ = ["Meters", "OnError", "Ordering", "Worker", "WorkerPool"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=MarketData)
+Ordering = Literal["symbol", "none"]
+OnError = Callable[[Any, Exception], Any]
+
+_BURST = 256
+"""Ticks that a worker handles at most without letting other tasks run."""
+_BURST_S = 0.001
+"""Seconds that it does so at most, as far as the samples tell."""
+_SAMPLE_EVERY = 16
+_QUICK_S = 20e-6
+_DEEP = 64
+_BATCH_S = 0.005
+"""How much work a thread is given at once, in seconds of handler time."""
+_MAX_BATCH = 256
+
+
+class Meters:
+    """The latencies of a pool. Every tick is timed, but when handlers are quick and the queue is deep one in sixteen."""
+
+    def __init__(self) -> None:
+        self.lag = LatencyWindow()
+        self.wait = LatencyWindow()
+        self.handler = LatencyWindow()
+        self._wall_offset = time.time() - trio.current_time()
+
+    def taken(self, item: MarketData, arrived: float, now: float) -> None:
+        """Record how old *item* is and how long it waited. The wall clock is read once a run, so that a virtual clock rules here too."""
+        self.wait.record(now - arrived, now)
+        self.lag.record(now + self._wall_offset - item.timestamp.timestamp(), now)
+
+
+class Worker(Generic[T]):
+    """One worker's counters, and what it holds now."""
+
+    __slots__ = ("_born", "_clock", "_idle_s", "_idle_since", "burst_began", "consumed", "current", "ended", "failed", "held", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.current: T | None = None
+        self.held: list[T] = []
+        self.consumed = 0
+        self.failed = 0
+        self.ended = False
+        self._clock = trio.lowlevel.current_clock().current_time
+        self._born = self.burst_began = self._clock()
+        self._idle_s = 0.0
+        self._idle_since: float | None = None
+
+    @property
+    def in_flight(self) -> int:
+        return (self.current is not None) + len(self.held)
+
+    def rest(self) -> None:
+        self._idle_since = self._clock()
+
+    def resume(self) -> None:
+        now = self.burst_began = self._clock()
+        if self._idle_since is not None:
+            self._idle_s += now - self._idle_since
+            self._idle_since = None
+
+    def metrics(self, now: float) -> WorkerMetrics:
+        idle = self._idle_s + (now - self._idle_since if self._idle_since is not None else 0.0)
+        life = now - self._born
+        holds = self.current if self.current is not None else (self.held[0] if self.held else None)
+        return WorkerMetrics(
+            name=self.name,
+            state="ended" if self.ended else ("idle" if self._idle_since is not None else "busy"),
+            consumed=self.consumed,
+            failed=self.failed,
+            in_flight=self.in_flight,
+            busy_ratio=max(0.0, 1 - idle / life) if life > 0 else 0.0,
+            symbol=None if holds is None else holds.symbol,
+        )
+
+
+class WorkerPool(Generic[T]):
+    """Runs a handler over what a channel delivers, with a fixed number of workers."""
+
+    def __init__(
+        self,
+        receive: TickReceiveChannel[T],
+        handler: Handler[T],
+        *,
+        workers: int,
+        ordering: Ordering,
+        executor: Literal["loop", "thread"],
+        on_error: OnError | None,
+    ) -> None:
+        self._receive = receive
+        self._state: ChannelState[T] = receive.state
+        self._handler: Callable[[T], Awaitable[Any]] = handler if returns_awaitable(handler) else _as_async(handler)
+        self._ordered = ordering == "symbol"
+        self._on_error = on_error
+        self._runner = ThreadRunner(handler, workers) if executor == "thread" else None
+        self._batch_limit = 1
+        self.meters = Meters()
+        self.workers: list[Worker[T]] = [Worker(f"{executor}-{number}") for number in range(1, workers + 1)]
+        self._state.ledger.attach_pool(
+            consumed=lambda: sum(worker.consumed for worker in self.workers),
+            failed=lambda: sum(worker.failed for worker in self.workers),
+            in_flight=lambda: sum(worker.in_flight for worker in self.workers),
+        )
+
+    async def run(self) -> None:
+        """Run all workers until the channel has ended and is drained. Owns and closes the receive channel.
+
+        Raises:
+            ExceptionGroup: of what ``on_error`` raised; nothing else does.
+
+        Cancellation: ticks in flight and ticks still queued are counted as dropped at shutdown.
+        """
+        work = self._work_in_loop if self._runner is None else self._work_in_batches
+        async with self._receive, trio.open_nursery() as nursery:
+            for worker in self.workers:
+                nursery.start_soon(self._run_worker, worker, work, self._receive.clone(), name=f"trio_ticks {worker.name}")
+
+    async def _run_worker(
+        self,
+        worker: Worker[T],
+        work: Callable[[Worker[T], TickReceiveChannel[T]], Awaitable[None]],
+        receive: TickReceiveChannel[T],
+    ) -> None:
+        with receive:
+            try:
+                await work(worker, receive)
+            finally:
+                worker.ended = True
+                lost = worker.in_flight
+                worker.current, worker.held = None, []
+                if lost:
+                    self._state.ledger.in_pool.shutdown += lost
+                    self._state.log_drop(lost, "shutdown")
+
+    async def _next_ticks(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
+        """Wait for ticks; False when no more can come."""
+        worker.rest()
+        try:
+            await receive.wait()
+        except trio.EndOfChannel:
+            # Another worker may have been woken for the last ticks and have ended before it took them.
+            return len(self._state.buffer) > 0 or bool(self._state.lanes.ready)
+        finally:
+            worker.resume()
+        return True
+
+    async def _work_in_loop(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
+        """Take one tick at a time and await its handler. The hot path: what is not needed for every tick is out of line."""
+        state, handler, ordered = self._state, self._handler, self._ordered
+        buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
+        take, lines, ready = buffer.take, lanes.lines, lanes.ready
+        has_max_age = state.max_age is not None
+        untimed = left = 0
+        while True:
+            arrived = None
+            try:
+                if ready:
+                    symbol, item, arrived = lanes.take()
+                else:
+                    item = take()
+                    if ordered:
+                        symbol = item.symbol
+                        if symbol in lines:
+                            lanes.park(symbol, item, buffer.arrival())
+                            continue
+                        lines[symbol] = None
+            except IndexError:
+                if not await self._next_ticks(worker, receive):
+                    return
+                left = _BURST
+                continue
+            if state.sleeping_senders:
+                state.wake_sender()
+            if has_max_age and state.is_stale(buffer.arrival() if arrived is None else arrived):
+                state.count_drop(1, "stale")
+            else:
+                ledger.delivered += 1
+                worker.current = item
+                try:
+                    if untimed:
+                        untimed -= 1
+                        await handler(item)
+                    else:
+                        untimed = await self._handle_timed(worker, item, buffer.arrival() if arrived is None else arrived)
+                except Exception as error:
+                    worker.failed += 1
+                    worker.current = None
+                    await self._report(item, error)
+                else:
+                    worker.consumed += 1
+                    worker.current = None
+            if ordered:
+                if lines[symbol]:
+                    ready.append(symbol)
+                else:
+                    del lines[symbol]
+            left -= 1
+            if left <= 0 or (not untimed and worker.burst_began + _BURST_S < self._now()):
+                await self._let_others_run(worker)
+                left = _BURST
+
+    async def _let_others_run(self, worker: Worker[T]) -> None:
+        if self._state.on_change is not None:
+            self._state.on_change()
+        await trio.lowlevel.checkpoint()
+        worker.burst_began = self._now()
+
+    @staticmethod
+    def _now() -> float:
+        return trio.current_time()
+
+    async def _handle_timed(self, worker: Worker[T], item: T, arrived: float) -> int:
+        """Await the handler between two looks at the clock; return how many ticks may go untimed now."""
+        began = self._now()
+        self.meters.taken(item, arrived, began)
+        try:
+            await self._handler(item)
+        finally:
+            ended = self._now()
+            self.meters.handler.record(ended - began, ended)
+        return _SAMPLE_EVERY - 1 if ended - began < _QUICK_S and len(self._state.buffer) > _DEEP else 0
+
+    async def _report(self, item: T, error: Exception) -> None:
+        """Tell ``on_error``; without one, log at most once a second."""
+        if self._on_error is None:
+            self._state.log_failure(item.symbol, error)
+            return
+        result = self._on_error(item, error)
+        if inspect.isawaitable(result):
+            await result
+
+    # Threads
+
+    async def _work_in_batches(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
+        """Lease a batch, have it run elsewhere, settle it."""
+        assert self._runner is not None
+        while True:
+            batch, symbols = self._lease()
+            if not batch:
+                if not await self._next_ticks(worker, receive):
+                    return
+                continue
+            if self._state.on_change is not None:
+                self._state.on_change()
+            worker.held = batch
+            outcome = BatchOutcome(batch)
+            try:
+                await self._runner.run(outcome)
+            finally:
+                failures = self._settle(worker, outcome)
+            for index, error in failures:
+                await self._report(batch[index], error)
+            for symbol in symbols:
+                self._state.lanes.release(symbol)
+            # We take one lane that is ready; the others need workers of their own.
+            self._state.wake_receivers(len(self._state.lanes.ready) - 1)
+
+    def _settle(self, worker: Worker[T], outcome: BatchOutcome[T]) -> list[tuple[int, Exception]]:
+        """Count what has an outcome. What was not begun, or not ended, stays in ``held`` for :meth:`_run_worker` to count."""
+        done = outcome.done
+        failures = [failure for failure in outcome.failures if failure[0] < done]
+        worker.held = list(outcome.items[done:])
+        worker.failed += len(failures)
+        worker.consumed += done - len(failures)
+        now = self._now()
+        durations = outcome.durations_s[:done]
+        for duration in durations[:: max(1, len(durations) // 16)]:
+            self.meters.handler.record(duration, now)
+        if durations:
+            mean = sum(durations) / len(durations)
+            self._batch_limit = max(1, min(_MAX_BATCH, int(_BATCH_S / mean) if mean > 0 else _MAX_BATCH, self._batch_limit * 2))
+        return failures
+
+    def _lease(self) -> tuple[list[T], set[str]]:
+        """Take the ticks of a batch, and (with order) lease their symbols; what belongs to others' symbols is parked."""
+        state = self._state
+        lanes, buffer, limit = state.lanes, state.buffer, self._batch_limit
+        batch: list[T] = []
+        symbols: set[str] = set()
+        lane: str | None = None
+        arrived = now = self._now()
+        while len(batch) < limit:
+            try:
+                if lane is not None and (parked := lanes.take_next(lane)) is not None:
+                    item, arrived = parked
+                elif lanes.ready:
+                    lane, item, arrived = lanes.take()
+                    symbols.add(lane)
+                else:
+                    item = buffer.take()
+                    arrived = buffer.arrival()
+                    symbol = item.symbol
+                    if self._ordered and symbol not in symbols:
+                        if symbol in lanes.lines:
+                            lanes.park(symbol, item, arrived)
+                            continue
+                        lanes.lines[symbol] = None
+                        symbols.add(symbol)
+            except IndexError:
+                break
+            if state.is_stale(arrived):
+                state.count_drop(1, "stale")
+            else:
+                batch.append(item)
+        state.ledger.delivered += len(batch)
+        if batch:
+            self.meters.taken(batch[-1], arrived, now)
+        else:
+            for symbol in symbols:
+                lanes.release(symbol)
+        if state.sleeping_senders:
+            state.wake_sender()
+        return batch, symbols
+
+
+def _as_async(handler: Callable[[T], Any]) -> Callable[[T], Awaitable[Any]]:
+    async def call(item: T) -> Any:
+        result = handler(item)
+        return await result if inspect.isawaitable(result) else result
+
+    return call
