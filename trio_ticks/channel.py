@@ -194,7 +194,9 @@ class ChannelState(Generic[T]):
     # Receiving
 
     def wake_receivers(self, count: int) -> None:
-        """Let up to *count* sleeping receivers look for ticks again."""
+        """Let up to *count* sleeping receivers look for ticks again. The end of the last sender has woken them all."""
+        if not self.open_senders:
+            return
         for _ in range(min(count, self.sleeping_receivers)):
             try:
                 self._wake_receivers.send_nowait(None)

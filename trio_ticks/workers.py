@@ -33,14 +33,14 @@ _BURST_S = 0.001
 """Seconds that it does so at most, as far as the samples tell."""
 _SAMPLE_EVERY = 16
 _QUICK_S = 20e-6
-_DEEP = 64
+_DENSE_S = 0.001
 _BATCH_S = 0.005
 """How much work a thread is given at once, in seconds of handler time."""
 _MAX_BATCH = 256
 
 
 class Meters:
-    """The latencies of a pool. Every tick is timed, but when handlers are quick and the queue is deep one in sixteen."""
+    """The latencies of a pool. Every tick is timed, but where a worker's quick handlings follow each other within a millisecond one in sixteen."""
 
     def __init__(self) -> None:
         self.lag = LatencyWindow()
@@ -57,7 +57,7 @@ class Meters:
 class Worker(Generic[T]):
     """One worker's counters, and what it holds now."""
 
-    __slots__ = ("_born", "_clock", "_idle_s", "_idle_since", "burst_began", "consumed", "current", "ended", "failed", "held", "name")
+    __slots__ = ("_born", "_clock", "_idle_s", "_idle_since", "burst_began", "consumed", "current", "ended", "failed", "held", "name", "timed_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -68,6 +68,7 @@ class Worker(Generic[T]):
         self.ended = False
         self._clock = trio.lowlevel.current_clock().current_time
         self._born = self.burst_began = self._clock()
+        self.timed_at = self._born
         self._idle_s = 0.0
         self._idle_since: float | None = None
 
@@ -243,7 +244,9 @@ class WorkerPool(Generic[T]):
         finally:
             ended = self._now()
             self.meters.handler.record(ended - began, ended)
-        return _SAMPLE_EVERY - 1 if ended - began < _QUICK_S and len(self._state.buffer) > _DEEP else 0
+        dense = began - worker.timed_at < _DENSE_S
+        worker.timed_at = ended
+        return _SAMPLE_EVERY - 1 if dense and ended - began < _QUICK_S else 0
 
     async def _report(self, item: T, error: Exception) -> None:
         """Tell ``on_error``; without one, log at most once a second."""

@@ -1,7 +1,7 @@
 """Takes a server's WebSocket frames apart: bytes in; whole messages, and the control frames for whoever owns the protocol, out.
 
-Rules: no I/O and no trio here; no per-frame object but the payload's slice; nothing a peer can send raises, and nothing is copied twice for being late.
-Section numbers are RFC 6455's.
+Rules: no I/O and no trio here; no object per frame but the payload's slice; nothing a peer sends raises, or takes more than linear time.
+The section numbers are RFC 6455's.
 """
 
 from __future__ import annotations
@@ -65,16 +65,17 @@ def close_frame(code: int, reason: str = "") -> bytes:
 class FrameParser:
     """A client's half of the WebSocket framing, for connections without extensions.
 
-    Call :meth:`feed` with whatever the socket gave. When it returns, :attr:`violation` says whether the peer broke the protocol, and :attr:`closed`
-    whether it sent a Close frame; after either, all further input is ignored (sections 1.4 and 7.1.7). Messages that were complete before are still returned.
+    Call :meth:`feed` with whatever the socket gave. When it returns, :attr:`violation` says whether the peer broke the protocol, and
+    :attr:`closed` whether it sent a Close frame; after either, all further input is ignored (sections 1.4 and 7.1.7). Messages that were
+    complete before are returned all the same.
 
-    Text is not checked for being UTF-8 (section 8.1). A decoder of the payload has to look at each byte anyway and refuses what is not UTF-8 in anything it
-    uses, so a second pass here would cost every good message to tell apart a kind of bad one. Such a message is the codec's to count as malformed, like any
-    other it cannot read: one garbled message out of a million is then no reason to lose a connection with all its subscriptions.
+    Text is not checked for being UTF-8 (section 8.1). The codec looks at each byte anyway and refuses what is not UTF-8 in anything it
+    uses, so a second pass here would cost every good message in order to tell apart one kind of bad one. Such a message is the codec's to
+    count as malformed, like any other that it cannot read: one garbled message is then no reason to lose all subscriptions.
 
     Args:
-        max_message_size: the largest message taken, in bytes, whole or put together from fragments. A larger one is a violation, 1009, found
-            by its header: its payload is never buffered.
+        max_message_size: the largest message taken, in bytes, whole or put together from fragments. A larger one is a violation, 1009,
+            and is found by its header: its payload is never buffered.
     """
 
     __slots__ = (
@@ -82,8 +83,8 @@ class FrameParser:
         "_control",
         "_final",
         "_fragmented",
-        "_max_16",
         "_max_7",
+        "_max_16",
         "_missing",
         "_tail",
         "close_code",
@@ -124,7 +125,8 @@ class FrameParser:
         """Take the next bytes from the wire.
 
         Returns:
-            The payloads of the messages that are complete now, text and binary alike; and the control frames, whole and untouched, in their order.
+            The payloads of the messages that are complete now, text and binary alike; and the control frames, whole and untouched, in
+            their order.
         """
         messages: list[bytes] = []
         if self.closed or self.violation is not None:
@@ -164,7 +166,7 @@ class FrameParser:
         last = end - 4
         while pos <= last:
             first, size, size_16 = header_at(data, pos)  # one call is cheaper than indexing two to four times
-            if first != _WHOLE_TEXT and first != _WHOLE_BINARY:  # noqa: PLR1714 - a third faster than "in"
+            if first != _WHOLE_TEXT and first != _WHOLE_BINARY:  # not "in": twice as slow
                 break
             if size <= max_7:
                 begin = pos + 2

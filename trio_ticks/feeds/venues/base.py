@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import attrs
 
 from ..base import FeedStats
-from ..reports import BadMessages
+from ..reports import BadMessages, Redactor
 
 __all__ = ["Codec", "CodecContext"]
 
@@ -24,6 +24,8 @@ class CodecContext:
     """The feed's counters; the codec counts ``malformed`` and ``ignored``."""
     bad: BadMessages
     """Told about each malformed message."""
+    redactor: Redactor
+    """Takes the secrets out of what a codec wants to log."""
 
 
 class Codec(Protocol):

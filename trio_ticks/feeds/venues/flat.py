@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
+from math import isfinite
 from typing import Any, Final, final
 
 import attrs
@@ -24,8 +25,10 @@ __all__ = ["FlatCodec"]
 logger = logging.getLogger(__name__)
 
 _STRICT: Final = msgspec.json.Decoder(Tick)
+_LENIENT: Final = msgspec.json.Decoder(Tick, strict=False)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 _BAD_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_BAD_MESSAGE: Final = (*_BAD_JSON, ValueError, TypeError)
 _TICK_QUOTES: Final = 18
 """A tick's seven keys and two strings, with two quotation marks each: no message with fewer is a tick, and none with exactly
 these has room for an eighth key, or for the same one twice (msgspec alone takes duplicates, the last one winning)."""
@@ -36,34 +39,22 @@ _CONTROL_KEYS: Final = frozenset(
 )
 
 
-class _Loose(msgspec.Struct):
-    """A tick whose numbers may come as text. The timestamp stays text: a lenient decoder would take any number for one."""
-
-    symbol: str
-    timestamp: str
-    bid: float
-    ask: float
-    bid_size: float
-    ask_size: float
-    volume: float
-
-
 def _encode(method: str, symbols: Sequence[str], number: int) -> list[str | bytes]:
     return [msgspec.json.encode({"method": method, "params": {"symbols": list(symbols)}, "id": number}).decode()]
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("duplicate key")
     return result
 
 
-_UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)
+_UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_unique_object)
 
 
-def _has_unique_keys(payload: bytes, fields: dict[str, Any]) -> bool:
-    """Tell whether no object in *payload*, which decodes to *fields*, has a key twice.
+def _refuse_duplicate_keys(payload: bytes, fields: dict[str, Any]) -> None:
+    """Raise ``ValueError`` where an object in *payload*, which decodes to *fields*, has a key twice.
 
     Counting is enough as a rule: each string in the text has two quotation marks, and the keys and text values that are left
     account for all of them only if nothing was overwritten. Escaped quotation marks and nested objects spoil the sum, and
@@ -73,11 +64,16 @@ def _has_unique_keys(payload: bytes, fields: dict[str, Any]) -> bool:
     for value in fields.values():
         if type(value) is str:
             strings += 1
-    if payload.count(b'"') == 2 * strings:
-        return True
-    try:
+    if payload.count(b'"') != 2 * strings:
         _UNIQUE.decode(payload.decode())
-    except (ValueError, RecursionError):
+
+
+def _all_have_unique_keys(payloads: list[bytes]) -> bool:
+    """Tell whether each payload is one object, and has no key twice: for venues that send more keys than we want."""
+    try:
+        for payload in payloads:
+            _refuse_duplicate_keys(payload, _OBJECT.decode(payload))
+    except _BAD_MESSAGE:
         return False
     return True
 
@@ -102,11 +98,12 @@ class FlatCodec:
     no market data and counted as ``ignored``; anything else that is not a tick is ``malformed``.
     """
 
-    __slots__ = ("_bad", "_error_logged", "_stats")
+    __slots__ = ("_bad", "_error_logged", "_redactor", "_stats")
 
     def __init__(self, context: CodecContext) -> None:
         self._stats = context.stats
         self._bad = context.bad
+        self._redactor = context.redactor
         self._error_logged = False
 
     def subscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
@@ -126,12 +123,15 @@ class FlatCodec:
             ticks = _STRICT.decode_lines(blob)
         except _BAD_JSON:
             return self._decode_each(payloads)
-        # As many ticks as payloads does not mean one in each: a message cut in two parses, once joined, as one, and another
-        # may hold two. But a newline cannot stand inside a JSON string, so a payload that begins with a brace begins an object;
-        # no object of at most 18 quotation marks that is a tick has another one inside; so each tick begins where a payload
-        # does, and ends before the next one.
-        if len(ticks) != number or not _all_begin_objects(payloads) or blob.count(b'"') != _TICK_QUOTES * number:
+        if len(ticks) != number or not _all_begin_objects(payloads):
             return self._decode_each(payloads)
+        if blob.count(b'"') != _TICK_QUOTES * number and not _all_have_unique_keys(payloads):
+            return self._decode_each(payloads)
+        # Now every payload is proven to be one tick. The quotation marks leave no room for unknown keys, so no tick has an object
+        # inside, and there are as many objects as payloads. A newline cannot stand inside a JSON string, so the brace that a
+        # payload begins with begins an object: each tick begins where a payload does, and ends before the next one. (The number
+        # alone proves nothing: two halves of a message in two payloads would parse as one, and another payload may hold two.)
+        # Where there are unknown keys, each payload has been parsed by itself.
         for tick in ticks:
             if tick.timestamp.tzinfo is not UTC:
                 return self._decode_each(payloads)
@@ -161,15 +161,14 @@ class FlatCodec:
         """
         try:
             tick = _STRICT.decode(payload)
+            if payload.count(b'"') != _TICK_QUOTES:
+                _refuse_duplicate_keys(payload, _OBJECT.decode(payload))
         except msgspec.ValidationError:
             fields = _OBJECT.decode(payload)
-            if not _has_unique_keys(payload, fields):
-                raise ValueError("duplicate key") from None
+            _refuse_duplicate_keys(payload, fields)
             if self._is_control(fields):
                 return None
-            return _decode_loosely(fields)
-        if payload.count(b'"') != _TICK_QUOTES and not _has_unique_keys(payload, _OBJECT.decode(payload)):
-            raise ValueError("duplicate key")
+            tick = _decode_lenient(payload, fields)
         if tick.timestamp.tzinfo is not UTC:
             return attrs.evolve(tick, timestamp=to_utc(tick.timestamp))
         return tick
@@ -177,8 +176,21 @@ class FlatCodec:
     def _is_control(self, fields: dict[str, Any]) -> bool:
         if not _QUOTE_KEYS.isdisjoint(fields) or _CONTROL_KEYS.isdisjoint(fields):
             return False
-        error = fields.get("error")
-        if error and not self._error_logged:
+        if fields.get("error") and not self._error_logged:
             self._error_logged = True
-            self._bad.warn_once...
+            answer = self._redactor.excerpt(msgspec.json.encode(fields))
+            log_event(logger, logging.WARNING, "feed.refused", answer=answer)
         return True
+
+
+def _decode_lenient(payload: bytes, fields: dict[str, Any]) -> Tick:
+    """Decode a tick whose numbers may come as text, and refuse what else a lenient decoder takes."""
+    moment = fields.get("timestamp")
+    if type(moment) is str and ":" not in moment:
+        raise ValueError("a number of seconds in place of an ISO 8601 timestamp")
+    if type(moment) in (int, float):
+        raise TypeError("a number in place of an ISO 8601 timestamp")
+    tick = _LENIENT.decode(payload)
+    if not (isfinite(tick.bid) and isfinite(tick.ask) and isfinite(tick.bid_size) and isfinite(tick.ask_size) and isfinite(tick.volume)):
+        raise ValueError("a number that is not finite")
+    return tick
