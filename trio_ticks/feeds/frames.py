@@ -9,9 +9,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple, NoReturn, final
 
-__all__ = ["FrameParser", "Violation", "close_frame"]
+__all__ = ["CloseReason", "FrameParser", "close_frame"]
 
 PROTOCOL_ERROR: Final = 1002
+NO_CODE: Final = 1005
 BAD_DATA: Final = 1007
 TOO_BIG: Final = 1009
 
@@ -39,11 +40,11 @@ _CLOSE_CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010,
 _header_at = Struct(">BBH").unpack_from
 
 
-class Violation(NamedTuple):
-    """Why the connection has to be failed (section 7.1.7), as the Close frame will say it."""
+class CloseReason(NamedTuple):
+    """Why a connection ends, as a Close frame says it."""
 
     code: int
-    """1002 protocol error, 1007 inconsistent data, 1009 message too big (section 7.4.1)."""
+    """Section 7.4.1. For a violation: 1002 protocol error, 1007 inconsistent data, or 1009 message too big."""
     reason: str
 
 
@@ -52,7 +53,7 @@ class _Failed(Exception):
 
     def __init__(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
         super().__init__(reason)
-        self.violation = Violation(code, reason)
+        self.violation = CloseReason(code, reason)
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
@@ -80,15 +81,12 @@ class FrameParser:
 
     __slots__ = (
         "_buffer",
-        "_control",
         "_final",
         "_fragmented",
         "_max_7",
         "_max_16",
         "_missing",
         "_tail",
-        "close_code",
-        "close_reason",
         "closed",
         "max_message_size",
         "violation",
@@ -98,13 +96,10 @@ class FrameParser:
         if max_message_size < 1:
             raise ValueError("max_message_size must be at least 1 byte")
         self.max_message_size: Final = max_message_size
-        self.violation: Violation | None = None
-        """What the peer did wrong, or ``None``."""
-        self.closed = False
-        """Whether the peer's Close frame has been seen."""
-        self.close_code: int | None = None
-        """The code in the peer's Close frame; ``None`` if it sent none, or has not closed."""
-        self.close_reason = ""
+        self.violation: CloseReason | None = None
+        """What the peer did wrong, as we have to tell it when we fail the connection (section 7.1.7)."""
+        self.closed: CloseReason | None = None
+        """What the peer's Close frame said; 1005 for one without a code (section 7.1.5)."""
 
         # The size limit costs the fast loop nothing: it is part of the comparisons that tell the three kinds of length apart.
         self._max_7 = min(max_message_size, _LENGTH_16 - 1)
@@ -114,23 +109,23 @@ class FrameParser:
         self._missing = 0  # payload bytes of the current data frame that are still to come
         self._final = False  # the current data frame ends its message
         self._fragmented = False  # a message was begun by a frame without FIN, and not ended yet
-        self._control: list[bytes] = []
 
     @property
     def idle(self) -> bool:
         """Whether the input so far ends between two messages: at the end of the stream, anything else is a truncated one."""
         return not (self._tail or self._missing or self._fragmented)
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+    def feed(self, data: bytes) -> tuple[list[bytes], list[bytes]]:
         """Take the next bytes from the wire.
 
         Returns:
-            The payloads of the messages that are complete now, text and binary alike; and the control frames, whole and untouched, in
-            their order.
+            The payloads of the messages that are complete now, text and binary alike; and the control frames, each whole and untouched. A
+            Close frame is the last of them.
         """
         messages: list[bytes] = []
-        if self.closed or self.violation is not None:
-            return messages, b""
+        controls: list[bytes] = []
+        if self.closed is not None or self.violation is not None:
+            return messages, controls
         pos = 0
         if self._missing:
             pos = self._fill(data, messages)
@@ -139,19 +134,15 @@ class FrameParser:
             self._tail = b""
         end = len(data)
         try:
-            while pos < end and not self.closed:
+            while pos < end and self.closed is None:
                 if not self._fragmented:
                     pos = self._feed_small(data, pos, messages)
                 if pos < end:
-                    pos = self._feed_any(data, pos, messages)
+                    pos = self._feed_any(data, pos, messages, controls)
         except _Failed as failed:
             self.violation = failed.violation
             self._forget()
-        if not self._control:
-            return messages, b""
-        control = b"".join(self._control)
-        self._control.clear()
-        return messages, control
+        return messages, controls
 
     def _feed_small(self, data: bytes, pos: int, messages: list[bytes]) -> int:
         """Take unfragmented messages of up to 64 KiB for as long as they come whole: the hot path. Returns where it stopped.
@@ -184,7 +175,7 @@ class FrameParser:
             pos = stop
         return pos
 
-    def _feed_any(self, data: bytes, pos: int, messages: list[bytes]) -> int:
+    def _feed_any(self, data: bytes, pos: int, messages: list[bytes], controls: list[bytes]) -> int:
         """Take the one frame that begins at *pos*, whatever it is, or keep its beginning. Returns where the next one begins."""
         end = len(data)
         if end - pos < 2:
@@ -206,7 +197,7 @@ class FrameParser:
                 return end
             if first == _FIN | _CLOSE:
                 self._check_close(data[begin:stop])
-            self._control.append(data[pos:stop])
+            controls.append(data[pos:stop])
             return stop
         if len(self._buffer) + size > self.max_message_size:
             # Section 10.4: limits on frames and on reassembled messages are ours to set; 7.4.1: 1009 says so.
@@ -258,6 +249,7 @@ class FrameParser:
 
     def _check_close(self, payload: bytes) -> None:
         """Apply sections 5.5.1 and 7.4 to a Close frame's payload, and note what it says."""
+        closed = CloseReason(NO_CODE, "")
         if payload:
             code = int.from_bytes(payload[:2], "big")
             if len(payload) == 1:
@@ -265,11 +257,10 @@ class FrameParser:
             if code not in _CLOSE_CODES and not 3000 <= code <= 4999:
                 _fail(f"close code {code} is not allowed")
             try:
-                self.close_reason = payload[2:].decode()
+                closed = CloseReason(code, payload[2:].decode())
             except UnicodeDecodeError:
                 raise _Failed("close reason is not UTF-8", BAD_DATA) from None  # section 8.1
-            self.close_code = code
-        self.closed = True
+        self.closed = closed
         self._forget()
 
     def _forget(self) -> None:

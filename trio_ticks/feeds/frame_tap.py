@@ -1,0 +1,285 @@
+"""Stands between a TCP or TLS stream and trio-websocket, and takes the data messages out on the way, a socket read at a time.
+
+Rules: trio-websocket owns the handshake, ping, pong and close, and never sees a data frame or a broken one; whoever closes, nothing here
+waits for the peer beyond ``linger``; a violation is answered by a Close frame that the peer really gets.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import trio
+from trio_websocket import WebSocketConnection
+
+from trio_ticks.errors import VenueProtocolError
+from trio_ticks.feeds.frames import CloseReason, FrameParser, close_frame
+
+__all__ = ["FrameTap", "fail_connection"]
+
+# As h11 finds it, which reads the same bytes after us: lines may end in a bare LF (RFC 9112, section 2.2).
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_SWITCHING: Final = re.compile(rb"HTTP/1\.\d 101\b")
+_CLOSE_BYTE: Final = b"\x88"
+_GOING_AWAY: Final = 1001
+_ABNORMAL: Final = 1006
+
+
+@final
+class FrameTap(trio.abc.Stream):
+    """A stream for :func:`trio_websocket.wrap_client_stream` that keeps the data messages for *deliver*.
+
+    How a connection is failed: wsproto, met with a broken frame, only reports it; trio-websocket then marks the connection closed but
+    sends no Close frame, and the TCP connection is closed with input unread, which makes the kernel send a reset and throw away what was
+    still to be sent (RFC 1122, section 4.2.2.13). So on a violation this stream gives trio-websocket, instead of the broken frame, a Close
+    frame with the code that is due, as if the peer had sent it; and trio-websocket answers it with the same code, which is just what the
+    peer has to be told (RFC 6455, section 7.1.7). Then input is read and thrown away until the peer has closed, for at most ``linger``
+    seconds (section 7.1.1), both here and in :meth:`aclose`.
+
+    Args:
+        stream: the connected TCP or TLS stream; the tap owns it from now on.
+        deliver: is awaited with each batch of payloads, in trio-websocket's reader task: while it waits, the socket is not read. What it
+            raises ends the connection and is kept in :attr:`error`; trio-websocket would take some of it for a lost connection
+            (``trio.BrokenResourceError``).
+        max_message_size: in bytes; a larger message fails the connection with 1009.
+        receive_size: how much to read from the socket at once.
+        linger: how long to wait for the peer, in seconds, once the connection is being closed.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        deliver: Callable[[list[bytes]], Awaitable[None]],
+        *,
+        max_message_size: int,
+        receive_size: int = 262_144,
+        linger: float = 1.0,
+    ) -> None:
+        self.stream: Final = stream
+        self.error: Exception | None = None
+        """What *deliver* raised."""
+        self.messages = 0
+        """Data messages given to *deliver*."""
+        self.discarded = 0
+        """Data messages that came while the connection was already being closed by us."""
+        self.bytes_received = 0
+        self.last_receive_time = trio.current_time()
+        """When the socket last gave something, on trio's clock."""
+
+        self._deliver = deliver
+        self._parser = FrameParser(max_message_size=max_message_size)
+        self._receive_size = receive_size
+        self._linger = linger
+        self._head: bytearray | None = bytearray()  # of the response to the handshake; None once it is complete
+        self._framed = False  # the handshake succeeded: what follows are frames
+        self._batch: list[bytes] = []  # complete, but not delivered
+        self._control = b""  # for trio-websocket
+        self._reading = trio.Lock()  # who reads the socket: trio-websocket's reader, or whoever closes
+        self._eof = False
+        self._deadline = math.inf  # finite: the connection is being closed
+        self._close_sent = trio.Event()  # our Close frame is out, or cannot be sent any more
+
+    @property
+    def violation(self) -> CloseReason | None:
+        """How the peer broke the protocol, or ``None``."""
+        return self._parser.violation
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the connection ended, as seen from this side of it; ``None`` while it lives, or when we closed it ourselves."""
+        parser = self._parser
+        if parser.violation or parser.closed:
+            return parser.violation or parser.closed
+        if not self._eof or self._deadline < math.inf:
+            return None
+        # RFC 6455, section 7.1.5: no Close frame was received, so the code is 1006.
+        return CloseReason(_ABNORMAL, "connection lost" if parser.idle else "connection lost in the middle of a message")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Deliver messages until there is something for trio-websocket, and return that: handshake, control frames, or the end.
+
+        Pings come out before the messages they arrived with are delivered, so that a full channel does not delay the answer; a Close frame
+        comes out after them. *max_bytes* is ignored: what is here is here.
+
+        Cancellation: a batch in *deliver*'s hands is its own affair; a batch not yet handed to it is delivered by the next call.
+        """
+        if not self._framed:
+            return await self._receive_head()
+        while True:
+            over = self._over
+            if self._control and not over:
+                return self._take_control()
+            if self._batch:
+                await self._hand_on()
+                over = self._over
+            if over:
+                self.start_closing()
+                if self._control:
+                    return self._take_control()
+                await self._drain()
+                return b""
+            data = await self._receive()
+            if not data:
+                return b""
+            self._feed(data)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send; once the connection is being closed, for at most as long as that may take.
+
+        Raises:
+            trio.BrokenResourceError: the peer did not take a Close frame in time.
+        """
+        if bytes(data[:1]) != _CLOSE_BYTE or not self._framed:
+            await self.stream.send_all(data)
+            return
+        self.start_closing()
+        try:
+            with trio.fail_at(self._deadline):
+                await self.stream.send_all(data)
+        except trio.TooSlowError:
+            raise trio.BrokenResourceError("the peer takes no close frame") from None
+        finally:
+            self._close_sent.set()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until :meth:`send_all` might not block."""
+        await self.stream.wait_send_all_might_not_block()
+
+    def start_closing(self) -> None:
+        """From now on take no more messages, answer no more pings, and give the peer ``linger`` seconds to finish. Idempotent."""
+        if self._deadline == math.inf:
+            self._deadline = trio.current_time() + self._linger
+
+    async def aclose(self) -> None:
+        """Close the stream; if the connection was being closed with a Close frame, first see to it that the peer gets that.
+
+        Cancellation: closes at once.
+        """
+        try:
+            if self._framed and self._deadline < math.inf:
+                with trio.move_on_at(self._deadline):
+                    await self._close_sent.wait()
+                    await self._send_eof()
+                    await self._drain()
+        finally:
+            with trio.move_on_after(self._linger):  # TLS would still like to say goodbye
+                await self.stream.aclose()
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing that the peer still sends is of interest."""
+        return self._parser.violation is not None or self._parser.closed is not None or self.error is not None
+
+    def _take_control(self) -> bytes:
+        control, self._control = self._control, b""
+        return control
+
+    def _feed(self, data: bytes) -> None:
+        """Parse *data* into what is to be delivered and what trio-websocket has to see."""
+        parser = self._parser
+        batch, controls = parser.feed(data)
+        closing = self._deadline < math.inf
+        if batch:
+            if closing:
+                self.discarded += len(batch)
+            else:
+                self._batch = batch
+        if closing:
+            # trio-websocket would answer a ping even now that its own Close frame is out, which wsproto punishes with an exception.
+            del controls[: -1 if parser.closed else None]
+        if parser.violation:
+            controls.append(close_frame(*parser.violation))
+        if controls:
+            self._control += b"".join(controls)
+
+    async def _hand_on(self) -> None:
+        """Deliver the batch, and keep what that raises."""
+        batch, self._batch = self._batch, []
+        self.messages += len(batch)
+        try:
+            await self._deliver(batch)
+        except Exception as error:
+            self.error = error
+            if isinstance(error, VenueProtocolError):
+                self._control = close_frame(error.code, str(error))
+            else:
+                self._control = close_frame(_GOING_AWAY)
+
+    async def _receive_head(self) -> bytes:
+        """Pass the response to the handshake through, up to the blank line; or all there is, if it is not a 101."""
+        data = await self._receive()
+        head = self._head
+        if head is None:
+            return data
+        searched = max(0, len(head) - 2)
+        head += data
+        blank = _BLANK_LINE.search(head, searched)
+        if blank is None:
+            return data
+        self._head = None
+        if not _SWITCHING.match(head):
+            return data
+        self._framed = True
+        behind = len(head) - blank.end()  # frames may come in the same segment
+        if not behind:
+            return data
+        self._feed(data[-behind:])
+        return data[:-behind]
+
+    async def _receive(self) -> bytes:
+        """Read the socket once; ``b""`` at its end, and when closing has taken too long."""
+        try:
+            self._reading.acquire_nowait()  # acquire() would cost a checkpoint for each read
+        except trio.WouldBlock:
+            await self._reading.acquire()
+        data: bytes | bytearray = b""
+        try:
+            if self._deadline == math.inf:
+                data = await self.stream.receive_some(self._receive_size)
+            else:
+                with trio.move_on_at(self._deadline):
+                    data = await self.stream.receive_some(self._receive_size)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._eof = True
+            raise
+        finally:
+            self._reading.release()
+        if data:
+            self.bytes_received += len(data)
+            self.last_receive_time = trio.current_time()
+        else:
+            self._eof = True
+        return data if type(data) is bytes else bytes(data)  # a trio stream may give either; a payload must not be mutable
+
+    async def _drain(self) -> None:
+        """Throw input away until the peer has closed, or the time is over."""
+        try:
+            while not self._eof:
+                await self._receive()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def _send_eof(self) -> None:
+        """Say that nothing will follow, where the transport can: RFC 6455, section 7.1.1, recommends it for a clean closure."""
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
+            try:
+                await self.stream.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._eof = True
+
+
+async def fail_connection(ws: WebSocketConnection, tap: FrameTap, code: int, reason: str = "") -> None:
+    """Close *ws*, whatever state it is in, telling the peer *code* and *reason*; use it for every end that is not the peer's.
+
+    Unlike ``ws.aclose()`` alone this takes no longer than the tap's ``linger``, needs neither a peer that answers nor a reader task that
+    lives, and copes with a ping that comes after our Close frame.
+
+    Cancellation: closes at once. Shield it if the Close frame matters.
+    """
+    tap.start_closing()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ws.aclose, code, reason)
+        await tap.aclose()
+        nursery.cancel_scope.cancel()
