@@ -92,5 +92,5 @@ def bar(fraction: float, width: int, *, plain: bool = False) -> str:
         eighths = max(eighths, 1)
     full, rest = divmod(eighths, 8)
     if plain:
-        return ("#" * (full + (1 if rest >= 4 or not full and rest else 0))).ljust(width, ".")
+        return ("#" * (full + (1 if rest >= 4 or (rest and not full) else 0))).ljust(width, ".")
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)

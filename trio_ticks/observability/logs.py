@@ -10,17 +10,19 @@ import logging
 import math
 import traceback
 from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import msgspec
 
 from ..errors import ConfigError
+from ..feeds.reports import Redactor
 
-__all__ = ["JsonFormatter", "LogTail", "TextFormatter", "configure_logging", "extra_fields"]
+__all__ = ["LEVELS", "JsonFormatter", "LogTail", "TextFormatter", "configure_logging", "extra_fields", "one_line"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_LEVELS = ("debug", "info", "warning", "error", "critical")
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -38,25 +40,25 @@ def _when(record: logging.LogRecord) -> datetime:
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:01.123 WARNING trio_ticks.channel dropped reason=overflow count=1,234``, then the traceback where there is one."""
+    """``12:00:01.123 WARNING trio_ticks.channel channel.dropped: ...`` in UTC; a traceback follows on lines of its own.
 
-    def __init__(self, *, time: bool = True) -> None:
+    The ``extra`` fields are not repeated: messages say their facts.
+    """
+
+    def __init__(self, redactor: Redactor | None = None) -> None:
         super().__init__()
-        self._time = time
+        self._redactor = redactor or Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
-        when = f"{_when(record):%H:%M:%S}.{int(record.msecs):03d} " if self._time else ""
-        fields = "".join(f" {key}={_plain(value)}" for key, value in extra_fields(record).items())
-        line = f"{when}{record.levelname} {record.name} " + one_line(record.getMessage() + fields)
-        if record.exc_info and record.exc_info[1] is not None and self._time:
+        line = f"{_when(record):%H:%M:%S}.{int(record.msecs):03d} {short_line(record)}"
+        if record.exc_info and record.exc_info[1] is not None:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        return self._redactor.text(line)
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def short_line(record: logging.LogRecord) -> str:
+    """Return level, logger and message on one line."""
+    return f"{record.levelname} {record.name} {one_line(record.getMessage())}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -64,6 +66,10 @@ class JsonFormatter(logging.Formatter):
 
     An extra field that has the name of one of these is kept under its name with a trailing underscore.
     """
+
+    def __init__(self, redactor: Redactor | None = None) -> None:
+        super().__init__()
+        self._redactor = redactor or Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -77,9 +83,10 @@ class JsonFormatter(logging.Formatter):
         for key, value in extra_fields(record).items():
             line[f"{key}_" if key in line else key] = _finite(value)
         try:
-            return msgspec.json.encode(line, enc_hook=str).decode()
+            text = msgspec.json.encode(line, enc_hook=str).decode()
         except (TypeError, ValueError):  # a key that is no text, a lone surrogate: the record matters more than its types
-            return json.dumps({key: str(value) for key, value in line.items()})
+            text = json.dumps({key: str(value) for key, value in line.items()})
+        return self._redactor.text(text)
 
 
 def _finite(value: object) -> object:
@@ -90,20 +97,24 @@ def _finite(value: object) -> object:
 class LogTail(logging.Handler):
     """Keeps the last few records as short lines, for a view that owns the terminal: a line written beside it would tear it."""
 
-    def __init__(self, size: int = 3) -> None:
+    def __init__(self, size: int = 3, redactor: Redactor | None = None) -> None:
         super().__init__()
         self.lines: deque[str] = deque(maxlen=size)
-        self.setFormatter(TextFormatter(time=False))
+        self._redactor = redactor or Redactor()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.lines.append(f"{_when(record).astimezone():%H:%M:%S} {self.format(record)}")
+            self.lines.append(self._redactor.text(f"{_when(record):%H:%M:%S} {short_line(record)}"))
         except Exception:  # logging's own rule: a bad record must not end the program
             self.handleError(record)
 
 
 def configure_logging(
-    format: Literal["text", "json"] = "text", level: str = "warning", *, stream: TextIO | None = None
+    format: Literal["text", "json"] = "text",
+    level: str = "warning",
+    *,
+    stream: TextIO | None = None,
+    secrets: Iterable[str] = (),
 ) -> logging.Handler:
     """Send the records of every logger from *level* up to *stream*, a line each.
 
@@ -111,6 +122,7 @@ def configure_logging(
         format: ``"text"``, or ``"json"`` for one object a line.
         level: ``"debug"``, ``"info"``, ``"warning"``, ``"error"`` or ``"critical"``.
         stream: where they go; standard error unless given.
+        secrets: text that is never written, whoever logs it.
 
     Returns:
         The handler that was set, in place of those that the root logger had.
@@ -120,10 +132,11 @@ def configure_logging(
     """
     if format not in ("text", "json"):
         raise ConfigError(f"log format must be 'text' or 'json', got {format!r}")
-    if level.lower() not in _LEVELS:
-        raise ConfigError(f"log level must be one of {', '.join(_LEVELS)}, got {level!r}")
+    if level.lower() not in LEVELS:
+        raise ConfigError(f"log level must be one of {', '.join(LEVELS)}, got {level!r}")
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    redactor = Redactor(secrets)
+    handler.setFormatter(JsonFormatter(redactor) if format == "json" else TextFormatter(redactor))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -119,7 +119,9 @@ def queue(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
         "shed": (pen.glyph("■", "#") + " SHED", "bold red"),
     }.get(metrics.pressure, (metrics.pressure, ""))
     waited = duration(metrics.blocked_s * 1e3, plain=pen.plain)
-    return pen.panel(body, "queue", Text.assemble("pressure ", pressure, f", peak {metrics.queue_peak:,}, senders waited {waited}"), height=3)
+    return pen.panel(
+        body, "queue", Text.assemble("pressure ", pressure, f", peak {metrics.queue_peak:,}, senders waited {waited}"), height=3
+    )
 
 
 def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> Panel:
@@ -133,7 +135,9 @@ def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> P
     lines = ([step.produced for step in seen], [step.handled for step in seen], [step.dropped for step in seen])
     for name, style, number, line in zip(("in", "out", "drop"), ("cyan", "green", "magenta"), numbers, lines, strict=True):
         grid.add_row(Text(name, style), number, Text(sparkline(line, room, top, blocks=pen.blocks), style))
-    bad = Text(f"malformed {count(metrics.malformed)}, ignored {count(metrics.ignored)} messages", "red" if metrics.malformed else "bright_black")
+    bad = Text(
+        f"malformed {count(metrics.malformed)}, ignored {count(metrics.ignored)} messages", "red" if metrics.malformed else "bright_black"
+    )
     return pen.panel(Group(grid, bad), "rates", f"last {room * history.step_s:.0f} s", height=6)
 
 
@@ -187,7 +191,7 @@ def drops(metrics: PipelineMetrics, pen: Pen) -> Panel:
     return pen.panel(grid, "drops", height=8)
 
 
-_STATES = {"busy": ("●", "*", "green"), "idle": ("○", "o", "bright_black"), "ended": ("×", "x", "cyan")}
+_STATES = {"busy": ("●", "*", "green"), "idle": ("○", "o", "bright_black"), "ended": ("■", "x", "cyan")}
 
 
 def _worker(worker: WorkerMetrics, pen: Pen, room: int) -> Text:
@@ -248,9 +252,11 @@ def outcomes(history: History, pen: Pen, width: int, height: int) -> Panel:
         for step in steps:
             handled, both = (value / top * lines - line if top else 0.0 for value in (step.handled, step.handled + step.dropped))
             if handled > 0.05:
-                picture.append(sparkline([min(handled, 1.0)], 1, 1.0, blocks=pen.blocks), "green on magenta" if both >= 1 and not pen.plain else "green")
+                above = " on magenta" if both >= 1 and not pen.plain else ""
+                picture.append(sparkline([min(handled, 1.0)], 1, 1.0, blocks=pen.blocks), f"green{above}")
             else:
                 picture.append(pen.glyph("░", "-") if both >= 0.5 else " ", "magenta")
         picture.append("\n" if line else "")
-    key = Text.assemble((f"{pen.glyph('█', '@')} handled", "green"), "  ", (f"{pen.glyph('░', '-')} dropped", "magenta"), f"  top: {count(top)}/s, last {inside * history.step_s:.0f} s")
+    key = Text.assemble((f"{pen.glyph('█', '@')} handled", "green"), "  ", (f"{pen.glyph('░', '-')} dropped", "magenta"))
+    key.append(f"  full height {count(top)}/s, last {inside * history.step_s:.0f} s")
     return pen.panel(picture, "outcomes", key, height=height)

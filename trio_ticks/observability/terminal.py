@@ -52,10 +52,8 @@ def _beside(left: Panel, right: Panel, width: int) -> Table:
     return table
 
 
-def render(
-    metrics: PipelineMetrics, *, history: History, width: int = 80, height: int = 24, scene: Scene | None = None
-) -> RenderableType:
-    """Return a picture of *metrics*, at most *width* columns and *height* lines large. What does not fit is left out, least important first."""
+def render(metrics: PipelineMetrics, *, history: History, width: int = 80, height: int = 24, scene: Scene | None = None) -> RenderableType:
+    """Return a picture of *metrics*, at most *width* columns and *height* lines large; the least important is left out."""
     scene = scene or Scene()
     pen = panels.Pen(scene.plain)
     wide = width >= TWO_COLUMNS
