@@ -31,14 +31,14 @@ MAX_SPREAD = 20
 class Arrivals:
     """Times of a self-exciting (Hawkes) process with an exponential kernel.
 
-    Each event raises the intensity by ``burst / memory_s`` a second, and that excitement decays with the time constant ``memory_s``: an event
-    has ``burst`` children on average, so of all events the share ``burst`` is caused by others. The mean rate is ``rate`` whatever ``burst`` is;
-    counts in windows much longer than ``memory_s / (1 - burst)`` have a variance ``1 / (1 - burst) ** 2`` times their mean. With ``burst=0`` it
-    is a Poisson process.
+    Each event raises the intensity by ``burst / memory_s`` a second, and that excitement decays with the time constant ``memory_s``: an
+    event has ``burst`` children on average, so of all events the share ``burst`` is caused by others. The mean rate is ``rate`` whatever
+    ``burst`` is; counts in windows much longer than ``memory_s / (1 - burst)`` have a variance ``1 / (1 - burst) ** 2`` times their mean.
+    With ``burst=0`` it is a Poisson process.
 
     The simulation is exact (no thinning, no time steps): the next event is the earlier one of the next background event and the next
-    caused one, whose waiting time has a closed form (Dassios and Zhao, 2013, "Exact simulation of Hawkes process with exponentially decaying
-    intensity"). It begins at the mean intensity, so there is no warming up.
+    caused one, whose waiting time has a closed form (Dassios and Zhao, 2013, "Exact simulation of Hawkes process with exponentially
+    decaying intensity"). It begins at the mean intensity, so there is no warming up.
     """
 
     rate: float
@@ -87,7 +87,7 @@ class _Walk:
     __slots__ = ("ask_size", "bid", "bid_size", "spread", "symbol", "volume")
 
     def __init__(self, symbol: str, seed: object) -> None:
-        rng = random.Random(f"{seed}/{symbol}")  # noqa: S311 - a simulation, nothing secret
+        rng = random.Random(f"{seed}/{symbol}")
         self.symbol = symbol
         self.bid = round(PRICE_GRID * rng.lognormvariate(math.log(150.0), 0.6))
         self.spread = rng.randint(1, 4)
@@ -99,8 +99,8 @@ class _Walk:
 class Market:
     """A market of several symbols: ask for the ticks that are due.
 
-    Each tick changes one thing: mostly the size on one side, at times the price by one step, at times the spread (1 to 20 steps, pulled back to
-    the narrow end). Each carries some traded volume, so that the volume of a symbol strictly grows and shows the order of its ticks.
+    Each tick changes one thing: mostly the size on one side, at times the price by one step, at times the spread (1 to 20 steps, pulled
+    back to the narrow end). Each carries some traded volume: the volume of a symbol strictly grows, and shows the order of its ticks.
 
     Args:
         symbols: the names, the hottest first.
@@ -115,11 +115,12 @@ class Market:
             seed = random.SystemRandom().getrandbits(64)
         self.symbols = tuple(symbols)
         self.ended = False
+        self.wants_more = False
         self._arrivals: Arrivals | None = None
         if math.isfinite(rate):
-            self._arrivals = Arrivals(rate, burst, MEMORY_S, random.Random(f"{seed}/arrivals"))  # noqa: S311
-        self._pick = random.Random(f"{seed}/symbols").choices  # noqa: S311
-        self._bits = random.Random(f"{seed}/steps").getrandbits  # noqa: S311
+            self._arrivals = Arrivals(rate, burst, MEMORY_S, random.Random(f"{seed}/arrivals"))
+        self._pick = random.Random(f"{seed}/symbols").choices
+        self._bits = random.Random(f"{seed}/steps").getrandbits
         self._walks = [_Walk(symbol, seed) for symbol in self.symbols]
         self._shares = list(accumulate(zipf_weights(len(self.symbols), skew)))
 
@@ -127,6 +128,12 @@ class Market:
     def next_at(self) -> float:
         """When the next tick is due, in seconds since the market opened."""
         return self._arrivals.next_at if self._arrivals else 0.0
+
+    async def read_ahead(self) -> None:
+        """Do nothing: unlike a recording, a synthetic market has nothing to read."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
     def take(self, until: float, limit: int, stamp: str) -> list[FlatTick]:
         """Return the ticks due up to the time *until*, at most *limit*, all with the timestamp *stamp*."""
