@@ -60,8 +60,8 @@ class Exchange:
         self.rejected: Counter[int] = Counter()
         """Clients that were not let in, by HTTP status."""
         self.disconnects: Counter[str] = Counter()
-        """Clients that have gone, by reason. ``client`` and ``network`` are their own doing, ``ping_timeout`` and ``slow_consumer`` ours for
-        cause, ``dropped`` by :meth:`drop_clients`; ``finished`` and ``shutdown`` come at the end, and ``error`` would be a bug."""
+        """Clients that have gone, by reason. ``client`` and ``network`` are their own doing, ``ping_timeout`` and ``slow_consumer`` ours,
+        for cause, ``dropped`` by :meth:`drop_clients`; ``finished`` and ``shutdown`` come at the end, and ``error`` would be a bug."""
         self.bad_requests = 0
         self.generated = 0
         """Ticks made so far, subscribed to or not."""
