@@ -48,7 +48,9 @@ KEY = 'k/3"y +é'
 
 
 @pytest.mark.parametrize(
-    "text", [KEY, 'k/3\\"y +\\u00e9', 'k/3\\"y +é', "k%2F3%22y%20%2B%C3%A9", "k%2F3%22y+%2B%C3%A9"], ids=["plain", "json", "json utf-8", "url", "form"]
+    "text",
+    [KEY, 'k/3\\"y +\\u00e9', 'k/3\\"y +é', "k%2F3%22y%20%2B%C3%A9", "k%2F3%22y+%2B%C3%A9"],
+    ids=["plain", "json", "json utf-8", "url", "form"],
 )
 @pytest.mark.parametrize("encode", [str, str.encode], ids=["str", "bytes"])
 def test_each_way_to_write_a_secret(text: str, encode: Callable[[str], bytes | str]) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -144,7 +145,24 @@ MALFORMED = [
     *(
         pytest.param(raw(**{field: f'"{text}"'}), id=f"{field} {text!r}")
         for field in ("bid", "ask", "ask_size", "volume")
-        for text in ("nan", "NaN", "inf", "Infinity", "-Infinity", "1e999", "", " ", " 1", "1_000", "+1", "0x10", "one", "null", "true", "١")
+        for text in (
+            "nan",
+            "NaN",
+            "inf",
+            "Infinity",
+            "-Infinity",
+            "1e999",
+            "",
+            " ",
+            " 1",
+            "1_000",
+            "+1",
+            "0x10",
+            "one",
+            "null",
+            "true",
+            "\u0661",
+        )
     ),
     *(pytest.param(raw(**{field: "-1"}), id=f"{field} negative") for field in ("bid_size", "ask_size", "volume")),
     *(pytest.param(raw(**{field: '"-1"'}), id=f"{field} negative, as text") for field in ("bid_size", "ask_size", "volume")),
@@ -286,7 +304,7 @@ def test_nested_unknown_keys_cannot_bridge_two_payloads() -> None:
 
 def test_find_codec() -> None:
     assert find_codec("flat") is VENUES["flat"] is FlatCodec
-    with pytest.raises(ConfigError, match="unknown venue 'nyse': choose one of .*flat"):
+    with pytest.raises(ConfigError, match=r"unknown venue 'nyse': choose one of .*flat"):
         find_codec("nyse")
     with pytest.raises(ConfigError):
         find_codec(["flat"])  # type: ignore[arg-type]
@@ -317,7 +335,9 @@ def tick_messages(draw: st.DrawFn) -> tuple[bytes, Tick]:
     for name in draw(st.sets(st.sampled_from(["bid", "ask", "bid_size", "ask_size", "volume"]))) if draw(st.booleans()) else ():
         fields[name] = json.dumps(fields[name])
     if draw(st.integers(0, 3)) == 0:
-        fields |= draw(st.dictionaries(symbols.filter(lambda key: key not in GOOD), st.integers(-5, 5) | symbols | st.lists(symbols), max_size=3))
+        fields |= draw(
+            st.dictionaries(symbols.filter(lambda key: key not in GOOD), st.integers(-5, 5) | symbols | st.lists(symbols), max_size=3)
+        )
     items = draw(st.permutations(list(fields.items())))
     ensure_ascii = draw(st.booleans())
     separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " :\t")]))
@@ -326,7 +346,9 @@ def tick_messages(draw: st.DrawFn) -> tuple[bytes, Tick]:
     return (text + space if draw(st.booleans()) else space + text).encode(), tick
 
 
-plain_ticks = st.builds(lambda symbol, bid: (message(symbol=symbol, bid=bid), Tick(symbol, WHEN, bid, 572.32, 400, 300, 1201345)), symbols, finite)
+plain_ticks = st.builds(
+    lambda symbol, bid: (message(symbol=symbol, bid=bid), Tick(symbol, WHEN, bid, 572.32, 400, 300, 1201345)), symbols, finite
+)
 bad_messages = st.sampled_from([(param.values[0], "malformed") for param in MALFORMED if len(param.values[0]) < 1000])  # type: ignore[arg-type]
 other_messages = st.sampled_from([(payload, "ignored") for payload in IGNORED])
 known_messages = plain_ticks | tick_messages() | bad_messages | other_messages
@@ -334,7 +356,7 @@ known_messages = plain_ticks | tick_messages() | bad_messages | other_messages
 
 def in_batches(payloads: list[bytes], cuts: list[int]) -> list[list[bytes]]:
     edges = [0, *sorted({cut % (len(payloads) + 1) for cut in cuts}), len(payloads)]
-    return [payloads[low:high] for low, high in zip(edges, edges[1:], strict=False)]
+    return [payloads[low:high] for low, high in pairwise(edges)]
 
 
 def decode_in(batches: list[list[bytes]]) -> tuple[list[Tick], int, int]:
@@ -359,7 +381,9 @@ def mutate(payload: bytes, edits: list[tuple[int, bytes, int]]) -> bytes:
 
 
 pieces = st.sampled_from([b'"', b"{", b"}", b",", b":", b"\n", b"\\", b'"bid":1,', b"[", b"]", b"0", b"-", b"\xff", b" ", b"e999"])
-edited = st.builds(mutate, plain_ticks.map(lambda pair: pair[0]), st.lists(st.tuples(st.integers(0, 300), pieces, st.integers(0, 4)), max_size=4))
+edited = st.builds(
+    mutate, plain_ticks.map(lambda pair: pair[0]), st.lists(st.tuples(st.integers(0, 300), pieces, st.integers(0, 4)), max_size=4)
+)
 cut_up = plain_ticks.flatmap(lambda pair: st.integers(0, len(pair[0])).map(lambda at: [pair[0][:at], pair[0][at:]]))
 doubled = plain_ticks.map(lambda pair: [pair[0] + pair[0]])
 anything: st.SearchStrategy[list[list[bytes]]] = st.lists(edited.map(lambda payload: [payload]) | cut_up | doubled, max_size=8)
