@@ -1,0 +1,90 @@
+"""What the figures have to reach. ``--check`` fails the run where one does not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+__all__ = ["Limit", "evaluate"]
+
+
+@attrs.frozen
+class Limit:
+    """One figure beside what it has to be."""
+
+    name: str
+    figure: float
+    bound: float
+    at_least: bool = True
+    aim: float | None = None
+    unit: str = "x"
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure keeps within the bound; what is not a number does not."""
+        if math.isnan(self.figure):
+            return False
+        return self.figure >= self.bound if self.at_least else self.figure <= self.bound
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**attrs.asdict(self), "met": self.met}
+
+
+def _ratio(section: dict[str, Any], letter: str) -> float | None:
+    entry = section.get("ratios", {}).get(letter)
+    return None if entry is None else float(entry["median"])
+
+
+def _throughput(results: dict[str, Any]) -> list[Limit]:
+    limits = []
+    section = results.get("throughput", {})
+    for letter, name, bound, aim in (
+        ("a", "throughput against (a) classic", 20.0, 25.0),
+        ("b", "throughput against (b) best asyncio", 4.0, 5.0),
+    ):
+        if (figure := _ratio(section, letter)) is not None:
+            limits.append(Limit(name, figure, bound, aim=aim))
+    if (figure := _ratio(section, "f")) is not None:
+        limits.append(Limit("time against (f) the floor", 1 / figure if figure else math.nan, 2.5, at_least=False, aim=2.0))
+    if (figure := _ratio(results.get("tls", {}), "a")) is not None:
+        limits.append(Limit("throughput against (a) over TLS", figure, 10.0))
+    return limits
+
+
+def _latency(results: dict[str, Any]) -> list[Limit]:
+    at = results.get("latency", {}).get("10000", {})
+    rivals = [at[letter] for letter in ("a", "b") if letter in at]
+    if "e" not in at or not rivals:
+        return []
+    return [
+        Limit(
+            f"latency {name} at 10,000 ticks/s, against the best of (a), (b): {min(row[key] for row in rivals):.0f} µs",
+            at["e"][key],
+            min(row[key] for row in rivals),
+            at_least=False,
+            unit="µs",
+        )
+        for name, key in (("p50", "p50_us"), ("p99", "p99_us"))
+    ]
+
+
+def _scaling(results: dict[str, Any]) -> list[Limit]:
+    section = results.get("scaling", {})
+    wanted = (
+        ("symbols", "10,000", "10,000 symbols against 5", 0.80),
+        ("workers", "64", "64 workers against 4", 0.80),
+        ("ordering", "symbol", 'ordering="symbol" against "none"', 0.75),
+    )
+    return [
+        Limit(f"throughput, {name}", float(section[group][label]["of_first"]), bound)
+        for group, label, name, bound in wanted
+        if label in section.get(group, {})
+    ]
+
+
+def evaluate(results: dict[str, Any]) -> list[Limit]:
+    """Return every limit for which *results* have the figures."""
+    return [*_throughput(results), *_latency(results), *_scaling(results)]
