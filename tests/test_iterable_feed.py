@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -210,7 +210,8 @@ async def nothing() -> AsyncIterator[Tick]:
 
 
 async def test_is_always_a_checkpoint() -> None:
-    for source in ([], iter(()), nothing()):
+    sources: list[Iterable[Tick] | AsyncIterable[Tick]] = [[], iter(()), nothing()]
+    for source in sources:
         with trio.CancelScope() as scope:
             scope.cancel()
             await IterableFeed(source).run(Collector())
