@@ -470,7 +470,12 @@ class TickReceiveChannel(_End[T]):
         # Before the ticks are taken: from here to the return nothing can be cancelled.
         await trio.lowlevel.checkpoint()
         while not (batch := state.take(limit)):
-            await self.wait()
+            try:
+                await self.wait()
+            except trio.EndOfChannel:
+                # The end wakes everybody at once; those who were woken for ticks before may not have taken them all.
+                if not state.buffer:
+                    raise
         return batch
 
     def __aiter__(self) -> TickReceiveChannel[T]:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -124,7 +124,7 @@ class Pipeline(Generic[T]):
         self._ended = trio.Event()
         self._work_scope = trio.CancelScope()
         self._feed_scope = trio.CancelScope()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._phase = "running"
         self._report: PipelineReport | None = None
 
@@ -237,14 +237,20 @@ class Pipeline(Generic[T]):
             self._send.close()
             self._receive.close()
             self._phase = "stopped"
+            self._update_pressure()
             self._ended.set()
 
     async def _run_feed(self) -> None:
         try:
             with self._feed_scope:
                 await self._feed.run(self._send)
-        except Exception as error:
-            self._fail(error)
+        except BaseException as raised:
+            cancelled, error = _split(raised)
+            # A feed that was slow to stop may find its channel closed: that is our doing, not an error of the feed.
+            if error is not None and not (self._stopping.is_set() and _is_closed_channel(error)):
+                self._fail(error)
+            if cancelled is not None:
+                raise cancelled from None
         finally:
             self._feed_ended.set()
             self._end_of_feed()
@@ -258,8 +264,13 @@ class Pipeline(Generic[T]):
         try:
             with self._work_scope:
                 await self._pool.run()
-        except ExceptionGroup as group:
-            self._fail(_only_error(group))
+        except BaseExceptionGroup as group:
+            cancelled, errors = _split(group)
+            if isinstance(errors, BaseExceptionGroup):
+                # The group is the pool's nursery's; what it holds is the user's, and may be a group too.
+                self._fail(errors.exceptions[0] if len(errors.exceptions) == 1 else errors)
+            if cancelled is not None:
+                raise cancelled from None
 
     async def _stop_in_phases(self) -> None:
         await self._stopping.wait()
@@ -271,19 +282,40 @@ class Pipeline(Generic[T]):
         await trio.sleep(self._settings.shutdown_timeout)
         self._work_scope.cancel()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Keep the first error, and stop at once: nobody would look at the results."""
         if self._failure is None:
             self._failure = error
+        else:
+            _log_second(error)
         self.cancel()
 
 
-def _only_error(group: BaseExceptionGroup[BaseException]) -> Exception:
-    """Return what *group* holds if it is one exception, however deep, else the group."""
-    inner: BaseException = group
-    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
-        inner = inner.exceptions[0]
-    return inner if isinstance(inner, Exception) else ExceptionGroup(group.message, [e for e in group.exceptions if isinstance(e, Exception)])
+def _split(raised: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Return what is a cancellation in *raised*, and what is an error."""
+    if isinstance(raised, trio.Cancelled):
+        return raised, None
+    if isinstance(raised, BaseExceptionGroup) and raised.subgroup(trio.Cancelled) is not None:
+        return raised.split(trio.Cancelled)
+    return None, raised
+
+
+def _is_closed_channel(error: BaseException) -> bool:
+    closed = (trio.ClosedResourceError, trio.BrokenResourceError)
+    return error.split(closed)[1] is None if isinstance(error, BaseExceptionGroup) else isinstance(error, closed)
+
+
+def _log_second(error: BaseException) -> None:
+    logger.error("pipeline.second_error: %r, after the one that is raised", error, exc_info=error)
+
+
+def _raise_as_itself(error: BaseException) -> NoReturn:
+    """Raise *error* with the context that it had: raised in the block of another, it would get that one instead."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
 
 
 @asynccontextmanager
@@ -349,6 +381,7 @@ async def open_pipeline(
         raise ConfigError(f"buffer must be None: this version has no buffers across processes, got {buffer!r}")
     pipeline: Pipeline[Any] = Pipeline(feed, handler, settings)
     body_error: BaseException | None = None
+    came_out = body_failed_first = False
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_supervise, pipeline, nursery.cancel_scope)
@@ -356,19 +389,25 @@ async def open_pipeline(
                 yield pipeline
             except BaseException as error:
                 body_error = error
+                body_failed_first = pipeline._failure is None
                 nursery.cancel_scope.cancel()
                 raise
             pipeline.shutdown()
             await pipeline.wait()
     except BaseExceptionGroup as group:
         # The nursery is ours, and its tasks keep their errors: what is in the group came out of the block.
-        if body_error is not None and group.exceptions == (body_error,):
-            raise body_error from body_error.__cause__
-        raise
+        if group.exceptions != (body_error,):
+            raise
+        came_out = True
     finally:
         pipeline._report = pipeline._make_report()
-    if pipeline._failure is not None:
-        raise pipeline._failure
+    first, second = pipeline._failure, body_error if came_out else None
+    if second is not None and (first is None or body_failed_first):
+        first, second = second, first
+    if second is not None:
+        _log_second(second)
+    if first is not None:
+        _raise_as_itself(first)
 
 
 async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:

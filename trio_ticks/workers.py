@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
@@ -32,6 +34,7 @@ _BURST = 256
 _BURST_S = 0.001
 """Seconds that it does so at most, as far as the samples tell."""
 _SAMPLE_EVERY = 16
+"""On average; the gaps are random, or a rhythm in the feed could hide the slow ticks from every sample."""
 _QUICK_S = 20e-6
 _DENSE_S = 0.001
 _BATCH_S = 0.005
@@ -57,7 +60,21 @@ class Meters:
 class Worker(Generic[T]):
     """One worker's counters, and what it holds now."""
 
-    __slots__ = ("_born", "_clock", "_idle_s", "_idle_since", "burst_began", "consumed", "current", "ended", "failed", "held", "name", "timed_at")
+    __slots__ = (
+        "_born",
+        "_clock",
+        "_ended_at",
+        "_idle_s",
+        "_idle_since",
+        "burst_began",
+        "consumed",
+        "current",
+        "ended",
+        "failed",
+        "held",
+        "name",
+        "timed_at",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -71,6 +88,7 @@ class Worker(Generic[T]):
         self.timed_at = self._born
         self._idle_s = 0.0
         self._idle_since: float | None = None
+        self._ended_at = math.inf
 
     @property
     def in_flight(self) -> int:
@@ -85,7 +103,12 @@ class Worker(Generic[T]):
             self._idle_s += now - self._idle_since
             self._idle_since = None
 
+    def end(self) -> None:
+        self.ended = True
+        self._ended_at = self._clock()
+
     def metrics(self, now: float) -> WorkerMetrics:
+        now = min(now, self._ended_at)
         idle = self._idle_s + (now - self._idle_since if self._idle_since is not None else 0.0)
         life = now - self._born
         holds = self.current if self.current is not None else (self.held[0] if self.held else None)
@@ -132,14 +155,16 @@ class WorkerPool(Generic[T]):
         """Run all workers until the channel has ended and is drained. Owns and closes the receive channel.
 
         Raises:
-            ExceptionGroup: of what ``on_error`` raised; nothing else does.
+            BaseExceptionGroup: of what ``on_error`` raised, and what a handler raised that is no ``Exception``.
 
         Cancellation: ticks in flight and ticks still queued are counted as dropped at shutdown.
         """
         work = self._work_in_loop if self._runner is None else self._work_in_batches
-        async with self._receive, trio.open_nursery() as nursery:
-            for worker in self.workers:
-                nursery.start_soon(self._run_worker, worker, work, self._receive.clone(), name=f"trio_ticks {worker.name}")
+        # Not "async with": its checkpoint would put a Cancelled in the place of what a worker raised.
+        with self._receive:
+            async with trio.open_nursery() as nursery:
+                for worker in self.workers:
+                    nursery.start_soon(self._run_worker, worker, work, self._receive.clone(), name=f"trio_ticks {worker.name}")
 
     async def _run_worker(
         self,
@@ -150,8 +175,15 @@ class WorkerPool(Generic[T]):
         with receive:
             try:
                 await work(worker, receive)
+            except BaseExceptionGroup as group:
+                # A handler's own nursery, cancelled by us, where one of its tasks failed to clean up: no reason to end by an error.
+                cancelled, errors = group.split(trio.Cancelled)
+                if cancelled is None or not isinstance(errors, Exception):
+                    raise
+                self._state.log_failure("the tick that was cancelled" if worker.current is None else worker.current.symbol, errors)
+                raise cancelled from None
             finally:
-                worker.ended = True
+                worker.end()
                 lost = worker.in_flight
                 worker.current, worker.held = None, []
                 if lost:
@@ -246,7 +278,7 @@ class WorkerPool(Generic[T]):
             self.meters.handler.record(ended - began, ended)
         dense = began - worker.timed_at < _DENSE_S
         worker.timed_at = ended
-        return _SAMPLE_EVERY - 1 if dense and ended - began < _QUICK_S else 0
+        return random.randrange(2 * _SAMPLE_EVERY - 1) if dense and ended - began < _QUICK_S else 0
 
     async def _report(self, item: T, error: Exception) -> None:
         """Tell ``on_error``; without one, log at most once a second."""
