@@ -57,7 +57,7 @@ def install(session: nox.Session, *groups: str, editable: bool = True, project: 
 def tests(session: nox.Session) -> None:
     """Run the test suite; arguments after ``--`` go to pytest."""
     install(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *session.posargs)
 
 
 for _version in PYTHONS:

@@ -1,10 +1,9 @@
 """Sphinx settings. The build is offline: what would need an inventory from the network is listed at the end instead."""
 
-import sys
 from importlib.metadata import version as installed_version
-from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+HIDDEN = "\ue000"
 
 project = "trio_ticks"
 author = "The trio_ticks developers"
@@ -30,6 +29,24 @@ html_title = "trio_ticks"
 html_static_path = ["_static"]
 
 nitpick_ignore_regex = [
+    # Type variables, and what is not public but named in a docstring.
+    (r"py:.*", r"(.*\bT|to_utc|zipf_weights|trio_ticks\.exchange\.wire\.FlatTick|trio_ticks\.feeds\.captures)"),
     # Other projects' objects: their inventories are on the network.
-    (r"py:.*", r"(trio|trio_websocket|attrs?|msgspec|ssl|datetime|collections|typing|pathlib|os|logging|contextlib|types)(\..*)?"),
+    (r"py:.*", r"(trio|trio_websocket|random|attrs?|msgspec|ssl|datetime|collections|typing|pathlib|os|logging|contextlib|types)(\..*)?"),
 ]
+
+
+def hide_colons(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Keep napoleon from taking the words before a colon in an attribute's first line for its type."""
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(": ", HIDDEN)
+
+
+def show_colons(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    lines[:] = [line.replace(HIDDEN, ": ") for line in lines]
+
+
+def setup(app: Any) -> None:
+    # Napoleon's own priority is 500.
+    app.connect("autodoc-process-docstring", hide_colons, priority=400)
+    app.connect("autodoc-process-docstring", show_colons, priority=600)
