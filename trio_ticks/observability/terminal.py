@@ -108,15 +108,15 @@ async def show_live(
     console = console or Console()
     plain = not console.encoding.lower().startswith("utf")
     history = History()
-    live = Live(console=console, screen=True, auto_refresh=False)
+    live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     lock, closed = threading.Lock(), False
 
     def draw(frame: RenderableType) -> None:
         with lock:
             if not closed:
+                live.start()  # does nothing when it has been done
                 live.update(frame, refresh=True)
 
-    live.start()
     try:
         while True:
             metrics = get_metrics()

@@ -1,0 +1,88 @@
+"""The command line: ``trio-ticks demo | run | exchange``.
+
+Rules: a bad setting is one line on standard error and exit code 2, a run that fails one line and 1, never a traceback; with ``--json``
+standard output carries one JSON object and nothing else; no secret is ever shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import sys
+from collections.abc import Sequence
+
+import click
+import trio
+
+from .. import __version__
+from ..errors import ConfigError, TickError
+from ..observability.logs import one_line
+from .demo import demo
+from .exchange import exchange
+from .run import run
+
+__all__ = ["cli", "main"]
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(
+    __version__, prog_name="trio-ticks", message=f"%(prog)s %(version)s (Python {platform.python_version()}, trio {trio.__version__})"
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    r"""Bounded, accountable pipelines between fast market-data feeds and slow strategies.
+
+    \b
+    Begin with:
+      trio-ticks demo                     a feed that is far too fast for its strategy, and what becomes of it
+      trio-ticks demo --strategy-ms 0     the same with a strategy that keeps up
+    \b
+    Then, with a strategy of your own in mine.py (async def on_tick(tick): ...):
+      trio-ticks run --url wss://... --symbols AAPL,MSFT --handler mine:on_tick
+
+    Every option can also be set in the environment: its name is shown in brackets in the command's --help.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+cli.add_command(demo)
+cli.add_command(run)
+cli.add_command(exchange)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: what stands behind the program's name; ``sys.argv[1:]`` unless given.
+    """
+    try:
+        result = cli.main(None if arguments is None else list(arguments), prog_name="trio-ticks", standalone_mode=False)
+        sys.stdout.flush()
+    except click.Abort:
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code, error)
+    except ConfigError as error:
+        return _complain(str(error), EXIT_USAGE)
+    except TickError as error:
+        return _complain(str(error), EXIT_FAILED)
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            return _complain(str(error), EXIT_FAILED)
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, code: int, error: click.ClickException | None = None) -> int:
+    context = getattr(error, "ctx", None)
+    name = context.command_path if context is not None else "trio-ticks"
+    more = f" (see {name} --help)" if code == EXIT_USAGE else ""
+    click.echo(f"{name}: error: {one_line(' '.join(message.split()))}{more}", err=True)
+    return code

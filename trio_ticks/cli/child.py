@@ -1,0 +1,143 @@
+"""The exchange in a process of its own, so that a demo measures the pipeline and not the making of its ticks.
+
+Rules: the child never outlives us: it ends when its standard input does, which the system closes however we end. It gets no signal from our
+terminal, and nothing of our environment's settings.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+import attrs
+import click
+import msgspec
+import trio
+
+from ..errors import TickError
+
+__all__ = ["ChildExchange", "Hello", "end_with_parent", "open_child_exchange", "say"]
+
+# Last on the path, and without the current directory (-P): our package is found where it is not installed, and shadows nothing.
+_PROGRAM = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2])!r}); from trio_ticks.cli import main; sys.exit(main())"
+START_S = 30.0
+"""How long the child may take until it serves; a cold start on a busy machine takes seconds."""
+END_S = 0.5
+
+
+class Hello(msgspec.Struct):
+    """The child's first line."""
+
+    url: str
+    symbols: list[str]
+
+
+def say(message: Hello | str) -> None:
+    """Tell the parent something, as one line of JSON."""
+    click.echo(msgspec.json.encode(message).decode())
+
+
+async def end_with_parent() -> None:
+    """Return when the parent has gone.
+
+    Cancellation: the thread that waits is left behind, and dies with the process.
+    """
+    # os.read, not sys.stdin: a daemon thread that holds the lock of a buffered reader makes the interpreter abort at its end.
+    while await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+        pass
+
+
+@attrs.define(slots=True)
+class ChildExchange:
+    """An exchange that runs in another process."""
+
+    hello: Hello
+    _lines: _Lines
+    _log: IO[bytes]
+
+    async def wait_finished(self) -> None:
+        """Wait until it has played everything and told its clients.
+
+        Raises:
+            TickError: it ended for another reason.
+
+        Cancellation: harmless.
+        """
+        line = await self._lines.next()
+        if line is None:
+            raise TickError(f"the local exchange has ended by itself: {_last_line(self._log)}")
+
+
+@attrs.define(slots=True)
+class _Lines:
+    """Lines from a stream."""
+
+    _stream: trio.abc.ReceiveStream
+    _buffer: bytes = b""
+
+    async def next(self) -> bytes | None:
+        while b"\n" not in self._buffer:
+            data = await self._stream.receive_some()
+            if not data:
+                return None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+
+@asynccontextmanager
+async def open_child_exchange(arguments: Sequence[str]) -> AsyncIterator[ChildExchange]:
+    """Start ``trio-ticks exchange`` with *arguments* in another process; leaving the block ends it.
+
+    Raises:
+        TickError: it could not start; the message is its own.
+
+    Cancellation: ends the process.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-P", "-c", _PROGRAM, "exchange", "--child", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=_environment(),
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            lines = _Lines(process.stdout)
+            line = None
+            with trio.move_on_after(START_S):
+                line = await lines.next()
+            if line is None:
+                raise TickError(f"the local exchange did not start: {_last_line(log)}")
+            yield ChildExchange(msgspec.json.decode(line, type=Hello), lines, log)
+        finally:
+            # Bounded: a closed standard input ends it, a kill ends it for certain.
+            with trio.CancelScope(shield=True):
+                await process.stdin.aclose()
+                await process.stdout.aclose()
+                with trio.move_on_after(END_S):
+                    await process.wait()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Return the child's environment: ours without settings and keys."""
+    ours = ("TICKDB_API_KEY", "WORKER_COUNT")
+    return {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TICKS_") and name not in ours}
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].removeprefix("trio-ticks exchange: error: ") if lines else "no reason given"

@@ -1,0 +1,129 @@
+"""``trio-ticks demo``: a local exchange, a pipeline, and a strategy that is too slow for it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from ..errors import TickError
+from ..feeds.websocket import WebSocketFeed
+from ..ticks import Tick
+from .child import ChildExchange, open_child_exchange
+from .options import SECONDS, Number, PipelineOptions, market_options, option, output_options, pipeline_options, set_up_logging
+from .session import Display, run_session
+
+__all__ = ["demo"]
+
+
+async def _trivial(_tick: Tick) -> None:
+    pass
+
+
+async def _sleep(seconds: float, _tick: Tick) -> None:
+    await trio.sleep(seconds)
+
+
+def _block(seconds: float, _tick: Tick) -> None:
+    if seconds:
+        time.sleep(seconds)
+
+
+def _strategy(milliseconds: float, executor: str) -> Callable[[Tick], Any]:
+    """Return a strategy that takes so long: waiting in the event loop, or blocking a thread where *executor* asks for threads."""
+    if executor == "thread":
+        return partial(_block, milliseconds / 1e3)
+    return partial(_sleep, milliseconds / 1e3) if milliseconds else _trivial
+
+
+@click.command(short_help="Run a pipeline against a local exchange that is too fast for it.")
+@market_options(rate=20_000.0)
+@option(
+    "--strategy-ms", type=Number("ms"), default=5.0, help="How long the strategy takes for a tick, in milliseconds; 0 is a trivial one."
+)
+@option("--duration", type=SECONDS, default=10.0, help="How long to run, in seconds; inf: until Ctrl-C. With --capture: until its end.")
+@pipeline_options
+@output_options("live")
+@click.pass_context
+def demo(context: click.Context, /, **parameters: Any) -> int:
+    r"""Run a pipeline against a local exchange that is too fast for its strategy, and show what becomes of every tick.
+
+    The exchange runs in a process of its own and sends over a real WebSocket. The demo ends after --duration, or on Ctrl-C, with a report
+    whose sum accounts for every tick.
+
+    \b
+    Examples:
+      trio-ticks demo                                   20,000 ticks/s, 4 workers, 5 ms a tick: most must be dropped
+      trio-ticks demo --strategy-ms 0                   a strategy that keeps up: nothing is dropped
+      trio-ticks demo --overflow drop-oldest            the newest ticks instead of the oldest
+      trio-ticks demo --workers 64 --symbols 500        more workers, and symbols for them to share
+      trio-ticks demo --capture quotes.gz --speed 100   real market bursts, a hundred times as fast
+      trio-ticks demo --json | jq .dropped_by_reason    for programs
+
+    \b
+    Exit codes: 0 also after Ctrl-C and SIGTERM (the first drains the queue for --shutdown-timeout at most; a second one ends at once,
+    with 130 or 143); 1 where the run failed; 2 for a bad setting.
+    """
+    set_up_logging(parameters)
+    view, as_json = parameters.pop("view"), parameters.pop("json")
+    options = PipelineOptions.take(parameters)
+    duration, milliseconds = parameters.pop("duration"), parameters.pop("strategy_ms")
+    capture = parameters["capture"]
+    if capture and context.get_parameter_source("duration") is click.core.ParameterSource.DEFAULT:
+        duration = math.inf
+    what = f"{Path(capture).name} x{parameters['speed']:g}" if capture else f"{parameters['rate']:,.0f}/s"
+    display = Display(
+        view=view,
+        json=as_json,
+        subtitle=f"demo: {what}, {milliseconds:g} ms a tick",
+        duration_s=duration if math.isfinite(duration) else None,
+    )
+    arguments = [f"--{name}={_text(value)}" for name, value in parameters.items() if value is not None]
+    return trio.run(_run, arguments, _strategy(milliseconds, options.executor), options, display)
+
+
+def _text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+async def _run(arguments: list[str], strategy: Callable[[Tick], Any], options: PipelineOptions, display: Display) -> int:
+    async with open_child_exchange(arguments) as child:
+        feed = _UntilFinished(WebSocketFeed(child.hello.url, child.hello.symbols, stale_after=None), child)
+        return await run_session(feed, strategy, options.settings(), display)
+
+
+class _UntilFinished:
+    """A feed that ends when the exchange has played everything; by itself it would try to connect again."""
+
+    def __init__(self, feed: WebSocketFeed, child: ChildExchange) -> None:
+        self.stats = feed.stats
+        self._feed = feed
+        self._child = child
+        self._failure: Exception | None = None
+
+    async def run(self, send: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            try:
+                await self._feed.run(send)
+            except Exception as error:
+                self._failure = error
+            nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        try:
+            await self._child.wait_finished()
+            # Disconnected, it has handed on all that had come.
+            while self.stats.connected:  # noqa: ASYNC110 - a feed has no event for it
+                await trio.sleep(0.01)
+        except TickError as error:
+            self._failure = error
+        scope.cancel()

@@ -1,0 +1,266 @@
+"""The options that commands share: their names, their environment variables, and what they accept.
+
+Each option's variable is ``TRIO_TICKS_`` and its name. No message repeats a value that may hold a secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import attrs
+import click
+
+from ..errors import ConfigError
+from ..exchange.config import DEFAULT_SYMBOLS
+from ..feeds.connect import Target
+from ..observability.logs import LEVELS, configure_logging
+from ..overflow import Block, DropNewest, DropOldest, Fail, OverflowStrategy
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:  # generic only since click 8.4
+    ParamType = click.ParamType
+
+__all__ = [
+    "SECONDS",
+    "Names",
+    "Number",
+    "ParamType",
+    "PipelineOptions",
+    "SocketUrl",
+    "log_options",
+    "market_options",
+    "option",
+    "output_options",
+    "pipeline_options",
+    "set_up_logging",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MOST_SYMBOLS = 5000
+"""What fits into one request to the exchange, and into one argument of a process."""
+
+STRATEGIES: dict[str, Callable[[float], OverflowStrategy]] = {
+    "block": lambda _patience: Block(),
+    "drop-newest": DropNewest,
+    "drop-oldest": lambda _patience: DropOldest(),
+    "fail": lambda _patience: Fail(),
+}
+
+
+def option(name: str, *, env: tuple[str, ...] = (), **settings: Any) -> Callable[[Command], Command]:
+    """Return a click option that the environment can set too, by ``TRIO_TICKS_<NAME>`` or one of *env*."""
+    variable = "TRIO_TICKS_" + name.removeprefix("--").upper().replace("-", "_")
+    settings.setdefault("show_default", settings.get("default") is not None and not settings.get("is_flag"))
+    return click.option(name, envvar=[variable, *env], show_envvar=True, **settings)
+
+
+class Number(ParamType):
+    """A number within bounds; never NaN, infinite only where that means something."""
+
+    def __init__(
+        self,
+        unit: str = "number",
+        *,
+        least: float = 0.0,
+        below: float = math.inf,
+        whole: bool = False,
+        positive: bool = False,
+        infinite: bool = False,
+    ) -> None:
+        self.name = unit
+        self.least = least
+        self.below = below
+        self.whole = whole
+        self.positive = positive
+        self.infinite = infinite
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number: float = int(value) if self.whole else float(value)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is not a {'whole ' if self.whole else ''}number.", param, ctx)
+        if math.isnan(number) or (math.isinf(number) and not self.infinite):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        if number < self.least or (self.positive and number <= 0):
+            self.fail(f"{value!r} is too small: {'more than 0' if self.positive else f'{self.least:g} or more'}.", param, ctx)
+        if number >= self.below and not math.isinf(number):
+            self.fail(f"{value!r} is too large: less than {self.below:g}.", param, ctx)
+        return number
+
+
+class Names(ParamType):
+    """Symbols by name, separated by commas; where *counted*, also just how many of them."""
+
+    def __init__(self, *, counted: bool = False) -> None:
+        self.name = "n|a,b,..." if counted else "a,b,..."
+        self.counted = counted
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        if self.counted and value.strip().lstrip("+-").isdecimal():
+            number = int(value)
+            if not 1 <= number <= MOST_SYMBOLS:
+                self.fail(f"{value!r}: between 1 and {MOST_SYMBOLS} symbols.", param, ctx)
+            return (*DEFAULT_SYMBOLS[:number], *(f"SYM{index:05}" for index in range(len(DEFAULT_SYMBOLS) + 1, number + 1)))
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+        if not all(names):
+            self.fail("there is an empty name; write them like AAPL,MSFT.", param, ctx)
+        return names
+
+
+class SocketUrl(ParamType):
+    """A ws:// or wss:// address. Its query may hold a key: no complaint repeats it."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            Target.parse(value)
+        except ConfigError as error:
+            self.fail(f"{error}; write it like wss://example.com/feed.", param, ctx)
+        return str(value)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PipelineOptions:
+    """What the command line says about a pipeline."""
+
+    workers: int
+    maxsize: int
+    write_timeout: float
+    overflow: str
+    lag_threshold: int | None
+    ordering: Literal["symbol", "none"]
+    executor: str
+    max_age: float | None
+    shutdown_timeout: float
+
+    @classmethod
+    def take(cls, parameters: dict[str, Any]) -> PipelineOptions:
+        """Take our own parameters out of a command's *parameters*."""
+        return cls(**{field.name: parameters.pop(field.name) for field in attrs.fields(cls)})
+
+    def settings(self) -> dict[str, Any]:
+        """Return the keyword arguments of :func:`~trio_ticks.open_pipeline`."""
+        settings = attrs.asdict(self)
+        settings["overflow"] = STRATEGIES[self.overflow](self.write_timeout)
+        settings["lag_threshold"] = self.lag_threshold or max(1, self.maxsize // 2)
+        return settings
+
+
+def _all(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for each in reversed(options):
+            command = each(command)
+        return command
+
+    return decorate
+
+
+SECONDS = Number("seconds", infinite=True)
+
+pipeline_options = _all(
+    [
+        option(
+            "--workers",
+            type=Number("n", least=1, whole=True),
+            default=4,
+            env=("WORKER_COUNT",),
+            help="Ticks that are handled at once, at most.",
+        ),
+        option(
+            "--maxsize",
+            type=Number("ticks", least=1, whole=True),
+            default=1000,
+            help="Ticks that may wait: burst seconds x rate x safety factor.",
+        ),
+        option(
+            "--write-timeout", type=SECONDS, default=1.0, help="Patience for an episode of pressure before drop-newest drops, in seconds."
+        ),
+        option("--overflow", type=click.Choice(list(STRATEGIES)), default="drop-newest", help="What happens when the queue is full."),
+        option(
+            "--lag-threshold",
+            type=Number("ticks", least=1, whole=True),
+            help="Queued ticks that bring a warning.  [default: half of --maxsize]",
+        ),
+        option(
+            "--ordering",
+            type=click.Choice(["symbol", "none"]),
+            default="symbol",
+            help="symbol: ticks of one symbol are handled one at a time, in order.",
+        ),
+        option(
+            "--executor",
+            type=click.Choice(["auto", "loop", "thread"]),
+            default="auto",
+            help="Where the strategy runs; auto: async def in the event loop, plain def in threads.",
+        ),
+        option(
+            "--max-age",
+            type=Number("seconds", positive=True),
+            help="Skip ticks that waited longer than this, in seconds.  [default: none is too old]",
+        ),
+        option(
+            "--shutdown-timeout", type=Number("seconds"), default=5.0, help="How long the queue may take to drain at the end, in seconds."
+        ),
+    ]
+)
+
+
+def market_options(*, rate: float) -> Callable[[Command], Command]:
+    """Return the options about what a local exchange sends; *rate* is the default."""
+    return _all(
+        [
+            option(
+                "--rate",
+                type=Number("ticks/s", positive=True, infinite=True),
+                default=rate,
+                help="Ticks a second, of all symbols together.",
+            ),
+            option("--symbols", type=Names(counted=True), help="How many symbols, or which ones.  [default: 8, or all of the capture]"),
+            option("--seed", type=int, default=0, help="The same seed gives the same ticks."),
+            option(
+                "--capture",
+                type=click.Path(exists=True, dir_okay=False, readable=True),
+                help="Play this recording instead: quotes of Binance spot or flat ticks, a message a line, gzipped or not.",
+            ),
+            option("--speed", type=Number("factor", positive=True, infinite=True), default=1.0, help="The capture's own pace times this."),
+        ]
+    )
+
+
+log_options = _all(
+    [
+        option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Log lines on standard error, as text or JSON."),
+        option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="warning", help="The least important level logged."),
+    ]
+)
+
+
+def output_options(view: str) -> Callable[[Command], Command]:
+    """Return the options about what is shown; *view* is the default."""
+    return _all(
+        [
+            option(
+                "--view",
+                type=click.Choice(["live", "lines", "none"]),
+                default=view,
+                help="A live view, lines on standard error, or nothing. Without a terminal, live is lines.",
+            ),
+            option("--json", is_flag=True, help="Write the report as one JSON object, and nothing else, to standard output."),
+            log_options,
+        ]
+    )
+
+
+def set_up_logging(parameters: dict[str, Any], secrets: tuple[str, ...] = ()) -> None:
+    """Configure logging as the log options among *parameters* say, and take them out."""
+    configure_logging(parameters.pop("log_format"), parameters.pop("log_level"), secrets=secrets)
+    # At DEBUG it logs addresses with their query, and requests with their headers: keys.
+    logging.getLogger("trio-websocket").setLevel(logging.INFO)
