@@ -10,16 +10,22 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 from trio_websocket import WebSocketConnection
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, TextMessage
+from wsproto.utilities import LocalProtocolError
 
 from tests.feed_venues import NO_JITTER, Collector, Log, answers, leave, memory_feed, quote, running, says, stay, tick, websocket
+from trio_ticks.channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from trio_ticks.errors import ConfigError, FeedAuthError, FeedBrokenError, QueueFullError
 from trio_ticks.feeds.base import Feed, stats_of
 from trio_ticks.feeds.options import WebSocketOptions
 from trio_ticks.feeds.websocket import WebSocketFeed
+from trio_ticks.overflow import Block, DropNewest, DropOldest
+from trio_ticks.ticks import Tick
 
 ACK = '{"id":1,"result":{"symbols":["SPY","QQQ"]}}'
 REFUSED = OSError(111, "Connection refused")
@@ -563,6 +569,77 @@ async def test_broken_frames_are_answered_and_retried(caplog: pytest.LogCaptureF
     assert "code=1002" in caplog.text
 
 
+class Crashing(trio.abc.Stream):
+    """Fails in a way that streams do not, when the handshake is over."""
+
+    def __init__(self, stream: trio.abc.Stream, error: BaseException) -> None:
+        self.stream, self.errors = stream, [error]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.stream.receive_some(max_bytes)
+        if self.errors and not data.startswith(b"HTTP"):
+            raise self.errors.pop()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+class Emergency(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), Emergency("stop"), ExceptionGroup("two", [ValueError(), KeyError()])], ids=repr)
+async def test_what_nobody_expects_comes_out_as_itself(error: BaseException, autojump_clock: MockClock) -> None:
+    async with memory_feed(websocket(says(quote()))) as (_, venue):
+
+        async def open_stream(host: str, port: int) -> trio.abc.Stream:
+            return Crashing(await venue.open_stream(host, port), error)
+
+        feed = WebSocketFeed("ws://x", ["SPY"], open_stream=open_stream)
+        with pytest.raises(type(error)) as caught:
+            await feed.run(Collector())
+    # A group has been through nurseries, which make new ones of its parts.
+    assert caught.value is error or isinstance(error, ExceptionGroup)
+
+
+async def test_a_protocol_error_inside_trio_websocket_is_retried(autojump_clock: MockClock) -> None:
+    async with memory_feed(websocket(says(quote()))) as (_, venue):
+
+        async def open_stream(host: str, port: int) -> trio.abc.Stream:
+            return Crashing(await venue.open_stream(host, port), LocalProtocolError("pong after close"))
+
+        feed = WebSocketFeed("ws://x", ["SPY"], open_stream=open_stream, max_tries=3)
+        with pytest.raises(FeedBrokenError, match="tried 3 times"):
+            await feed.run(Collector())
+    assert feed.reconnects == 2
+
+
+names = st.sampled_from(
+    [b"Upgrade", b"Connection", b"Sec-WebSocket-Accept", b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Extensions", b"X", b""]
+)
+values = st.sampled_from([b"websocket", b"Upgrade", b"permessage-deflate", b",;=\x00", b"\xff\xfe", b""]) | st.binary(max_size=10)
+heads = st.lists(st.tuples(names, values), max_size=6).map(lambda pairs: b"".join(name + b": " + value + b"\r\n" for name, value in pairs))
+
+
+@given(heads | st.binary(max_size=60), st.binary(max_size=60))
+@settings(deadline=None)
+def test_no_handshake_can_do_harm(head: bytes, rest: bytes) -> None:
+    async def main() -> None:
+        script = answers(b"HTTP/1.1 101 Switching Protocols\r\n" + head + b"\r\n" + rest)
+        async with memory_feed(script, max_tries=2) as (feed, _):
+            with pytest.raises(FeedBrokenError, match="tried 2 times"):
+                await feed.run(Collector())
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
 # Cancellation.
 
 
@@ -599,6 +676,20 @@ async def test_cancelled_while_the_channel_holds_ticks(autojump_clock: MockClock
         assert trio.current_time() - cancelled_at <= 1
         await trio.testing.wait_all_tasks_blocked()
     assert log.close_codes == [1000]
+
+
+@pytest.mark.parametrize("overflow", [Block(), DropNewest(1.0), DropOldest()], ids=repr)
+async def test_the_law_holds_when_cancelled(overflow: Any, autojump_clock: MockClock) -> None:
+    async with memory_feed(websocket(says(*(quote(volume=n) for n in range(100))))) as (feed, _):
+        send: TickSendChannel[Tick]
+        receive: TickReceiveChannel[Tick]
+        send, receive = open_tick_channel(maxsize=10, overflow=overflow)
+        async with send, receive:
+            with trio.move_on_after(0.5):
+                await feed.run(send)
+            send.ledger.check()
+            assert send.ledger.produced == feed.stats.messages > 10
+            assert send.ledger.queued == 10
 
 
 async def test_cancelled_with_a_peer_that_is_deaf(autojump_clock: MockClock) -> None:

@@ -7,6 +7,7 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,15 +219,25 @@ async def test_wrong_host_name(ca: trustme.CA) -> None:
             server.kill()
 
 
-async def test_tls_to_a_server_without(ca_file: Path) -> None:
+@pytest.mark.parametrize(("text", "reason"), [(b"no TLS here\r\n", "WRONG_VERSION_NUMBER"), (b"", "EOF"), (None, "no answer within")])
+async def test_tls_to_a_server_without(text: bytes | None, reason: str, ca_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def speak(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if text is None:
+            await trio.sleep_forever()
+        elif text:
+            await stream.send_all(text)
+
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(trio.serve_tcp, answers("no TLS here\r\n"), 0)
+            listeners = await nursery.start(partial(trio.serve_tcp, speak, 0, host="127.0.0.1"))
             port = listeners[0].socket.getsockname()[1]
-            feed = WebSocketFeed(f"wss://127.0.0.1:{port}", ["SPY"], ca=ca_file, backoff=SOON, max_tries=2, connect_timeout=0.2)
+            patience = 0.05 if text is None else PATIENCE_S
+            feed = WebSocketFeed(f"wss://127.0.0.1:{port}", ["SPY"], ca=ca_file, backoff=SOON, max_tries=2, connect_timeout=patience)
             with pytest.raises(FeedBrokenError, match="tried 2 times"):
                 await feed.run(Collector())
             nursery.cancel_scope.cancel()
+    assert reason in caplog.text
 
 
 def test_trust_is_for_tls(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:

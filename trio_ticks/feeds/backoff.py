@@ -52,8 +52,8 @@ class BackoffPolicy:
 class Backoff:
     """Where one connection stands in the schedule of its policy.
 
-    ``next_delay`` moves on, ``reset`` starts over. Call ``reset`` when something was really received, not when a connection was made: a server that
-    accepts every connection only to drop it would otherwise be asked again and again without a pause.
+    ``next_delay`` moves on, ``reset`` starts over. Call ``reset`` when something was really received, not when a connection was made: a
+    server that accepts every connection only to drop it would otherwise be asked again and again without a pause.
     """
 
     __slots__ = ("_bound", "_policy", "failures")
@@ -100,7 +100,4 @@ def parse_retry_after(value: str, now: datetime) -> float | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    try:
-        return max(0.0, (moment - now).total_seconds())
-    except OverflowError:
-        return None
+    return max(0.0, (moment - now).total_seconds())

@@ -134,9 +134,9 @@ class Session:
         if cancelled is not None:
             raise cancelled
         if not self._opened:
-            # Whatever it was, it came of reading an answer that nobody could read; it may quote that, so it is not shown.
-            return _never_opened(ConnectFailed("the answer is no valid WebSocket handshake"))
-        if isinstance(crash, ProtocolError):
+            # Whatever it was, it came of parsing the server's answer, and may quote it: only its kind is shown.
+            return _never_opened(ConnectFailed(f"the answer is no valid WebSocket handshake ({type(crash).__name__})"))
+        if crashes.split(ProtocolError)[1] is None:
             return Ended(reason="a frame came when none was allowed", code=_PROTOCOL_ERROR)
         raise crash
 
