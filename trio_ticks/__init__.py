@@ -6,6 +6,7 @@ Memory stays bounded whatever the feed does, and every single tick is accounted 
 from __future__ import annotations
 
 from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
+from .conflation import Conflation, conflation_of
 from .errors import (
     ConfigError,
     FeedAuthError,
@@ -18,9 +19,11 @@ from .errors import (
     VenueProtocolError,
 )
 from .feeds.base import Feed, FeedStats
+from .freshness import MaxAge
+from .gaps import Gap, SequenceTracker
 from .ledger import DropReason, Ledger, LedgerSnapshot
 from .metrics import LatencyStats, PipelineMetrics, PipelineReport, WorkerMetrics
-from .overflow import Block, DropNewest, DropOldest, Fail, OverflowStrategy
+from .overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy
 from .pipeline import Pipeline, open_pipeline, run_pipeline
 from .pressure import Pressure
 from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
@@ -30,6 +33,8 @@ __all__ = [
     "Block",
     "BookUpdate",
     "ConfigError",
+    "Conflate",
+    "Conflation",
     "DropNewest",
     "DropOldest",
     "DropReason",
@@ -40,18 +45,21 @@ __all__ = [
     "FeedClosedError",
     "FeedError",
     "FeedStats",
+    "Gap",
     "LatencyStats",
     "Ledger",
     "LedgerError",
     "LedgerSnapshot",
     "Level",
     "MarketData",
+    "MaxAge",
     "OverflowStrategy",
     "Pipeline",
     "PipelineMetrics",
     "PipelineReport",
     "Pressure",
     "QueueFullError",
+    "SequenceTracker",
     "Tick",
     "TickError",
     "TickReceiveChannel",
@@ -59,6 +67,7 @@ __all__ = [
     "Trade",
     "VenueProtocolError",
     "WorkerMetrics",
+    "conflation_of",
     "open_pipeline",
     "open_tick_channel",
     "run_pipeline",

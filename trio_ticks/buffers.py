@@ -68,6 +68,10 @@ class FifoBuffer(Generic[T]):
                 return time
         raise IndexError("the buffer is empty")
 
+    def measure(self) -> int:
+        """Count what is really there, for the ledger."""
+        return len(self._items)
+
     def _forget(self) -> None:
         """Drop the marks of batches that have left, but for the one that the last tick taken belongs to."""
         last_taken = self._pushed - len(self._items)
@@ -125,6 +129,14 @@ class Lanes(Generic[T]):
                 return symbol, item, arrived
             del self.lines[symbol]
 
+    def park_first(self, symbol: str, item: T, arrived: float) -> None:
+        """Put *item* back at the head of its symbol's lane."""
+        lane = self.lines[symbol]
+        if lane is None:
+            self.lines[symbol] = lane = deque()
+        lane.appendleft((item, arrived))
+        self.parked += 1
+
     def take_next(self, symbol: str) -> tuple[T, float] | None:
         """Remove and return the next tick behind *symbol*, which the caller is handling."""
         lane = self.lines[symbol]
@@ -141,6 +153,17 @@ class Lanes(Generic[T]):
                 evicted.append(lane.popleft()[0])
         self.parked -= len(evicted)
         return evicted
+
+    def evict_first(self, wanted: Callable[[T], bool], symbol: str | None = None) -> T | None:
+        """Remove and return the first parked tick that is *wanted*, of *symbol* or of the lane that was opened first."""
+        lanes = self.lines.values() if symbol is None else (self.lines.get(symbol),)
+        for lane in lanes:
+            for index, (item, _arrived) in enumerate(lane or ()):
+                if wanted(item):
+                    del lane[index]  # type: ignore[union-attr]  # there was something in it
+                    self.parked -= 1
+                    return item
+        return None
 
     def oldest_arrival(self) -> float | None:
         """Return when the oldest parked tick arrived."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
+import typing
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,8 +17,9 @@ import attrs
 import trio
 
 from .errors import ConfigError
+from .gaps import Gap
 
-__all__ = ["BatchOutcome", "Executor", "Handler", "ThreadRunner", "resolve_executor", "returns_awaitable"]
+__all__ = ["BatchOutcome", "Executor", "Handler", "ThreadRunner", "resolve_executor", "returns_awaitable", "takes_gaps"]
 
 T = TypeVar("T")
 Handler = Callable[[T], Awaitable[Any]] | Callable[[T], Any]
@@ -29,6 +31,21 @@ def returns_awaitable(handler: Callable[..., Any]) -> bool:
     while isinstance(handler, functools.partial):
         handler = handler.func
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def takes_gaps(handler: Callable[..., Any]) -> bool:
+    """Tell whether *handler*'s annotation says that its first argument may be a :class:`~trio_ticks.Gap`."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
+    try:
+        hints = typing.get_type_hints(function)
+        first = next(iter(inspect.signature(function).parameters), None)
+    except (NameError, TypeError, ValueError):
+        # Annotations that cannot be read (names of a type-checking block) say nothing.
+        return False
+    hint = hints.get(first or "")
+    return hint is Gap or Gap in typing.get_args(hint)
 
 
 def resolve_executor(executor: str, handler: object) -> Literal["loop", "thread"]:

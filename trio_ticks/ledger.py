@@ -151,9 +151,7 @@ class Ledger:
         """
         queued, dropped = self.queued, self.in_channel.total
         if self.produced != self.delivered + dropped + queued:
-            raise LedgerError(
-                f"channel: produced {self.produced} != delivered {self.delivered} + dropped {dropped} + queued {queued}"
-            )
+            raise LedgerError(f"channel: produced {self.produced} != delivered {self.delivered} + dropped {dropped} + queued {queued}")
         if not self.has_pool:
             return
         consumed, failed, in_flight, dropped = self.consumed, self.failed, self.in_flight, self.in_pool.total

@@ -146,12 +146,9 @@ class LatencyWindow:
         return self._whole().stats()
 
     def cumulative(self, bounds_s: tuple[float, ...]) -> tuple[list[int], float]:
-        """Return how many samples of the whole run were at most each of *bounds_s* (seconds), then all of them; and their sum in seconds."""
+        """Return how many samples of the whole run were at most each of *bounds_s* (seconds), then all of them; and their sum (seconds)."""
         whole = self._whole()
-        result = []
-        for bound in bounds_s:
-            result.append(sum(whole.counts[: bisect_right(_BOUNDS, bound)]))
-        return [*result, whole.number], whole.total
+        return [*(sum(whole.counts[: bisect_right(_BOUNDS, bound)]) for bound in bounds_s), whole.number], whole.total
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -276,9 +273,10 @@ class PipelineReport:
     def __str__(self) -> str:
         ledger = self.ledger
         drops = ", ".join(f"{reason} {count:,}" for reason, count in ledger.dropped_by_reason.items() if count) or "none"
+        law = f"{ledger.unaccounted:,} UNACCOUNTED" if ledger.unaccounted else "the law holds"
         return (
             f"produced {ledger.produced:,} = consumed {ledger.consumed:,} + failed {ledger.failed:,} + dropped {ledger.dropped:,}"
-            f" + queued {ledger.queued:,} + in flight {ledger.in_flight:,}  ({'the law holds' if not ledger.unaccounted else f'{ledger.unaccounted:,} UNACCOUNTED'})\n"
+            f" + queued {ledger.queued:,} + in flight {ledger.in_flight:,}  ({law})\n"
             f"dropped: {drops}; malformed: {self.malformed:,}\n"
             f"{self.duration_s:.1f} s, {self.consumed_per_s:,.0f} handled/s, "
             f"handler p50 {self.handler_latency_ms.p50:.2f} ms p99 {self.handler_latency_ms.p99:.2f} ms, "

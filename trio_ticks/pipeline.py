@@ -6,6 +6,7 @@ every tick has an outcome when the report is made.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import signal
@@ -23,12 +24,13 @@ from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from .errors import ConfigError
 from .executors import Handler, resolve_executor
 from .feeds.base import Feed, FeedStats, stats_of
+from .freshness import MaxAge
 from .ledger import Ledger
 from .metrics import PipelineMetrics, PipelineReport
-from .overflow import DropNewest, OverflowStrategy
+from .overflow import DropNewest, Policy
 from .pressure import Pressure
 from .ticks import MarketData
-from .workers import OnError, Ordering, WorkerPool
+from .workers import OnError, OnGap, Ordering, WorkerPool
 
 __all__ = ["Pipeline", "open_pipeline", "run_pipeline"]
 
@@ -38,6 +40,8 @@ T = TypeVar("T", bound=MarketData)
 
 _FEED_STOP_S = 1.0
 """How long the feed may take to clean up before the shutdown goes on without it."""
+_SNAPSHOT_EVERY_S = 5.0
+"""How often a snapshot of one book is asked for, at most."""
 _RATE_WINDOW_S = 5.0
 _DROP_WINDOW_S = 60.0
 _RATE_SAMPLE_S = 0.25
@@ -51,12 +55,13 @@ class _Settings:
     maxsize: int
     write_timeout: float
     lag_threshold: int
-    overflow: OverflowStrategy | None
+    overflow: Policy | None
     ordering: Ordering
     executor: str
-    max_age: float | None
+    max_age: MaxAge | float | None
     shutdown_timeout: float
     on_error: OnError | None
+    on_gap: OnGap | None
 
     def __attrs_post_init__(self) -> None:
         for name in ("workers", "maxsize", "lag_threshold"):
@@ -71,6 +76,8 @@ class _Settings:
             raise ConfigError(f'ordering must be "symbol" or "none", got {self.ordering!r}')
         if self.on_error is not None and not callable(self.on_error):
             raise ConfigError(f"on_error must be a callable that takes a tick and an exception, got {self.on_error!r}")
+        if self.on_gap is not None and not callable(self.on_gap):
+            raise ConfigError(f"on_gap must be a callable that takes a Gap, got {self.on_gap!r}")
 
 
 class _Rates:
@@ -106,16 +113,24 @@ class Pipeline(Generic[T]):
         self._feed = feed
         self._settings = settings
         executor = resolve_executor(settings.executor, handler)
-        overflow = settings.overflow if settings.overflow is not None else DropNewest(settings.write_timeout)
-        send, receive = open_tick_channel(settings.maxsize, overflow, settings.max_age)
-        self._send: TickSendChannel[T] = send
-        self._receive: TickReceiveChannel[T] = receive
-        self._state = receive.state
+        default = DropNewest(settings.write_timeout)
+        self._send: TickSendChannel[T]
+        self._receive: TickReceiveChannel[T]
+        self._send, self._receive = open_tick_channel(settings.maxsize, settings.overflow, settings.max_age, default=default)
+        self._state = self._receive.state
         self.pressure = Pressure(settings.lag_threshold, settings.maxsize)
         """How full the channel is: readable, and awaitable by ``wait_for``."""
         self._state.on_change = self._update_pressure
+        self._book_lost = trio.Event()
+        self._state.on_book_lost = lambda: self._book_lost.set()
         self._pool: WorkerPool[T] = WorkerPool(
-            receive, handler, workers=settings.workers, ordering=settings.ordering, executor=executor, on_error=settings.on_error
+            self._receive,
+            handler,
+            workers=settings.workers,
+            ordering=settings.ordering,
+            executor=executor,
+            on_error=settings.on_error,
+            on_gap=settings.on_gap,
         )
         self._began = trio.current_time()
         self._rates = _Rates(self._began)
@@ -229,6 +244,7 @@ class Pipeline(Generic[T]):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_feed)
                 nursery.start_soon(self._stop_in_phases)
+                nursery.start_soon(self._ask_for_snapshots)
                 await self._run_workers()
                 self._phase = "stopped"
                 nursery.cancel_scope.cancel()
@@ -282,6 +298,27 @@ class Pipeline(Generic[T]):
         await trio.sleep(self._settings.shutdown_timeout)
         self._work_scope.cancel()
 
+    async def _ask_for_snapshots(self) -> None:
+        """Ask the feed for a fresh snapshot of each book that lost an update, at most once in a while per symbol, until it has come."""
+        request = getattr(self._feed, "request_snapshot", None)
+        if request is None:
+            return
+        asked: dict[str, float] = {}
+        while True:
+            await self._book_lost.wait()
+            self._book_lost = trio.Event()
+            while wanted := self._state.books.wanted:
+                now = trio.current_time()
+                for symbol in sorted(wanted):
+                    if now - asked.get(symbol, -math.inf) >= _SNAPSHOT_EVERY_S:
+                        asked[symbol] = now
+                        result = request(symbol)
+                        if inspect.isawaitable(result):
+                            await result
+                with trio.move_on_after(_SNAPSHOT_EVERY_S):
+                    await self._book_lost.wait()
+                    self._book_lost = trio.Event()
+
     def _fail(self, error: BaseException) -> None:
         """Keep the first error, and stop at once: nobody would look at the results."""
         if self._failure is None:
@@ -327,13 +364,14 @@ async def open_pipeline(
     maxsize: int = 1000,
     write_timeout: float = 1.0,
     lag_threshold: int = 500,
-    overflow: OverflowStrategy | None = None,
+    overflow: Policy | None = None,
     ordering: Ordering = "symbol",
     executor: str = "auto",
-    max_age: float | None = None,
+    max_age: MaxAge | float | None = None,
     shutdown_timeout: float = 5.0,
     buffer: None = None,
     on_error: OnError | None = None,
+    on_gap: OnGap | None = None,
 ) -> AsyncIterator[Pipeline[Any]]:
     """Run *feed* through a bounded channel into *handler*, for as long as the block lasts.
 
@@ -348,14 +386,18 @@ async def open_pipeline(
         maxsize: how many ticks may wait. ``expected burst seconds x ticks a second x safety factor`` (5 s x 100 Hz x 2 = 1000).
         write_timeout: patience of the default strategy for an episode of pressure, in seconds; not used where *overflow* is given.
         lag_threshold: queued ticks at which the pressure becomes ``"warn"``; capped at *maxsize*.
-        overflow: the strategy for a full channel; ``DropNewest(timeout=write_timeout)`` unless given.
+        overflow: the strategy for a full channel, or a mapping from kinds of items to strategies (``{Tick: Conflate(), Trade: Block()}``);
+            ``DropNewest(timeout=write_timeout)`` unless given.
         ordering: ``"symbol"``: ticks of a symbol are handled one at a time, in order, while different symbols run in parallel;
             ``"none"``: no order, no lease.
         executor: ``"auto"``, ``"loop"`` or ``"thread"``.
-        max_age: in seconds; ticks that waited longer when their turn comes are counted as stale and not handled.
+        max_age: in seconds; ticks that waited longer when their turn comes are counted as stale and not handled. A :class:`MaxAge`
+            measures by the ticks' own timestamps instead.
         shutdown_timeout: how long the workers may drain the queue at a graceful shutdown, in seconds.
         buffer: reserved for buffers across processes; must be ``None``.
         on_error: called (and awaited, if need be) with the tick and the exception when a handler raised, before the symbol's next tick.
+        on_gap: called (and awaited, if need be) with a :class:`Gap` where ticks of a symbol were lost, in the symbol's order, before its
+            next tick. A handler whose annotation takes a ``Gap`` (``tick: Tick | Gap``) gets it in-band instead.
 
     Raises:
         ConfigError: a setting cannot work; raised before anything runs.
@@ -374,6 +416,7 @@ async def open_pipeline(
         max_age=max_age,
         shutdown_timeout=shutdown_timeout,
         on_error=on_error,
+        on_gap=on_gap,
     )
     if not callable(getattr(feed, "run", None)):
         raise ConfigError(f"feed must have an async method run(send); for a list or an iterator of ticks use IterableFeed, got {feed!r}")
@@ -428,12 +471,11 @@ async def run_pipeline(feed: Feed, handler: Handler[Any], **settings: Any) -> Pi
 
     Cancellation: cancels the feed and the workers at once.
     """
-    async with open_pipeline(feed, handler, **settings) as pipeline:
-        async with trio.open_nursery() as nursery:
-            if threading.current_thread() is threading.main_thread():
-                await nursery.start(_handle_signals, pipeline)
-            await pipeline.wait()
-            nursery.cancel_scope.cancel()
+    async with open_pipeline(feed, handler, **settings) as pipeline, trio.open_nursery() as nursery:
+        if threading.current_thread() is threading.main_thread():
+            await nursery.start(_handle_signals, pipeline)
+        await pipeline.wait()
+        nursery.cancel_scope.cancel()
     return pipeline.report
 
 

@@ -4,6 +4,9 @@ The constructors normalise and check what Python code gives them, by attrs conve
 apply the ``Meta`` constraints in the annotations instead, in C, so that a tick off the wire costs no Python call. Codecs must give UTC.
 """
 
+# mypy: disable-error-code="misc"
+# ... since mypy's attrs plugin does not know attrs.Converter, which tells a converter the name of its field.
+
 from __future__ import annotations
 
 import math
@@ -49,19 +52,18 @@ def to_utc(value: datetime) -> datetime:
         raise ValueError(f"timestamp {value!r} is outside the calendar in UTC") from error
 
 
-def _symbol(value: Any, _self: Any, field: attrs.Attribute[Any]) -> str:
+def _symbol(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{field.name} must be a str, not {type(value).__name__}")
+        raise TypeError(f"symbol must be a str, not {type(value).__name__}")
     if not value:
-        raise ValueError(f"{field.name} must not be empty")
+        raise ValueError("symbol must not be empty")
     return value
 
 
-def _finite(value: Any, _self: Any, field: attrs.Attribute[Any]) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        # Decimal and NumPy scalars are numbers too; text is not.
-        if isinstance(value, str | bytes | bool) or not hasattr(value, "__float__"):
-            raise TypeError(f"{field.name} must be a number, not {type(value).__name__}")
+def _finite(value: Any, field: attrs.Attribute[Any]) -> float:
+    # Decimal and NumPy scalars are numbers too; text and booleans are not.
+    if isinstance(value, str | bytes | bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{field.name} must be a number, not {type(value).__name__}")
     try:
         number = float(value)
     except OverflowError:
@@ -71,16 +73,20 @@ def _finite(value: Any, _self: Any, field: attrs.Attribute[Any]) -> float:
     return number
 
 
-def _non_negative(value: Any, self: Any, field: attrs.Attribute[Any]) -> float:
-    number = _finite(value, self, field)
+def _non_negative(value: Any, field: attrs.Attribute[Any]) -> float:
+    number = _finite(value, field)
     if number < 0:
         raise ValueError(f"{field.name} must not be negative, got {value!r}")
     return number
 
 
-_SYMBOL = attrs.Converter(_symbol, takes_self=True, takes_field=True)
-_FINITE = attrs.Converter(_finite, takes_self=True, takes_field=True)
-_NON_NEGATIVE = attrs.Converter(_non_negative, takes_self=True, takes_field=True)
+def _levels(value: Any, field: attrs.Attribute[Any]) -> tuple[Level, ...]:
+    return tuple((_finite(price, field), _non_negative(size, field)) for price, size in value)
+
+
+_FINITE = attrs.Converter(_finite, takes_field=True)
+_NON_NEGATIVE = attrs.Converter(_non_negative, takes_field=True)
+_LEVELS = attrs.Converter(_levels, takes_field=True)
 
 
 @attrs.frozen(slots=True, weakref_slot=False)
@@ -96,7 +102,7 @@ class Tick:
         ValueError: a number is not finite or is negative where it must not be, or the symbol is empty.
     """
 
-    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_SYMBOL)
+    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_symbol)
     timestamp: datetime = attrs.field(converter=to_utc)
     bid: float = attrs.field(converter=_FINITE)
     """Best bid, in the quote currency."""
@@ -129,15 +135,13 @@ class Tick:
 class Trade:
     """One trade. ``side`` is the aggressor's: who took the liquidity; ``"neutral"`` where the venue does not say."""
 
-    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_SYMBOL)
+    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_symbol)
     timestamp: datetime = attrs.field(converter=to_utc)
     price: float = attrs.field(converter=_FINITE)
     """In the quote currency."""
     size: NonNegative = attrs.field(converter=_NON_NEGATIVE)
     """In the base unit."""
-    side: Literal["buy", "sell", "neutral"] = attrs.field(
-        default="neutral", validator=attrs.validators.in_(("buy", "sell", "neutral"))
-    )
+    side: Literal["buy", "sell", "neutral"] = attrs.field(default="neutral", validator=attrs.validators.in_(("buy", "sell", "neutral")))
     trade_id: str | None = None
     """The venue's own number for it, as text (venues use numbers beyond 2**53)."""
 
@@ -151,13 +155,6 @@ Level = tuple[float, float]
 """A price and the absolute quantity that now stands there; 0 removes the level."""
 
 
-def _levels(value: Any, self: Any, field: attrs.Attribute[Any]) -> tuple[Level, ...]:
-    return tuple((_finite(price, self, field), _non_negative(size, self, field)) for price, size in value)
-
-
-_LEVELS = attrs.Converter(_levels, takes_self=True, takes_field=True)
-
-
 @attrs.frozen(slots=True, weakref_slot=False)
 class BookUpdate:
     """Levels of an order book that changed, or (``snapshot=True``) all of them.
@@ -166,7 +163,7 @@ class BookUpdate:
     symbol wrong until the next snapshot.
     """
 
-    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_SYMBOL)
+    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_symbol)
     timestamp: datetime = attrs.field(converter=to_utc)
     bids: tuple[Level, ...] = attrs.field(default=(), converter=_LEVELS)
     asks: tuple[Level, ...] = attrs.field(default=(), converter=_LEVELS)
@@ -181,7 +178,7 @@ class BookUpdate:
 class Bar:
     """Open, high, low, close and volume of one interval. ``timestamp`` is the interval's *open*."""
 
-    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_SYMBOL)
+    symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_symbol)
     timestamp: datetime = attrs.field(converter=to_utc)
     interval_s: float = attrs.field(converter=_NON_NEGATIVE)
     """Length of the interval, in seconds."""

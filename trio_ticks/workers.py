@@ -12,22 +12,25 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import trio
 
-from .channel import ChannelState, TickReceiveChannel
-from .executors import BatchOutcome, Handler, ThreadRunner, returns_awaitable
+from .channel import TickReceiveChannel
+from .channel_state import ChannelState
+from .executors import BatchOutcome, Handler, ThreadRunner, returns_awaitable, takes_gaps
+from .gaps import Gap, Marked
 from .metrics import LatencyWindow, WorkerMetrics
 from .ticks import MarketData
 
-__all__ = ["Meters", "OnError", "Ordering", "Worker", "WorkerPool"]
+__all__ = ["Meters", "OnError", "OnGap", "Ordering", "Worker", "WorkerPool"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=MarketData)
 Ordering = Literal["symbol", "none"]
 OnError = Callable[[Any, Exception], Any]
+OnGap = Callable[[Gap], Any]
 
 _BURST = 256
 """Ticks that a worker handles at most without letting other tasks run."""
@@ -43,7 +46,7 @@ _MAX_BATCH = 256
 
 
 class Meters:
-    """The latencies of a pool. Every tick is timed, but where a worker's quick handlings follow each other within a millisecond one in sixteen."""
+    """The latencies of a pool. Every tick is timed, but where quick handlings follow each other within a millisecond one in sixteen."""
 
     def __init__(self) -> None:
         self.lag = LatencyWindow()
@@ -135,12 +138,16 @@ class WorkerPool(Generic[T]):
         ordering: Ordering,
         executor: Literal["loop", "thread"],
         on_error: OnError | None,
+        on_gap: OnGap | None = None,
     ) -> None:
         self._receive = receive
         self._state: ChannelState[T] = receive.state
-        self._handler: Callable[[T], Awaitable[Any]] = handler if returns_awaitable(handler) else _as_async(handler)
+        self._handler: Callable[[T], Awaitable[Any]] = handler if returns_awaitable(handler) or executor == "thread" else _as_async(handler)
         self._ordered = ordering == "symbol"
         self._on_error = on_error
+        self._on_gap = on_gap
+        self._takes_gaps = takes_gaps(handler)
+        self._state.tells_gaps = on_gap is not None or self._takes_gaps
         self._runner = ThreadRunner(handler, workers) if executor == "thread" else None
         self._batch_limit = 1
         self.meters = Meters()
@@ -180,7 +187,8 @@ class WorkerPool(Generic[T]):
                 cancelled, errors = group.split(trio.Cancelled)
                 if cancelled is None or not isinstance(errors, Exception):
                     raise
-                self._state.log_failure("the tick that was cancelled" if worker.current is None else worker.current.symbol, errors)
+                symbol = "?" if worker.current is None else worker.current.symbol
+                self._state.log_error("handler.failed", symbol, errors)
                 raise cancelled from None
             finally:
                 worker.end()
@@ -207,7 +215,7 @@ class WorkerPool(Generic[T]):
         state, handler, ordered = self._state, self._handler, self._ordered
         buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
         take, lines, ready = buffer.take, lanes.lines, lanes.ready
-        has_max_age = state.max_age is not None
+        has_max_age = state.ages is not None
         untimed = left = 0
         while True:
             arrived = None
@@ -229,9 +237,11 @@ class WorkerPool(Generic[T]):
                 continue
             if state.sleeping_senders:
                 state.wake_sender()
-            if has_max_age and state.is_stale(buffer.arrival() if arrived is None else arrived):
-                state.count_drop(1, "stale")
-            else:
+            if has_max_age and state.is_stale(item, buffer.arrival() if arrived is None else arrived):
+                state.drop_queued((item,), "stale")
+            elif not state.attention or await self._may_handle(worker, item):
+                if isinstance(item, Marked):
+                    item = cast(T, item.item)
                 ledger.delivered += 1
                 worker.current = item
                 try:
@@ -280,14 +290,41 @@ class WorkerPool(Generic[T]):
         worker.timed_at = ended
         return random.randrange(2 * _SAMPLE_EVERY - 1) if dense and ended - began < _QUICK_S else 0
 
-    async def _report(self, item: T, error: Exception) -> None:
+    async def _report(self, item: MarketData, error: Exception) -> None:
         """Tell ``on_error``; without one, log at most once a second."""
         if self._on_error is None:
-            self._state.log_failure(item.symbol, error)
+            self._state.log_error("handler.failed", item.symbol, error)
             return
         result = self._on_error(item, error)
         if inspect.isawaitable(result):
             await result
+
+    async def _may_handle(self, worker: Worker[T], item: T) -> bool:
+        """Tell the gap before *item*, which the worker holds meanwhile. False where the item is held back (and counted)."""
+        plain, gap = self._state.inspect(item)
+        if plain is None:
+            return False
+        if gap is not None:
+            worker.current = plain
+            self._state.ledger.delivered += 1
+            await self._tell(gap)
+            self._state.ledger.delivered -= 1
+            worker.current = None
+        return True
+
+    async def _tell(self, gap: Gap) -> None:
+        if self._on_gap is not None:
+            result = self._on_gap(gap)
+            if inspect.isawaitable(result):
+                await result
+        elif self._takes_gaps:
+            try:
+                if self._runner is None:
+                    await self._handler(gap)  # type: ignore[arg-type]  # its annotation says that it takes gaps
+                else:
+                    await trio.to_thread.run_sync(self._handler, gap, abandon_on_cancel=True)  # type: ignore[arg-type]
+            except Exception as error:
+                await self._report(gap, error)
 
     # Threads
 
@@ -295,7 +332,7 @@ class WorkerPool(Generic[T]):
         """Lease a batch, have it run elsewhere, settle it."""
         assert self._runner is not None
         while True:
-            batch, symbols = self._lease()
+            batch, symbols, gaps = self._lease()
             if not batch:
                 if not await self._next_ticks(worker, receive):
                     return
@@ -303,6 +340,8 @@ class WorkerPool(Generic[T]):
             if self._state.on_change is not None:
                 self._state.on_change()
             worker.held = batch
+            for gap in gaps:
+                await self._tell(gap)
             outcome = BatchOutcome(batch)
             try:
                 await self._runner.run(outcome)
@@ -331,37 +370,37 @@ class WorkerPool(Generic[T]):
             self._batch_limit = max(1, min(_MAX_BATCH, int(_BATCH_S / mean) if mean > 0 else _MAX_BATCH, self._batch_limit * 2))
         return failures
 
-    def _lease(self) -> tuple[list[T], set[str]]:
-        """Take the ticks of a batch, and (with order) lease their symbols; what belongs to others' symbols is parked."""
-        state = self._state
-        lanes, buffer, limit = state.lanes, state.buffer, self._batch_limit
+    def _lease(self) -> tuple[list[T], set[str], list[Gap]]:
+        """Take the ticks of a batch, and (with order) lease their symbols; what belongs to others' symbols is parked.
+
+        Returns:
+            The batch, the symbols to release after it, and the gaps to tell before it. A tick with a gap before it begins a batch of its
+            own, but where no order is asked for.
+        """
+        state, ordered = self._state, self._ordered
+        lanes, limit = state.lanes, self._batch_limit
         batch: list[T] = []
         symbols: set[str] = set()
-        lane: str | None = None
+        gaps: list[Gap] = []
         arrived = now = self._now()
-        while len(batch) < limit:
-            try:
-                if lane is not None and (parked := lanes.take_next(lane)) is not None:
-                    item, arrived = parked
-                elif lanes.ready:
-                    lane, item, arrived = lanes.take()
-                    symbols.add(lane)
-                else:
-                    item = buffer.take()
-                    arrived = buffer.arrival()
-                    symbol = item.symbol
-                    if self._ordered and symbol not in symbols:
-                        if symbol in lanes.lines:
-                            lanes.park(symbol, item, arrived)
-                            continue
-                        lanes.lines[symbol] = None
-                        symbols.add(symbol)
-            except IndexError:
-                break
-            if state.is_stale(arrived):
-                state.count_drop(1, "stale")
-            else:
-                batch.append(item)
+        while len(batch) < limit and (found := self._next_free(symbols)) is not None:
+            item, arrived = found
+            if state.is_stale(item, arrived):
+                state.drop_queued((item,), "stale")
+                continue
+            if state.attention:
+                plain, gap = state.inspect(item)
+                if plain is None:
+                    continue
+                if gap is not None:
+                    if batch and ordered:
+                        state.gaps.add(gap, at_head=True)
+                        state.look()
+                        lanes.park_first(plain.symbol, plain, arrived)
+                        break
+                    gaps.append(gap)
+                item = plain
+            batch.append(item)
         state.ledger.delivered += len(batch)
         if batch:
             self.meters.taken(batch[-1], arrived, now)
@@ -370,7 +409,32 @@ class WorkerPool(Generic[T]):
                 lanes.release(symbol)
         if state.sleeping_senders:
             state.wake_sender()
-        return batch, symbols
+        return batch, symbols, gaps
+
+    def _next_free(self, symbols: set[str]) -> tuple[T, float] | None:
+        """Take the next tick that may be handled by the holder of *symbols*, leasing its symbol; ``None`` where there is none."""
+        lanes, buffer = self._state.lanes, self._state.buffer
+        if lanes.ready:
+            try:
+                symbol, item, arrived = lanes.take()
+            except IndexError:
+                pass
+            else:
+                symbols.add(symbol)
+                return item, arrived
+        while buffer:
+            item, arrived = buffer.take(), buffer.arrival()
+            if not self._ordered:
+                return item, arrived
+            symbol = item.symbol
+            if symbol in symbols and not lanes.lines[symbol]:
+                return item, arrived
+            if symbol not in lanes.lines:
+                lanes.lines[symbol] = None
+                symbols.add(symbol)
+                return item, arrived
+            lanes.park(symbol, item, arrived)
+        return None
 
 
 def _as_async(handler: Callable[[T], Any]) -> Callable[[T], Awaitable[Any]]:

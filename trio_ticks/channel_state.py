@@ -1,0 +1,329 @@
+"""What the two ends of a channel share: the buffer, the lanes, the counters, and who sleeps.
+
+Rules: ticks live in our buffer, since trio's own cannot evict, conflate or keep lanes; two trio memory channels of capacity 0 carry
+only wake-ups, one for receivers ("there are ticks") and one for senders ("there is room"), and with them trio's semantics of closing,
+cloning and cancelling. Between two checkpoints every change is whole: a tick is with the sender, in the buffer, or counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from .admission import Admission, FifoAdmission, KeyedAdmission, is_plain
+from .buffers import FifoBuffer, Lanes
+from .freshness import AgeMeter, MaxAge
+from .gaps import BookHold, Gap, GapBook, Marked
+from .keyed import KeyedBuffer
+from .ledger import DropReason, Ledger
+from .overflow import OverflowStrategy, Policy
+from .ticks import MarketData
+
+__all__ = ["ChannelState"]
+
+logger = logging.getLogger("trio_ticks.channel")
+
+T = TypeVar("T", bound=MarketData)
+
+_WAKE_AT_ONCE = 2
+_TOLD: frozenset[DropReason] = frozenset({"overflow", "evicted", "stale", "held"})
+
+
+class ChannelState(Generic[T]):
+    """The sync heart of a channel, but for two waits; the worker pool works on it directly."""
+
+    def __init__(self, maxsize: int, policy: Policy, default: OverflowStrategy, max_age: MaxAge | None) -> None:
+        self.maxsize = maxsize
+        self.policy = policy
+        self.buffer: FifoBuffer[T] | KeyedBuffer[T]
+        self.admission: Admission[T]
+        if is_plain(policy) and isinstance(policy, OverflowStrategy):
+            self.buffer = fifo = FifoBuffer[T]()
+            self.admission = FifoAdmission(self, policy, fifo)
+        else:
+            self.buffer = keyed = KeyedBuffer[T]()
+            self.admission = KeyedAdmission(self, policy, default, keyed)
+        self.lanes: Lanes[T] = Lanes()
+        self.ledger = Ledger(lambda: self.buffer.measure() + len(self.lanes))
+        self.now = trio.lowlevel.current_clock().current_time if _in_trio() else trio.current_time
+        self.ages = None if max_age is None else AgeMeter(max_age)
+        self.gaps = GapBook()
+        self.books = BookHold()
+        self.tells_gaps = False
+        """Whether anybody listens for gaps."""
+        self.attention = False
+        """Whether the next item taken needs :meth:`inspect`: one flag, so that the hot path looks at one thing."""
+        self.peak = 0
+        """Most ticks that were ever queued at once."""
+        self.open_senders = 0
+        self.open_receivers = 0
+        self.sleeping_senders = 0
+        self.sleeping_receivers = 0
+        self.on_change: Callable[[], None] | None = None
+        """Called when the number of queued ticks may have crossed a mark: after a send, and when a worker rests."""
+        self.on_book_lost: Callable[[], None] | None = None
+        """Called when a book needs a fresh snapshot; which is in ``books.wanted``."""
+        self._wake_receivers, self.items_gate = trio.open_memory_channel[None](0)
+        self.room_gate, self._wake_senders = trio.open_memory_channel[None](0)
+        self._marked = 0
+        self._low = maxsize // 2
+        self._waited_in_episode = 0.0
+        self._waited_before = 0.0
+        self._waiting_since = 0.0
+        self._waiting = 0
+        self._next_log: dict[str, float] = {}
+        self._unlogged: dict[str, int] = {}
+
+    @property
+    def queued(self) -> int:
+        """How many ticks take room now."""
+        return len(self.buffer) + self.lanes.parked
+
+    @property
+    def waited_in_episode(self) -> float:
+        """How long at least one sender has waited in this episode of pressure, in seconds."""
+        return self._waited_in_episode + self._waited_now()
+
+    @property
+    def blocked_s(self) -> float:
+        """How long at least one sender has waited for room, in seconds."""
+        return self._waited_before + self.waited_in_episode
+
+    def _waited_now(self) -> float:
+        return self.now() - self._waiting_since if self._waiting else 0.0
+
+    # Sending
+
+    def offer(self, items: Sequence[T], *, first_in_line: bool = False) -> Sequence[T]:
+        """Take in what the strategy takes without waiting, and return the rest. Newcomers stay behind senders that wait."""
+        queued = self.queued
+        if queued <= self._low:
+            self._waited_before += self._waited_in_episode
+            self._waited_in_episode = 0.0
+        if self.books.tail:
+            items, held = self.books.let_in(items)
+            self.drop_new(held, "held")
+        room = 0 if self._waiting and not first_in_line else self.maxsize - queued
+        return self.admission.offer(items, room)
+
+    def mark(self, items: Sequence[T]) -> Sequence[Any]:
+        """Return *items* with the gaps that lie before them."""
+        if not self.gaps.tail:
+            return items
+        marked, count = self.gaps.mark(items)
+        self._marked += count
+        self.look()
+        return marked
+
+    def admitted(self, items: Sequence[T], now: float) -> None:
+        """Count *items*, which have just been put into the buffer, and wake receivers for them."""
+        count = len(items)
+        self.ledger.produced += count
+        queued = self.queued
+        if queued > self.peak:
+            self.peak = queued
+        if self.ages is not None:
+            self.ages.arrived(items[-1], now)
+        if self.sleeping_receivers:
+            self.wake_receivers(min(count, _WAKE_AT_ONCE))
+
+    def replaced(self, item: T) -> None:
+        """Count *item*, which took the place of one that was queued."""
+        self.ledger.produced += 1
+        self.ledger.in_channel.conflated += 1
+        if self.ages is not None:
+            self.ages.arrived(item, self.now())
+
+    async def wait_for_room(self, gate: trio.MemorySendChannel[None], rest: Sequence[T], waited_s: float) -> None:
+        """Wait until a receiver has made room, or the patience is spent (trio.TooSlowError)."""
+        with trio.fail_after(max(0.0, self.admission.patience(rest, waited_s))):
+            if not self._waiting:
+                self._waiting_since = self.now()
+            self._waiting += 1
+            self.sleeping_senders += 1
+            woken = False
+            try:
+                await gate.send(None)
+                woken = True
+            finally:
+                if not woken:
+                    self.sleeping_senders -= 1
+                self._waiting -= 1
+                if not self._waiting:
+                    self._waited_in_episode += self.now() - self._waiting_since
+
+    def wake_sender(self) -> None:
+        """Let the sender that has waited longest look for room again."""
+        if self.sleeping_senders and self.open_receivers and self.queued < self.maxsize:
+            try:
+                self._wake_senders.receive_nowait()
+            except trio.WouldBlock:
+                return  # It was cancelled, and has not run since to say so.
+            self.sleeping_senders -= 1
+
+    # Dropping
+
+    def drop_new(self, items: Sequence[T], reason: DropReason, *, at_head: bool = False) -> None:
+        """Count *items*, which never got in, as produced and dropped."""
+        if items:
+            self.ledger.produced += len(items)
+            self._drop(items, reason, at_head=at_head)
+
+    def drop_queued(self, items: Iterable[T | Marked[T]], reason: DropReason) -> None:
+        """Count *items*, which have just been taken out of the buffer or a lane, as dropped."""
+        plain = [self._unmark(item) for item in items]
+        if plain:
+            self._drop(plain, reason, at_head=True)
+
+    def _drop(self, items: Sequence[T], reason: DropReason, *, at_head: bool) -> None:
+        drops = self.ledger.in_channel
+        setattr(drops, reason, getattr(drops, reason) + len(items))
+        if reason in _TOLD:
+            if self.tells_gaps:
+                self.gaps.lost(items, reason, at_head=at_head)  # type: ignore[arg-type]  # _TOLD holds gap reasons only
+            if reason != "held" and self.books.lost(items, at_head=at_head) and self.on_book_lost is not None:
+                self.on_book_lost()
+            self.look()
+        self.log_drop(len(items), reason)
+
+    def _unmark(self, item: T | Marked[T]) -> T:
+        if not isinstance(item, Marked):
+            return item
+        self._marked -= 1
+        self.gaps.add(item.gap, at_head=True)
+        return item.item
+
+    def look(self) -> None:
+        self.attention = bool(self._marked or self.gaps.head or self.books.head)
+
+    def tell_gap(self, gap: Gap, *, book: bool) -> None:
+        """Note a loss that happened before the channel; *book*: its symbol's book updates need a snapshot."""
+        if self.tells_gaps:
+            self.gaps.add(gap, at_head=False)
+        if book:
+            self.books.tail.add(gap.symbol)
+            self.books.wanted.add(gap.symbol)
+            if self.on_book_lost is not None:
+                self.on_book_lost()
+
+    def log_drop(self, count: int, reason: DropReason) -> None:
+        """Log at most once a second per reason, with the count since the last line."""
+        total = self._due(reason, count)
+        if total:
+            logger.warning(
+                "ticks.dropped: %d %s (%d of %d queued, %s)",
+                total,
+                reason,
+                self.queued,
+                self.maxsize,
+                self.policy,
+                extra={"reason": reason, "dropped": total, "queued": self.queued, "maxsize": self.maxsize, "strategy": repr(self.policy)},
+            )
+
+    def log_error(self, event: str, symbol: str, error: BaseException | None = None) -> None:
+        """Log an exception of the user's (the current one unless given), at most once a second per *event*, with the count."""
+        total = self._due(event, 1)
+        if total:
+            logger.error(
+                "%s: %d times, the last with %s", event, total, symbol, exc_info=error or True, extra={"failed": total, "symbol": symbol}
+            )
+
+    def _due(self, key: str, count: int) -> int:
+        """Return how many have come since the last line, or 0 where it is too soon for another."""
+        now = self.now()
+        self._unlogged[key] = self._unlogged.get(key, 0) + count
+        if now < self._next_log.get(key, -math.inf):
+            return 0
+        self._next_log[key] = now + 1.0
+        return self._unlogged.pop(key)
+
+    # Receiving
+
+    def wake_receivers(self, count: int) -> None:
+        """Let up to *count* sleeping receivers look for ticks again. The end of the last sender has woken them all."""
+        if not self.open_senders:
+            return
+        for _ in range(min(count, self.sleeping_receivers)):
+            try:
+                self._wake_receivers.send_nowait(None)
+            except trio.WouldBlock:
+                return  # The rest were cancelled or closed, and have not run since to say so.
+            self.sleeping_receivers -= 1
+
+    async def wait_for_items(self, gate: trio.MemoryReceiveChannel[None]) -> None:
+        """Wait until there may be ticks. Raises trio.EndOfChannel where no more can come."""
+        if self.on_change is not None:
+            self.on_change()
+        self.sleeping_receivers += 1
+        woken = False
+        try:
+            await gate.receive()
+            woken = True
+        finally:
+            if not woken:
+                self.sleeping_receivers -= 1
+        # Each that wakes wakes two more where there is more than it needs: all are up in a few steps, and quick handlers leave most asleep.
+        if self.sleeping_receivers:
+            self.wake_receivers(min(len(self.buffer) - 1, _WAKE_AT_ONCE))
+
+    def is_stale(self, item: T, arrived: float) -> bool:
+        return self.ages is not None and self.ages.is_stale(item, arrived, self.now())
+
+    def inspect(self, item: T | Marked[T]) -> tuple[T | None, Gap | None]:
+        """Look at an item just taken: return it (``None`` where it is held back, and counted) and the gap to tell before it."""
+        plain = self._unmark(item)
+        if self.books.holds(plain):
+            self.drop_queued((plain,), "held")
+            return None, None
+        gap = self.gaps.head.pop(plain.symbol, None)
+        self.look()
+        return plain, gap
+
+    def take(self, limit: int) -> list[T]:
+        """Remove and return up to *limit* fresh ticks, in order; those that are too old are counted as stale on the way."""
+        if self.ages is None and not self.attention:
+            batch = self.buffer.take_many(limit)
+        else:
+            batch = []
+            while self.buffer and len(batch) < limit:
+                item = self.buffer.take()
+                if self.is_stale(item, self.buffer.arrival()):
+                    self.drop_queued((item,), "stale")
+                    continue
+                plain, _gap = self.inspect(item)
+                if plain is not None:
+                    batch.append(plain)
+        self.ledger.delivered += len(batch)
+        if self.sleeping_senders:
+            self.wake_sender()
+        return batch
+
+    def abandon(self) -> None:
+        """Count all that is queued as shutdown: nobody is left to receive it."""
+        left = self.lanes.evict(self.lanes.parked)
+        self.drop_queued([*left, *self.buffer.take_many(len(self.buffer))], "shutdown")
+
+    def close_senders(self) -> None:
+        """Say that one sender fewer is open; the last one's end wakes all receivers."""
+        self.open_senders -= 1
+        if not self.open_senders:
+            self._wake_receivers.close()
+
+    def close_receivers(self) -> None:
+        """Say that one receiver fewer is open; the last one's end breaks all senders."""
+        self.open_receivers -= 1
+        if not self.open_receivers:
+            self._wake_senders.close()
+            self.abandon()
+
+
+def _in_trio() -> bool:
+    try:
+        trio.lowlevel.current_clock()
+    except RuntimeError:
+        return False
+    return True
