@@ -5,6 +5,7 @@ Memory stays bounded whatever the feed does, and every single tick is accounted 
 
 from __future__ import annotations
 
+from . import exchange
 from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from .conflation import Conflation, conflation_of
 from .errors import (
@@ -19,6 +20,9 @@ from .errors import (
     VenueProtocolError,
 )
 from .feeds.base import Feed, FeedStats
+from .feeds.iterable import IterableFeed
+from .feeds.replay import ReplayFeed
+from .feeds.websocket import WebSocketFeed
 from .freshness import MaxAge
 from .gaps import Gap, SequenceTracker
 from .ledger import DropReason, Ledger, LedgerSnapshot
@@ -46,6 +50,7 @@ __all__ = [
     "FeedError",
     "FeedStats",
     "Gap",
+    "IterableFeed",
     "LatencyStats",
     "Ledger",
     "LedgerError",
@@ -59,6 +64,7 @@ __all__ = [
     "PipelineReport",
     "Pressure",
     "QueueFullError",
+    "ReplayFeed",
     "SequenceTracker",
     "Tick",
     "TickError",
@@ -66,8 +72,10 @@ __all__ = [
     "TickSendChannel",
     "Trade",
     "VenueProtocolError",
+    "WebSocketFeed",
     "WorkerMetrics",
     "conflation_of",
+    "exchange",
     "open_pipeline",
     "open_tick_channel",
     "run_pipeline",
