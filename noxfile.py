@@ -110,8 +110,8 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """A minute at ten times what the workers can take: memory stays flat, the law holds in every sample."""
-    install(session, "test", "bench")
-    session.run("python", "-m", "tests.benchmarks.soak", *session.posargs)
+    install(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)
 
 
 @nox.session(default=False)
