@@ -171,9 +171,10 @@ async def running(feed: WebSocketFeed, send: Collector) -> AsyncIterator[trio.Ca
 
 @asynccontextmanager
 async def memory_feed(*scripts: Script | Exception, **options: Any) -> AsyncIterator[tuple[WebSocketFeed, MemoryVenue]]:
-    """Make a feed, not running yet, of a venue that plays *scripts*."""
-    async with trio.open_nursery() as nursery:
-        venue = MemoryVenue(nursery, *scripts)
-        options = {"url": "ws://venue.test/feed", "symbols": ["SPY", "QQQ"], "backoff": NO_JITTER, **options}
-        yield WebSocketFeed(open_stream=venue.open_stream, **options), venue
-        nursery.cancel_scope.cancel()
+    """Make a feed, not running yet, of a venue that plays *scripts*. Two virtual days are all the time that it gets."""
+    with trio.fail_after(2 * 24 * 3600):
+        async with trio.open_nursery() as nursery:
+            venue = MemoryVenue(nursery, *scripts)
+            options = {"url": "ws://venue.test/feed", "symbols": ["SPY", "QQQ"], "backoff": NO_JITTER, **options}
+            yield WebSocketFeed(open_stream=venue.open_stream, **options), venue
+            nursery.cancel_scope.cancel()

@@ -302,6 +302,14 @@ def test_nested_unknown_keys_cannot_bridge_two_payloads() -> None:
     assert stats.malformed == 3
 
 
+def test_nor_where_the_quotation_marks_add_up() -> None:
+    halves = [message()[:-1] + b',"a":"b","c":"d","e":', b'{"f":"g","h":"i"}}']
+    assert b"".join(halves).count(b'"') == 2 * message().count(b'"')
+    codec, stats = new_codec()
+    assert codec.decode(halves) == []
+    assert stats.malformed == 2
+
+
 def test_find_codec() -> None:
     assert find_codec("flat") is VENUES["flat"] is FlatCodec
     with pytest.raises(ConfigError, match=r"unknown venue 'nyse': choose one of .*flat"):

@@ -372,7 +372,7 @@ async def test_an_error_of_the_channel_comes_out_as_itself(autojump_clock: MockC
     for behave, kind in ((full, QueueFullError), (broken, trio.BrokenResourceError), (bug, RuntimeError)):
         log = Log()
         async with memory_feed(websocket(says(quote()), log)) as (feed, venue):
-            with pytest.raises(kind) as caught:
+            with trio.fail_after(60), pytest.raises(kind) as caught:
                 await feed.run(Collector(behave))
             assert type(caught.value) is kind
             assert len(venue.dialled_at) == 1
