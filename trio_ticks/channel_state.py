@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import trio
 
@@ -56,7 +56,8 @@ class ChannelState(Generic[T]):
         self.tells_gaps = False
         """Whether anybody listens for gaps."""
         self.attention = False
-        """Whether the next item taken needs :meth:`inspect`: one flag, so that the hot path looks at one thing."""
+        """Whether a worker has to look around before the next tick: senders that sleep, lanes that are ready, gaps, held books, ages.
+        One flag for all, so that the hot path looks at one thing; true too often does no harm."""
         self.peak = 0
         """Most ticks that were ever queued at once."""
         self.open_senders = 0
@@ -145,6 +146,7 @@ class ChannelState(Generic[T]):
                 self._waiting_since = self.now()
             self._waiting += 1
             self.sleeping_senders += 1
+            self.attention = True
             woken = False
             try:
                 await gate.send(None)
@@ -161,8 +163,8 @@ class ChannelState(Generic[T]):
         if self.sleeping_senders and self.open_receivers and self.queued < self.maxsize:
             try:
                 self._wake_senders.receive_nowait()
-            except trio.WouldBlock:
-                return  # It was cancelled, and has not run since to say so.
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return  # It was cancelled, or its handle closed, and it has not run since to say so.
             self.sleeping_senders -= 1
 
     # Dropping
@@ -275,6 +277,8 @@ class ChannelState(Generic[T]):
 
     def inspect(self, item: T | Marked[T]) -> tuple[T | None, Gap | None]:
         """Look at an item just taken: return it (``None`` where it is held back, and counted) and the gap to tell before it."""
+        if not (self._marked or self.gaps.head or self.books.head):
+            return cast(T, item), None
         plain = self._unmark(item)
         if self.books.holds(plain):
             self.drop_queued((plain,), "held")
