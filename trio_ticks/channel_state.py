@@ -102,9 +102,11 @@ class ChannelState(Generic[T]):
     def offer(self, items: Sequence[T], *, first_in_line: bool = False) -> Sequence[T]:
         """Take in what the strategy takes without waiting, and return the rest. Newcomers stay behind senders that wait."""
         queued = self.queued
-        if queued <= self._low:
-            self._waited_before += self._waited_in_episode
+        if queued <= self._low and (self._waiting or self._waited_in_episode):
+            # The episode is over. Senders that wait still are charged from now on.
+            self._waited_before += self.waited_in_episode
             self._waited_in_episode = 0.0
+            self._waiting_since = self.now()
         if self.books.tail:
             items, held = self.books.let_in(items)
             self.drop_new(held, "held")
@@ -199,8 +201,18 @@ class ChannelState(Generic[T]):
         self.gaps.add(item.gap, at_head=True)
         return item.item
 
+    @property
+    def _untold(self) -> bool:
+        return bool(self._marked or self.gaps.head or self.books.head)
+
     def look(self) -> None:
-        self.attention = bool(self._marked or self.gaps.head or self.books.head)
+        self.attention = bool(self.sleeping_senders or self.lanes.ready or self.ages is not None or self._untold)
+
+    def release(self, symbol: str) -> None:
+        """Say that *symbol* is no longer being handled; what waits behind it becomes ready for any worker."""
+        self.lanes.release(symbol)
+        if self.lanes.ready:
+            self.attention = True
 
     def tell_gap(self, gap: Gap, *, book: bool) -> None:
         """Note a loss that happened before the channel; *book*: its symbol's book updates need a snapshot."""
@@ -277,7 +289,7 @@ class ChannelState(Generic[T]):
 
     def inspect(self, item: T | Marked[T]) -> tuple[T | None, Gap | None]:
         """Look at an item just taken: return it (``None`` where it is held back, and counted) and the gap to tell before it."""
-        if not (self._marked or self.gaps.head or self.books.head):
+        if not self._untold:
             return cast(T, item), None
         plain = self._unmark(item)
         if self.books.holds(plain):
@@ -289,7 +301,7 @@ class ChannelState(Generic[T]):
 
     def take(self, limit: int) -> list[T]:
         """Remove and return up to *limit* fresh ticks, in order; those that are too old are counted as stale on the way."""
-        if self.ages is None and not self.attention:
+        if self.ages is None and not self._untold:
             batch = self.buffer.take_many(limit)
         else:
             batch = []
