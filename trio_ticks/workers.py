@@ -9,17 +9,16 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar
 
 import trio
 
 from .channel import TickReceiveChannel
 from .channel_state import ChannelState
 from .executors import BatchOutcome, Handler, ThreadRunner, returns_awaitable, takes_gaps
-from .gaps import Gap, Marked
+from .gaps import Gap
 from .metrics import LatencyWindow, WorkerMetrics
 from .ticks import MarketData
 
@@ -32,13 +31,12 @@ Ordering = Literal["symbol", "none"]
 OnError = Callable[[Any, Exception], Any]
 OnGap = Callable[[Gap], Any]
 
-_BURST = 256
-"""Ticks that a worker handles at most without letting other tasks run."""
 _BURST_S = 0.001
-"""Seconds that it does so at most, as far as the samples tell."""
-_SAMPLE_EVERY = 16
-"""On average; the gaps are random, or a rhythm in the feed could hide the slow ticks from every sample."""
-_QUICK_S = 20e-6
+"""Seconds for which a worker handles ticks at most without letting other tasks run, as far as the samples tell."""
+_SAMPLE_S = 200e-6
+"""A worker whose handlings follow each other densely times one tick in so many seconds of handling,"""
+_MAX_UNTIMED = 63
+"""but no fewer than one in so many and one."""
 _DENSE_S = 0.001
 _BATCH_S = 0.005
 """How much work a thread is given at once, in seconds of handler time."""
@@ -46,7 +44,7 @@ _MAX_BATCH = 256
 
 
 class Meters:
-    """The latencies of a pool. Every tick is timed, but where quick handlings follow each other within a millisecond one in sixteen."""
+    """The latencies of a pool. Every tick is timed, but where quick ones follow each other densely: then one in up to 64."""
 
     def __init__(self) -> None:
         self.lag = LatencyWindow()
@@ -149,6 +147,7 @@ class WorkerPool(Generic[T]):
         self._takes_gaps = takes_gaps(handler)
         self._state.tells_gaps = on_gap is not None or self._takes_gaps
         self._runner = ThreadRunner(handler, workers) if executor == "thread" else None
+        self._now = trio.lowlevel.current_clock().current_time
         self._batch_limit = 1
         self.meters = Meters()
         self.workers: list[Worker[T]] = [Worker(f"{executor}-{number}") for number in range(1, workers + 1)]
@@ -211,71 +210,105 @@ class WorkerPool(Generic[T]):
         return True
 
     async def _work_in_loop(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
-        """Take one tick at a time and await its handler. The hot path: what is not needed for every tick is out of line."""
-        state, handler, ordered = self._state, self._handler, self._ordered
-        buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
-        take, lines, ready = buffer.take, lanes.lines, lanes.ready
-        has_max_age = state.ages is not None
-        untimed = left = 0
+        """Take one tick at a time and await its handler: one with a look around and at the clock, then a sprint without."""
+        state = self._state
         while True:
-            arrived = None
             try:
-                if ready:
-                    symbol, item, arrived = lanes.take()
-                else:
-                    item = take()
-                    if ordered:
-                        symbol = item.symbol
-                        if symbol in lines:
-                            lanes.park(symbol, item, buffer.arrival())
-                            continue
-                        lines[symbol] = None
+                symbol, item, arrived = self._take_one()
             except IndexError:
                 if not await self._next_ticks(worker, receive):
                     return
-                left = _BURST
                 continue
-            if state.sleeping_senders:
-                state.wake_sender()
-            if has_max_age and state.is_stale(item, buffer.arrival() if arrived is None else arrived):
-                state.drop_queued((item,), "stale")
-            elif not state.attention or await self._may_handle(worker, item):
-                if isinstance(item, Marked):
-                    item = cast(T, item.item)
-                ledger.delivered += 1
-                worker.current = item
-                try:
-                    if untimed:
-                        untimed -= 1
-                        await handler(item)
-                    else:
-                        untimed = await self._handle_timed(worker, item, buffer.arrival() if arrived is None else arrived)
-                except Exception as error:
-                    worker.failed += 1
-                    worker.current = None
-                    await self._report(item, error)
-                else:
-                    worker.consumed += 1
-                    worker.current = None
+            untimed = await self._handle_one(worker, symbol, item, arrived)
+            if untimed and not state.attention:
+                await self._sprint(worker, untimed)
+            if self._now() - worker.burst_began > _BURST_S:
+                await self._let_others_run(worker)
+
+    async def _sprint(self, worker: Worker[T], count: int) -> None:
+        """Handle up to *count* ticks. The hot path: what only changes while others run is told by one flag, ``attention``."""
+        state, handler, ordered = self._state, self._handler, self._ordered
+        buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
+        take, lines = buffer.take, lanes.lines
+        for _ in range(count):
+            try:
+                item = take()
+            except IndexError:
+                return
+            if ordered:
+                symbol = item.symbol
+                if symbol in lines:
+                    lanes.park(symbol, item, buffer.arrival())
+                    continue
+                lines[symbol] = None
+            ledger.delivered += 1
+            worker.current = item
+            try:
+                await handler(item)
+            except Exception as error:
+                worker.failed += 1
+                worker.current = None
+                await self._report(item, error)
+            else:
+                worker.consumed += 1
+                worker.current = None
             if ordered:
                 if lines[symbol]:
-                    ready.append(symbol)
+                    state.release(symbol)
                 else:
                     del lines[symbol]
-            left -= 1
-            if left <= 0 or (not untimed and worker.burst_began + _BURST_S < self._now()):
-                await self._let_others_run(worker)
-                left = _BURST
+            if state.attention:
+                return
+
+    def _take_one(self) -> tuple[str, T, float]:
+        """Take the next tick whose symbol nobody handles, and lease it; park the ticks before it. IndexError where there is none."""
+        state = self._state
+        buffer, lanes = state.buffer, state.lanes
+        if lanes.ready:
+            symbol, item, arrived = lanes.take()
+        else:
+            while True:
+                item = buffer.take()
+                symbol, arrived = item.symbol, buffer.arrival()
+                if not self._ordered:
+                    break
+                if symbol not in lanes.lines:
+                    lanes.lines[symbol] = None
+                    break
+                lanes.park(symbol, item, arrived)
+        if state.sleeping_senders:
+            state.wake_sender()
+        state.look()
+        return symbol, item, arrived
+
+    async def _handle_one(self, worker: Worker[T], symbol: str, item: T, arrived: float) -> int:
+        """Handle a tick with all that may be due: staleness, gaps, the clock. Return how many may follow without."""
+        state = self._state
+        untimed = 0
+        if state.is_stale(item, arrived):
+            state.drop_queued((item,), "stale")
+        elif (plain := await self._told(worker, item)) is not None:
+            state.ledger.delivered += 1
+            worker.current = plain
+            try:
+                untimed = await self._handle_timed(worker, plain, arrived)
+            except Exception as error:
+                worker.failed += 1
+                worker.current = None
+                await self._report(plain, error)
+            else:
+                worker.consumed += 1
+                worker.current = None
+        if self._ordered:
+            state.release(symbol)
+        state.look()
+        return untimed
 
     async def _let_others_run(self, worker: Worker[T]) -> None:
         if self._state.on_change is not None:
             self._state.on_change()
         await trio.lowlevel.checkpoint()
         worker.burst_began = self._now()
-
-    @staticmethod
-    def _now() -> float:
-        return trio.current_time()
 
     async def _handle_timed(self, worker: Worker[T], item: T, arrived: float) -> int:
         """Await the handler between two looks at the clock; return how many ticks may go untimed now."""
@@ -288,7 +321,7 @@ class WorkerPool(Generic[T]):
             self.meters.handler.record(ended - began, ended)
         dense = began - worker.timed_at < _DENSE_S
         worker.timed_at = ended
-        return random.randrange(2 * _SAMPLE_EVERY - 1) if dense and ended - began < _QUICK_S else 0
+        return min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) if dense else 0
 
     async def _report(self, item: MarketData, error: Exception) -> None:
         """Tell ``on_error``; without one, log at most once a second."""
@@ -299,18 +332,16 @@ class WorkerPool(Generic[T]):
         if inspect.isawaitable(result):
             await result
 
-    async def _may_handle(self, worker: Worker[T], item: T) -> bool:
-        """Tell the gap before *item*, which the worker holds meanwhile. False where the item is held back (and counted)."""
+    async def _told(self, worker: Worker[T], item: T) -> T | None:
+        """Tell the gap before *item*, which the worker holds meanwhile; return the item, or ``None`` where it is held back."""
         plain, gap = self._state.inspect(item)
-        if plain is None:
-            return False
-        if gap is not None:
+        if plain is not None and gap is not None:
             worker.current = plain
             self._state.ledger.delivered += 1
             await self._tell(gap)
             self._state.ledger.delivered -= 1
             worker.current = None
-        return True
+        return plain
 
     async def _tell(self, gap: Gap) -> None:
         if self._on_gap is not None:
@@ -350,7 +381,7 @@ class WorkerPool(Generic[T]):
             for index, error in failures:
                 await self._report(batch[index], error)
             for symbol in symbols:
-                self._state.lanes.release(symbol)
+                self._state.release(symbol)
             # We take one lane that is ready; the others need workers of their own.
             self._state.wake_receivers(len(self._state.lanes.ready) - 1)
 
@@ -406,7 +437,7 @@ class WorkerPool(Generic[T]):
             self.meters.taken(batch[-1], arrived, now)
         else:
             for symbol in symbols:
-                lanes.release(symbol)
+                state.release(symbol)
         if state.sleeping_senders:
             state.wake_sender()
         return batch, symbols, gaps
