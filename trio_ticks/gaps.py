@@ -158,7 +158,7 @@ class SequenceTracker:
         """Look at the message of *symbol* that covers the numbers *first* to *last*.
 
         Returns:
-            How many numbers are missing before it: 0 where it continues (or begins) the sequence, -1 where all of it has come before.
+            int: how many numbers are missing before it; 0 where it continues (or begins) the sequence, -1 where all of it has come before.
 
         Raises:
             ValueError: *last* lies before *first*.

@@ -56,6 +56,7 @@ class LedgerSnapshot:
         return self.produced - (self.consumed + self.failed + self.dropped + self.queued + self.in_flight)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
         return {**attrs.asdict(self), "dropped_by_reason": dict(self.dropped_by_reason)}
 
 

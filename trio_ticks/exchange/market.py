@@ -130,7 +130,10 @@ class Market:
         return self._arrivals.next_at if self._arrivals else 0.0
 
     async def read_ahead(self) -> None:
-        """Do nothing: unlike a recording, a synthetic market has nothing to read."""
+        """Do nothing: unlike a recording, a synthetic market has nothing to read.
+
+        Cancellation: never; not a checkpoint.
+        """
 
     def close(self) -> None:
         """Do nothing."""
