@@ -48,7 +48,12 @@ def check_max_age(value: MaxAge | float | None) -> MaxAge | None:
     Raises:
         ConfigError: *value* is not positive.
     """
-    return value if value is None or isinstance(value, MaxAge) else MaxAge(value)
+    if value is None or isinstance(value, MaxAge):
+        return value
+    try:
+        return MaxAge(value)
+    except ConfigError:
+        raise ConfigError(f"max_age must be a positive number of seconds, a MaxAge or None, got {value!r}") from None
 
 
 class AgeMeter:

@@ -12,10 +12,10 @@ import math
 import signal
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
@@ -343,16 +343,19 @@ def _is_closed_channel(error: BaseException) -> bool:
 
 
 def _log_second(error: BaseException) -> None:
-    logger.error("pipeline.second_error: %r, after the one that is raised", error, exc_info=error)
+    logger.error("pipeline.second_error: %r, besides what is raised", error, exc_info=error)
 
 
-def _raise_as_itself(error: BaseException) -> NoReturn:
-    """Raise *error* with the context that it had: raised in the block of another, it would get that one instead."""
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        error.__context__ = context
+def _raise_first(errors: Sequence[BaseException]) -> None:
+    """Raise the first of *errors*, with the context that it had: raised while another is handled, it would get that one instead."""
+    for error in errors[1:]:
+        _log_second(error)
+    if errors:
+        context = errors[0].__context__
+        try:
+            raise errors[0]
+        finally:
+            errors[0].__context__ = context
 
 
 @asynccontextmanager
@@ -423,34 +426,36 @@ async def open_pipeline(
     if buffer is not None:
         raise ConfigError(f"buffer must be None: this version has no buffers across processes, got {buffer!r}")
     pipeline: Pipeline[Any] = Pipeline(feed, handler, settings)
-    body_error: BaseException | None = None
-    came_out = body_failed_first = False
+    block_error: BaseException | None = None
+    block_first = False
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_supervise, pipeline, nursery.cancel_scope)
             try:
                 yield pipeline
             except BaseException as error:
-                body_error = error
-                body_failed_first = pipeline._failure is None
+                block_first = pipeline._failure is None
                 nursery.cancel_scope.cancel()
-                raise
-            pipeline.shutdown()
-            await pipeline.wait()
-    except BaseExceptionGroup as group:
-        # The nursery is ours, and its tasks keep their errors: what is in the group came out of the block.
-        if group.exceptions != (body_error,):
+                if _split(error)[0] is not None:
+                    raise
+                # Kept from the nursery, which would put it into a group, and a group into a copy of itself.
+                block_error = error
+            else:
+                pipeline.shutdown()
+                await pipeline.wait()
+    except BaseException as left:
+        # It came with a cancellation: of the block, since the pipeline failed, or from outside, which is left to go on its way.
+        cancelled, block_error = _split(left)
+        if cancelled is not None:
+            if pipeline._failure is not None:
+                _log_second(pipeline._failure)
             raise
-        came_out = True
+        if isinstance(block_error, BaseExceptionGroup) and len(block_error.exceptions) == 1:
+            block_error = block_error.exceptions[0]
     finally:
         pipeline._report = pipeline._make_report()
-    first, second = pipeline._failure, body_error if came_out else None
-    if second is not None and (first is None or body_failed_first):
-        first, second = second, first
-    if second is not None:
-        _log_second(second)
-    if first is not None:
-        _raise_as_itself(first)
+    errors = [block_error, pipeline._failure] if block_first else [pipeline._failure, block_error]
+    _raise_first([error for error in errors if error is not None])
 
 
 async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:
