@@ -61,7 +61,7 @@ def tests(session: nox.Session) -> None:
 
 
 for _version in PYTHONS:
-    nox.session(tests, name=f"tests-{_version}", python=interpreter(_version), tags=["tests"])
+    nox.session(name=f"tests-{_version}", python=interpreter(_version), tags=["tests"])(tests)
 
 
 @nox.session

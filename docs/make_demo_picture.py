@@ -18,7 +18,7 @@ from trio_ticks.observability.history import History
 from trio_ticks.observability.terminal import Scene, render
 
 SYMBOLS = ["SPY", "QQQ", "AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "META"]
-RATE, STRATEGY_MS, SECONDS = 20_000, 5, 8
+RATE, STRATEGY_MS, SHARE, SECONDS = 20_000, 5, 125, 8
 WIDTH, HEIGHT = 100, 32
 
 
@@ -31,13 +31,13 @@ async def draw() -> str:
     history = History()
     async with open_exchange(rate=RATE, symbols=SYMBOLS) as exchange:
         feed = tt.WebSocketFeed(exchange.url, symbols=SYMBOLS)
-        fair = tt.DropNewest(timeout=1.0, max_per_symbol=125)
+        fair = tt.DropNewest(timeout=1.0, max_per_symbol=SHARE)
         async with tt.open_pipeline(feed, strategy, workers=8, overflow=fair, shutdown_timeout=0) as pipeline:
             for _ in range(SECONDS * 4):
                 await trio.sleep(0.25)
                 metrics = pipeline.metrics()
                 history.add(metrics)
-    scene = Scene(title="trio-ticks demo", subtitle=f"{RATE:,} ticks/s, strategy {STRATEGY_MS} ms", duration_s=10.0)
+    scene = Scene(title="trio-ticks demo", subtitle=f"{RATE:,} ticks/s, strategy {STRATEGY_MS} ms, max_per_symbol={SHARE}", duration_s=10.0)
     console = Console(record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(render(metrics, history=history, width=WIDTH, height=HEIGHT, scene=scene))
     svg = console.export_svg(title="trio-ticks demo")
