@@ -165,7 +165,7 @@ class Session:
             pass
         finally:
             if ws is not None:
-                await self._close(ws, tap)
+                await self._close(ws, tap)  # noqa: ASYNC102  # bounded and shielded in there
         if self._given_up is not None:
             return self._given_up
         why = tap.close_reason
