@@ -129,6 +129,12 @@ class Lanes(Generic[T]):
                 return symbol, item, arrived
             del self.lines[symbol]
 
+    def is_ready(self) -> bool:
+        """Tell whether a lane is ready; lanes whose ticks were all evicted while they were ready are forgotten."""
+        while self.ready and not self.lines[self.ready[0]]:
+            del self.lines[self.ready.popleft()]
+        return bool(self.ready)
+
     def park_first(self, symbol: str, item: T, arrived: float) -> None:
         """Put *item* back at the head of its symbol's lane."""
         lane = self.lines[symbol]
