@@ -264,7 +264,7 @@ class WorkerPool(Generic[T]):
         """Take the next tick whose symbol nobody handles, and lease it; park the ticks before it. IndexError where there is none."""
         state = self._state
         buffer, lanes = state.buffer, state.lanes
-        if lanes.ready:
+        if lanes.is_ready():
             symbol, item, arrived = lanes.take()
         else:
             while True:
