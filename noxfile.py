@@ -16,7 +16,7 @@ import nox
 ROOT = Path(__file__).parent
 PYTHONS = ("3.11", "3.12", "3.13")
 ASYNC_RULES_OFF = ("ASYNC103", "ASYNC104", "ASYNC114", "ASYNC124", "ASYNC128", "ASYNC9")
-"""What flake8-async cannot see (errors sorted out and raised later, whom a ``task_status`` is handed to), and what it has off by default."""
+"""What flake8-async cannot see (errors sorted out and raised later, whom a ``task_status`` goes to), and what it has off by default."""
 DOCS_OUT = "docs/_build/html"
 
 nox.needs_version = ">=2025.5.1"
