@@ -19,8 +19,10 @@ from .errors import (
     TickError,
     VenueProtocolError,
 )
+from .feeds.backoff import BackoffPolicy
 from .feeds.base import Feed, FeedStats
 from .feeds.iterable import IterableFeed
+from .feeds.options import WebSocketOptions
 from .feeds.replay import ReplayFeed
 from .feeds.websocket import WebSocketFeed
 from .freshness import MaxAge
@@ -33,6 +35,7 @@ from .pressure import Pressure
 from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
 
 __all__ = [
+    "BackoffPolicy",
     "Bar",
     "Block",
     "BookUpdate",
@@ -73,6 +76,7 @@ __all__ = [
     "Trade",
     "VenueProtocolError",
     "WebSocketFeed",
+    "WebSocketOptions",
     "WorkerMetrics",
     "conflation_of",
     "exchange",

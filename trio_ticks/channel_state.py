@@ -29,7 +29,6 @@ logger = logging.getLogger("trio_ticks.channel")
 
 T = TypeVar("T", bound=MarketData)
 
-_WAKE_AT_ONCE = 2
 _TOLD: frozenset[DropReason] = frozenset({"overflow", "evicted", "stale", "held"})
 
 
@@ -66,6 +65,8 @@ class ChannelState(Generic[T]):
         self.sleeping_receivers = 0
         self.on_change: Callable[[], None] | None = None
         """Called when the number of queued ticks may have crossed a mark: after a send, and when a worker rests."""
+        self.anyone_free: Callable[[], bool] | None = None
+        """Where a pool receives: whether one of its workers is awake and will come by itself. Quick handlers leave most asleep."""
         self.on_book_lost: Callable[[], None] | None = None
         """Called when a book needs a fresh snapshot; which is in ``books.wanted``."""
         self._wake_receivers, self.items_gate = trio.open_memory_channel[None](0)
@@ -132,7 +133,10 @@ class ChannelState(Generic[T]):
         if self.ages is not None:
             self.ages.arrived(items[-1], now)
         if self.sleeping_receivers:
-            self.wake_receivers(min(count, _WAKE_AT_ONCE))
+            if self.anyone_free is None:
+                self.wake_receivers(count)
+            elif not self.anyone_free():
+                self.wake_receivers(1)
 
     def replaced(self, item: T) -> None:
         """Count *item*, which took the place of one that was queued."""
@@ -280,9 +284,6 @@ class ChannelState(Generic[T]):
         finally:
             if not woken:
                 self.sleeping_receivers -= 1
-        # Each that wakes wakes two more where there is more than it needs: all are up in a few steps, and quick handlers leave most asleep.
-        if self.sleeping_receivers:
-            self.wake_receivers(min(len(self.buffer) - 1, _WAKE_AT_ONCE))
 
     def is_stale(self, item: T, arrived: float) -> bool:
         return self.ages is not None and self.ages.is_stale(item, arrived, self.now())

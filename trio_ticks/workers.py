@@ -67,6 +67,7 @@ class Worker(Generic[T]):
         "_ended_at",
         "_idle_s",
         "_idle_since",
+        "away",
         "burst_began",
         "consumed",
         "current",
@@ -79,6 +80,8 @@ class Worker(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.away = False
+        """Whether it waits for ``on_error`` or ``on_gap``."""
         self.current: T | None = None
         self.held: list[T] = []
         self.consumed = 0
@@ -94,6 +97,11 @@ class Worker(Generic[T]):
     @property
     def in_flight(self) -> int:
         return (self.current is not None) + len(self.held)
+
+    @property
+    def free(self) -> bool:
+        """Whether it is awake and will come for ticks by itself."""
+        return not (self.current is not None or self._idle_since is not None or self.held or self.away or self.ended)
 
     def rest(self) -> None:
         self._idle_since = self._clock()
@@ -151,6 +159,7 @@ class WorkerPool(Generic[T]):
         self._batch_limit = 1
         self.meters = Meters()
         self.workers: list[Worker[T]] = [Worker(f"{executor}-{number}") for number in range(1, workers + 1)]
+        self._state.anyone_free = lambda: any(worker.free for worker in self.workers)
         self._state.ledger.attach_pool(
             consumed=lambda: sum(worker.consumed for worker in self.workers),
             failed=lambda: sum(worker.failed for worker in self.workers),
@@ -214,7 +223,7 @@ class WorkerPool(Generic[T]):
         state = self._state
         while True:
             try:
-                symbol, item, arrived = self._take_one()
+                symbol, item, arrived = self._take_one(worker)
             except IndexError:
                 if not await self._next_ticks(worker, receive):
                     return
@@ -248,7 +257,7 @@ class WorkerPool(Generic[T]):
             except Exception as error:
                 worker.failed += 1
                 worker.current = None
-                await self._report(item, error)
+                await self._report(worker, item, error)
             else:
                 worker.consumed += 1
                 worker.current = None
@@ -260,7 +269,7 @@ class WorkerPool(Generic[T]):
             if state.attention:
                 return
 
-    def _take_one(self) -> tuple[str, T, float]:
+    def _take_one(self, worker: Worker[T]) -> tuple[str, T, float]:
         """Take the next tick whose symbol nobody handles, and lease it; park the ticks before it. IndexError where there is none."""
         state = self._state
         buffer, lanes = state.buffer, state.lanes
@@ -278,8 +287,18 @@ class WorkerPool(Generic[T]):
                 lanes.park(symbol, item, arrived)
         if state.sleeping_senders:
             state.wake_sender()
+        self._keep_one_free(worker)
         state.look()
         return symbol, item, arrived
+
+    def _keep_one_free(self, worker: Worker[T]) -> None:
+        """See to it that somebody comes for what is left, should the handler of *worker* wait: each that is called calls the next."""
+        state = self._state
+        if state.sleeping_receivers and (len(state.buffer) or state.lanes.ready):
+            for other in self.workers:
+                if other is not worker and other.free:
+                    return
+            state.wake_receivers(1)
 
     async def _handle_one(self, worker: Worker[T], symbol: str, item: T, arrived: float) -> int:
         """Handle a tick with all that may be due: staleness, gaps, the clock. Return how many may follow without."""
@@ -295,7 +314,7 @@ class WorkerPool(Generic[T]):
             except Exception as error:
                 worker.failed += 1
                 worker.current = None
-                await self._report(plain, error)
+                await self._report(worker, plain, error)
             else:
                 worker.consumed += 1
                 worker.current = None
@@ -323,14 +342,18 @@ class WorkerPool(Generic[T]):
         worker.timed_at = ended
         return min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) if dense else 0
 
-    async def _report(self, item: MarketData, error: Exception) -> None:
+    async def _report(self, worker: Worker[T], item: MarketData, error: Exception) -> None:
         """Tell ``on_error``; without one, log at most once a second."""
         if self._on_error is None:
             self._state.log_error("handler.failed", item.symbol, error)
             return
-        result = self._on_error(item, error)
-        if inspect.isawaitable(result):
-            await result
+        worker.away = True
+        try:
+            result = self._on_error(item, error)
+            if inspect.isawaitable(result):
+                await result
+        finally:
+            worker.away = False
 
     async def _told(self, worker: Worker[T], item: T) -> T | None:
         """Tell the gap before *item*, which the worker holds meanwhile; return the item, or ``None`` where it is held back."""
@@ -338,12 +361,12 @@ class WorkerPool(Generic[T]):
         if plain is not None and gap is not None:
             worker.current = plain
             self._state.ledger.delivered += 1
-            await self._tell(gap)
+            await self._tell(worker, gap)
             self._state.ledger.delivered -= 1
             worker.current = None
         return plain
 
-    async def _tell(self, gap: Gap) -> None:
+    async def _tell(self, worker: Worker[T], gap: Gap) -> None:
         if self._on_gap is not None:
             result = self._on_gap(gap)
             if inspect.isawaitable(result):
@@ -355,7 +378,7 @@ class WorkerPool(Generic[T]):
                 else:
                     await trio.to_thread.run_sync(self._handler, gap, abandon_on_cancel=True)  # type: ignore[arg-type]
             except Exception as error:
-                await self._report(gap, error)
+                await self._report(worker, gap, error)
 
     # Threads
 
@@ -371,19 +394,18 @@ class WorkerPool(Generic[T]):
             if self._state.on_change is not None:
                 self._state.on_change()
             worker.held = batch
+            self._keep_one_free(worker)
             for gap in gaps:
-                await self._tell(gap)
+                await self._tell(worker, gap)
             outcome = BatchOutcome(batch)
             try:
                 await self._runner.run(outcome)
             finally:
                 failures = self._settle(worker, outcome)
             for index, error in failures:
-                await self._report(batch[index], error)
+                await self._report(worker, batch[index], error)
             for symbol in symbols:
                 self._state.release(symbol)
-            # We take one lane that is ready; the others need workers of their own.
-            self._state.wake_receivers(len(self._state.lanes.ready) - 1)
 
     def _settle(self, worker: Worker[T], outcome: BatchOutcome[T]) -> list[tuple[int, Exception]]:
         """Count what has an outcome. What was not begun, or not ended, stays in ``held`` for :meth:`_run_worker` to count."""
