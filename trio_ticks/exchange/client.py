@@ -34,13 +34,15 @@ class FrameStream(trio.abc.Stream):
 
     Args:
         transport: the TCP or TLS stream.
-        on_lost: called when the peer has closed its side, or we have closed ours.
     """
 
-    def __init__(self, transport: trio.abc.Stream, on_lost: Callable[[], None]) -> None:
+    def __init__(self, transport: trio.abc.Stream) -> None:
         self._transport = transport
         self._lock = trio.StrictFIFOLock()
-        self._on_lost = on_lost
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when the peer has closed its side, or we have closed ours."""
+        self.closing = False
+        """We have begun to close the WebSocket."""
         self.answer_pings = True
         """False swallows the pongs, as a venue that has stopped answering does."""
 
@@ -77,12 +79,12 @@ class FrameStream(trio.abc.Stream):
             data = await self._transport.receive_some(max_bytes)
         finally:
             if not data:
-                self._on_lost()
+                self.on_lost()
         return data
 
     async def aclose(self) -> None:
         """Close the transport at once; a write that is under way fails."""
-        self._on_lost()
+        self.on_lost()
         await self._transport.aclose()
 
 
@@ -184,16 +186,18 @@ class Client:
         self._scope.cancel()
 
     async def say_goodbye(self, reason: str, *, code: int, text: str) -> None:
-        """Write what waits, then close the WebSocket; without a farewell if that takes longer than the limit.
+        """Write what waits for as long as the client goes on taking it, then close the WebSocket, and wait until it is gone.
 
-        Cancellation: the connection is closed without a farewell by whoever owns it.
+        Cancellation: the connection is closed without a farewell.
         """
         self.end_reason = self.end_reason or reason
-        with trio.move_on_after(self._limits.close_timeout_s):
-            while self._waiting_bytes:
-                await self._empty.wait()
-            await self.connection.aclose(code, text)
-        self._scope.cancel()
+        try:
+            await self._drain()
+            self.stream.closing = True
+            with trio.move_on_after(self._limits.close_timeout_s):
+                await self.connection.aclose(code, text)
+        finally:
+            self._scope.cancel()
         await self.gone.wait()
 
     async def write(self) -> None:
@@ -246,6 +250,14 @@ class Client:
             return self.end_reason
         closed = self.connection.closed
         return "network" if closed is None or closed.code == 1006 else "client"
+
+    async def _drain(self) -> None:
+        patience = math.inf if self._limits.slow_timeout_s is None else self._limits.slow_timeout_s
+        before = math.inf
+        while 0 < self._waiting_bytes < before:
+            before = self._waiting_bytes
+            with trio.move_on_after(patience):
+                await self._empty.wait()
 
     def _queue(self, blob: bytes, messages: int) -> None:
         self._waiting.append((blob, messages))

@@ -50,6 +50,11 @@ def _number_or_none(_instance: object, field: attrs.Attribute[Any], value: Any) 
         _number(open_=True)(_instance, field, value)
 
 
+def _known_timestamps(_instance: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("now", "original"):
+        raise ConfigError(f'{field.name} must be "now" or "original", got {value!r}')
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class ClientLimits:
     """How much a client may cost the exchange.
@@ -65,7 +70,7 @@ class ClientLimits:
     socket_buffer_bytes: int | None = attrs.field(default=None, validator=_number_or_none)
     """Size of the system's send buffer (``SO_SNDBUF``); ``None`` leaves it to the system, which takes megabytes."""
     close_timeout_s: float = attrs.field(default=2.0, validator=_number())
-    """How long an orderly end may take: to write what waits, and to have the close answered."""
+    """How long a client may take to answer our close; and, when the exchange shuts down, to take what waits for it as well."""
     handshake_timeout_s: float = attrs.field(default=10.0, validator=_number(open_=True))
 
 
@@ -96,7 +101,7 @@ class ExchangeConfig:
     """The recording's own pace times this. ``math.inf``: as fast as the fastest client reads."""
     loop: bool = False
     """Begin the recording anew when it ends."""
-    timestamps: Literal["now", "original"] = attrs.field(default="now", validator=attrs.validators.in_(("now", "original")))
+    timestamps: Literal["now", "original"] = attrs.field(default="now", validator=_known_timestamps)
     """What a recording's ticks say about their time: that of sending, so that lags mean something, or that of the recording."""
 
     port: int = attrs.field(default=0, validator=_number(below=65536))

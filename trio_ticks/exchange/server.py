@@ -1,14 +1,13 @@
-"""The exchange itself: accepts clients, runs the market, and hands every batch to every client without waiting for any.
+"""The exchange itself: lets clients in, answers them, owns everything that runs, and ends it.
 
-Rules: one task runs the market, and is the only one to offer batches; one nursery a connection, and a connection that fails takes nothing
-else with it. The market stands still while nobody is subscribed, and keeps to the clock otherwise; where it cannot keep up, it says so.
+Rules: one nursery a connection, and a connection that fails takes nothing else with it. Whoever has come in is in ``_clients`` until
+it has gone, and leaves through :meth:`Exchange._registered`, where it is counted.
 """
 
 from __future__ import annotations
 
 import hmac
 import logging
-import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,11 +19,12 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
-from .client import Batch, Client, FrameStream
+from .broadcast import Broadcast
+from .client import Client, FrameStream
 from .config import DEFAULT_SYMBOLS, ExchangeConfig, Settings
 from .market import Market
 from .recorded import RecordedMarket, open_recording
-from .wire import FlatTick, answer, binary_frame, encode_frames, stamp_now, text_frame
+from .wire import answer, binary_frame, text_frame
 
 __all__ = ["Exchange", "open_exchange", "serve_exchange"]
 
@@ -33,12 +33,6 @@ logger = logging.getLogger(__name__)
 Listeners = list[trio.SocketListener] | list[trio.SSLListener[trio.SocketStream]]
 
 HOST = "127.0.0.1"
-SLOT_S = 0.005
-"""At high rates, what is due is sent so often."""
-MAX_BATCH = 512
-"""Ticks that are made without looking at anything else: half a millisecond's work."""
-MAX_LAG_S = 1.0
-"""A market that has fallen so far behind the clock gives up catching up."""
 MAX_REQUEST = 1 << 16
 """A larger message from a client closes its connection."""
 
@@ -61,21 +55,17 @@ class Exchange:
         """Clients that were not let in, by HTTP status."""
         self.disconnects: Counter[str] = Counter()
         """Clients that have gone, by reason. ``client`` and ``network`` are their own doing, ``ping_timeout`` and ``slow_consumer`` ours,
-        for cause, ``dropped`` by :meth:`drop_clients`; ``finished`` and ``shutdown`` come at the end, and ``error`` would be a bug."""
+        for cause, ``dropped`` by :meth:`drop_clients`; ``finished`` and ``shutdown`` come at the end."""
+        self.errors = 0
+        """Connections that ended by an unexpected exception; it has been logged."""
         self.bad_requests = 0
-        self.generated = 0
-        """Ticks made so far, subscribed to or not."""
-        self.behind = 0.0
-        """Seconds by which the market has been put back since this machine could not keep up with it."""
         self._source = source
         self._clients: set[Client] = set()
         self._former_sent = self._former_skipped = 0
         self._former_queued: Counter[str] = Counter()
-        self._audience_changed = trio.Event()
-        self._room_made = trio.Event()
-        self._market_scope = trio.CancelScope()
-        self._market_time = 0.0
-        self._paused = self._over = False
+        self._broadcast = Broadcast(config, source, self._clients)
+        self._broadcast_scope = trio.CancelScope()
+        self._over = False
         self._refusal: tuple[int, tuple[tuple[str, str], ...]] | None = None
         self._answer_pings = True
 
@@ -109,16 +99,25 @@ class Exchange:
         """Ticks that were put into clients' buffers; all of them arrive while the connection lives, in order."""
         return dict(sum((client.queued for client in self._clients), self._former_queued))
 
+    @property
+    def generated(self) -> int:
+        """Ticks made so far, subscribed to or not."""
+        return self._broadcast.generated
+
+    @property
+    def behind(self) -> float:
+        """Seconds by which the market has been put back since this machine could not keep up with it."""
+        return self._broadcast.behind
+
     # What follows is for trying out how a feed takes it.
 
     def pause(self) -> None:
         """Fall silent with the sockets open. Pings are still sent and answered."""
-        self._paused = True
+        self._broadcast.pause()
 
     def resume(self) -> None:
         """Go on where :meth:`pause` stopped."""
-        self._paused = False
-        self._note_audience()
+        self._broadcast.resume()
 
     def answer_pings(self, yes: bool) -> None:
         """Answer the pings of clients, present and future, or leave them without an answer."""
@@ -164,22 +163,24 @@ class Exchange:
         Cancellation: harmless.
         """
         while not any(client.subscription for client in self._clients):
-            await self._audience_changed.wait()
+            await self._broadcast.audience_changed.wait()
 
     # Connections
 
     async def _serve_client(self, transport: trio.abc.Stream) -> None:
         self._limit_socket(transport)
+        stream = FrameStream(transport)
         try:
             async with trio.open_nursery() as nursery:
-                await self._handshake(nursery, transport)
+                await self._handshake(nursery, stream)
                 nursery.cancel_scope.cancel()
         except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # It went away before it was a client.
         except* Exception:
             # The boundary between connections: whatever a client does, or trio-websocket makes of it, the others go on.
-            self.disconnects["error"] += 1
-            logger.warning("exchange.connection_failed", exc_info=True)
+            if not stream.closing:  # A ping that meets our Close makes trio-websocket fail; it is all the same by then.
+                self.errors += 1
+                logger.warning("exchange.connection_failed", exc_info=True)
         finally:
             await trio.aclose_forcefully(transport)
 
@@ -189,10 +190,10 @@ class Exchange:
         if size is not None and isinstance(raw, trio.SocketStream):
             raw.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, size)
 
-    async def _handshake(self, nursery: trio.Nursery, transport: trio.abc.Stream) -> None:
+    async def _handshake(self, nursery: trio.Nursery, stream: FrameStream) -> None:
         limits = self.config.limits
         with trio.move_on_after(limits.handshake_timeout_s) as patience:
-            stream = FrameStream(transport, on_lost=patience.cancel)
+            stream.on_lost = patience.cancel
             request = await wrap_server_stream(nursery, stream, max_message_size=MAX_REQUEST)
             refusal = self._refuses(request)
             if refusal:
@@ -201,8 +202,10 @@ class Exchange:
             connection = await request.accept()
         if not patience.cancelled_caught:
             stream.answer_pings = self._answer_pings
-            client = Client(connection, stream, limits, scope=nursery.cancel_scope, on_room=self._note_room)
+            client = Client(connection, stream, limits, scope=nursery.cancel_scope, on_room=self._broadcast.note_room)
             with self._registered(client):
+                if self._over:  # The end came while it was being let in.
+                    client.kick("finished")
                 nursery.start_soon(client.write)
                 if self.config.ping_interval is not None:
                     nursery.start_soon(client.ping, self.config.ping_interval, self.config.ping_timeout)
@@ -212,7 +215,7 @@ class Exchange:
         while True:
             try:
                 message = await connection.get_message()
-                reply = answer(message, listed=self.symbols, subscription=client.subscription)
+                reply = answer(message, listed=frozenset(self.symbols), subscription=client.subscription)
                 self.bad_requests += reply.bad
                 # Not through the buffer: who asks without reading waits for his own answers. And before the data that it is about.
                 await connection.send_message(reply.payload.decode())
@@ -221,7 +224,7 @@ class Exchange:
                     await trio.sleep_forever()  # We are closing it, and need trio-websocket's reader for that; the end is a cancellation.
                 return
             client.subscription = reply.subscription
-            self._note_audience()
+            self._broadcast.note_audience()
 
     @contextmanager
     def _registered(self, client: Client) -> Iterator[None]:
@@ -236,7 +239,7 @@ class Exchange:
             self._former_skipped += client.skipped
             self._former_queued += client.queued
             client.gone.set()
-            self._note_audience()
+            self._broadcast.note_audience()
 
     def _refuses(self, request: WebSocketRequest) -> tuple[int, str, tuple[tuple[str, str], ...]] | None:
         if self._refusal:
@@ -258,83 +261,12 @@ class Exchange:
         body = msgspec.json.encode({"code": code, "message": "this exchange does not let you in", "data": None})
         await request.reject(status, extra_headers=pairs, body=body)
 
-    # The market
-
-    def _note_audience(self) -> None:
-        self._audience_changed.set()
-        self._audience_changed = trio.Event()
-
-    def _note_room(self) -> None:
-        self._room_made.set()
-        self._room_made = trio.Event()
-
-    def _has_audience(self) -> bool:
-        return not self._paused and any(client.subscription for client in self._clients)
+    # The market, and the end
 
     async def _run_market(self) -> None:
-        flood = not math.isfinite(self.config.rate if self.config.capture is None else self.config.speed)
-        with self._market_scope:
-            while not self._at_end():
-                if not self._has_audience():
-                    await self._audience_changed.wait()
-                elif flood:
-                    await self._send_as_fast_as_possible()
-                else:
-                    await self._send_in_time()
+        with self._broadcast_scope:
+            await self._broadcast.run()
             await self._end("finished", code=1000, text="the end")
-
-    def _at_end(self) -> bool:
-        return self._source.ended or (self.config.limit is not None and self.generated >= self.config.limit)
-
-    async def _send_in_time(self) -> None:
-        """Keep to the clock until there is nobody to send to, or nothing to send."""
-        source = self._source
-        start = trio.current_time() - self._market_time
-        while self._has_audience() and not self._at_end():
-            if source.wants_more:
-                await source.read_ahead()
-            now = trio.current_time() - start
-            lag = now - source.next_at
-            if lag > MAX_LAG_S:
-                self._note_lag(lag)
-                start, now = start + lag, now - lag
-            self._market_time = now
-            if self._send(now, MAX_BATCH) == MAX_BATCH:
-                await trio.lowlevel.checkpoint()
-            elif not source.wants_more and not self._at_end():
-                await trio.sleep_until(start + max(source.next_at, now + SLOT_S))
-
-    async def _send_as_fast_as_possible(self) -> None:
-        """Send as long as a client has room; the fastest one sets the pace, the others skip."""
-        # Small enough for the half of the buffer that is free, so that a single client misses nothing.
-        batch = max(1, min(MAX_BATCH, self.config.limits.buffer_bytes // 1024))
-        while self._has_audience() and not self._at_end():
-            if self._source.wants_more:
-                await self._source.read_ahead()
-            if any(client.has_room for client in self._clients if client.subscription):
-                self._send(math.inf, batch)
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._room_made.wait()
-
-    def _send(self, until: float, count: int) -> int:
-        """Make the ticks that are due, offer them to all clients, and return how many there were."""
-        if self.config.limit is not None:
-            count = min(count, self.config.limit - self.generated)
-        ticks: list[FlatTick] = self._source.take(until, count, stamp_now())
-        if ticks:
-            self.generated += len(ticks)
-            batch = Batch([tick.symbol for tick in ticks], encode_frames(ticks), frozenset(self.symbols))
-            for client in self._clients:
-                client.offer(batch)
-        return len(ticks)
-
-    def _note_lag(self, lag: float) -> None:
-        if not self.behind:
-            logger.warning("exchange.behind lag_s=%.3f: this machine cannot make ticks at the rate asked for", lag)
-        self.behind += lag
-
-    # The end
 
     async def _end(self, reason: str, *, code: int, text: str) -> None:
         self._over = True
@@ -344,8 +276,9 @@ class Exchange:
         self.finished.set()
 
     async def _close(self) -> None:
-        self._market_scope.cancel()
-        await self._end("shutdown", code=1001, text="the exchange is closing")
+        self._broadcast_scope.cancel()
+        with trio.move_on_after(self.config.limits.close_timeout_s):
+            await self._end("shutdown", code=1001, text="the exchange is closing")
 
     async def _run(self, listeners: Listeners, *, task_status: trio.TaskStatus[Exchange] = trio.TASK_STATUS_IGNORED) -> None:
         try:

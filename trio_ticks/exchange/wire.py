@@ -104,7 +104,7 @@ def _error(request_id: int | str | None, code: str, message: str) -> dict[str, o
     return {"id": request_id, "error": {"code": code, "message": message}}
 
 
-def answer(message: str | bytes, *, listed: Collection[str], subscription: frozenset[str]) -> Reply:
+def answer(message: str | bytes, *, listed: frozenset[str], subscription: frozenset[str]) -> Reply:
     """Answer a client's message.
 
     ``{"method": "subscribe", "params": {"symbols": [...]}, "id": 1}`` (or ``unsubscribe``) is answered by ``{"id": 1, "result":
