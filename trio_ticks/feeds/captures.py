@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import stat
 import zlib
 from collections import deque
 from collections.abc import Container
@@ -159,12 +160,12 @@ class CaptureReader:
 
     def _open(self) -> IO[bytes]:
         try:
+            # Opening a pipe would wait for its writer, and what is read to find the symbols could not be read again.
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise ConfigError(f"cannot play {str(self.path)!r}: it is not a regular file")
             file = self.path.open("rb")
         except OSError as error:
             raise ConfigError(f"cannot open the recording {str(self.path)!r}: {error.strerror or error}") from error
-        if not file.seekable():
-            file.close()
-            raise ConfigError(f"cannot play {str(self.path)!r}: it is not a regular file")
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         return cast("IO[bytes]", _Gunzip(file)) if compressed else file

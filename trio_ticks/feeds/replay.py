@@ -24,6 +24,9 @@ __all__ = ["ReplayFeed"]
 class ReplayFeed:
     """Plays a recording (:mod:`trio_ticks.feeds.captures` says which ones) as ticks, then ends. It can be run again.
 
+    The file is read ahead in a thread. A virtual clock that jumps when all tasks wait does not wait for threads: with other deadlines
+    about, it may jump to them meanwhile.
+
     ``stats.messages`` counts the lines read, ``malformed`` those that make no sense, ``ignored`` those that are no quotes.
 
     Args:
