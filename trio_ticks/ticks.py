@@ -10,6 +10,7 @@ apply the ``Meta`` constraints in the annotations instead, in C, so that a tick 
 from __future__ import annotations
 
 import math
+import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -18,8 +19,9 @@ import msgspec
 
 __all__ = ["Bar", "BookUpdate", "Level", "MarketData", "Tick", "Trade", "to_utc"]
 
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
-NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
+# MessagePack, unlike JSON, can say NaN and infinity.
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 
 
 @runtime_checkable
@@ -104,9 +106,9 @@ class Tick:
 
     symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_symbol)
     timestamp: datetime = attrs.field(converter=to_utc)
-    bid: float = attrs.field(converter=_FINITE)
+    bid: Finite = attrs.field(converter=_FINITE)
     """Best bid, in the quote currency."""
-    ask: float = attrs.field(converter=_FINITE)
+    ask: Finite = attrs.field(converter=_FINITE)
     """Best ask, in the quote currency."""
     bid_size: NonNegative = attrs.field(converter=_NON_NEGATIVE)
     """Quantity at the best bid, in the base unit."""
@@ -137,7 +139,7 @@ class Trade:
 
     symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_symbol)
     timestamp: datetime = attrs.field(converter=to_utc)
-    price: float = attrs.field(converter=_FINITE)
+    price: Finite = attrs.field(converter=_FINITE)
     """In the quote currency."""
     size: NonNegative = attrs.field(converter=_NON_NEGATIVE)
     """In the base unit."""
@@ -151,7 +153,7 @@ class Trade:
         return self.price * self.size
 
 
-Level = tuple[float, float]
+Level = tuple[Finite, NonNegative]
 """A price and the absolute quantity that now stands there; 0 removes the level."""
 
 
@@ -180,12 +182,12 @@ class Bar:
 
     symbol: Annotated[str, msgspec.Meta(min_length=1)] = attrs.field(converter=_symbol)
     timestamp: datetime = attrs.field(converter=to_utc)
-    interval_s: float = attrs.field(converter=_NON_NEGATIVE)
+    interval_s: NonNegative = attrs.field(converter=_NON_NEGATIVE)
     """Length of the interval, in seconds."""
-    open: float = attrs.field(converter=_FINITE)
-    high: float = attrs.field(converter=_FINITE)
-    low: float = attrs.field(converter=_FINITE)
-    close: float = attrs.field(converter=_FINITE)
+    open: Finite = attrs.field(converter=_FINITE)
+    high: Finite = attrs.field(converter=_FINITE)
+    low: Finite = attrs.field(converter=_FINITE)
+    close: Finite = attrs.field(converter=_FINITE)
     volume: NonNegative = attrs.field(default=0.0, converter=_NON_NEGATIVE)
     closed: bool = True
     """False while the interval is still running and the bar may change."""
