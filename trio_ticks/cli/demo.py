@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from .options import SECONDS, Number, PipelineOptions, market_options, option, o
 from .session import Display, run_session
 
 __all__ = ["demo"]
+
+_NORMAL_CLOSURE = 1000
 
 
 async def _trivial(_tick: Tick) -> None:
@@ -98,6 +101,11 @@ async def _run(arguments: list[str], strategy: Callable[[Tick], Any], options: P
         return await run_session(feed, strategy, options.settings(), display)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell the orderly end of the exchange, which is what we wait for, from what somebody should know."""
+    return getattr(record, "code", None) != _NORMAL_CLOSURE
+
+
 class _UntilFinished:
     """A feed that ends when the exchange has played everything; by itself it would try to connect again."""
 
@@ -108,6 +116,7 @@ class _UntilFinished:
         self._failure: Exception | None = None
 
     async def run(self, send: Any) -> None:
+        logging.getLogger(WebSocketFeed.__module__).addFilter(_is_news)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
             try:

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..exchange.config import DEFAULT_SYMBOLS
 from ..feeds.connect import Target
 from ..observability.logs import LEVELS, configure_logging
-from ..overflow import Block, DropNewest, DropOldest, Fail, OverflowStrategy
+from ..overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -48,6 +48,7 @@ STRATEGIES: dict[str, Callable[[float], OverflowStrategy]] = {
     "block": lambda _patience: Block(),
     "drop-newest": DropNewest,
     "drop-oldest": lambda _patience: DropOldest(),
+    "conflate": lambda _patience: Conflate(),
     "fail": lambda _patience: Fail(),
 }
 

@@ -55,8 +55,8 @@ def report_text(report: PipelineReport) -> str:
     )
     lines += [
         "",
-        f"  ran {report.duration_s:.1f} s, {report.produced_per_s:,.0f} ticks/s in, {report.consumed_per_s:,.0f} ticks/s handled; "
-        f"queue peak {report.queue_peak:,}, senders waited {report.blocked_s:.2f} s",
+        f"  ran {report.duration_s:.1f} s, {report.produced_per_s:,.0f} ticks/s in, {report.consumed_per_s:,.0f} ticks/s handled",
+        f"  queue peak {report.queue_peak:,} ticks, senders waited {report.blocked_s:.2f} s",
         f"  {report.malformed:,} malformed and {report.ignored:,} ignored messages, {report.reconnects:,} reconnects",
         "",
         f"  {'':18}{'p50':>11}{'p99':>11}{'max':>11}",

@@ -8,6 +8,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from functools import reduce
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,7 +20,7 @@ from ..errors import TickError
 from ..feeds.connect import Target
 from ..feeds.reports import Redactor
 from ..feeds.websocket import WebSocketFeed
-from .options import SECONDS, Names, ParamType, PipelineOptions, SocketUrl, option, output_options, pipeline_options, set_up_logging
+from .options import SECONDS, Names, PipelineOptions, SocketUrl, option, output_options, pipeline_options, set_up_logging
 from .session import Display, run_session
 
 __all__ = ["load_handler", "run"]
@@ -61,22 +62,10 @@ def load_handler(where: str) -> Callable[[Any], Any]:
     return handler
 
 
-class _Handler(ParamType):
-    name = "module:function"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return load_handler(value)
-        except click.BadParameter as error:
-            self.fail(error.message, param, ctx)
-
-
 @click.command(short_help="Run a strategy of yours on a real feed.")
 @option("--url", type=SocketUrl(), required=True, help="The feed's address, ws:// or wss://.")
 @option("--symbols", type=Names(), required=True, help="What to subscribe to.")
-@option("--handler", type=_Handler(), required=True, help="Your strategy; the current directory is searched too.")
+@option("--handler", metavar="MODULE:FUNCTION", required=True, help="Your strategy; the current directory is searched too.")
 @option("--api-key", env=("TICKDB_API_KEY",), help="Sent as X-API-Key. Set it in the environment: other users can see command lines.")
 @option(
     "--ca",
@@ -87,7 +76,7 @@ class _Handler(ParamType):
 @option("--duration", type=SECONDS, help="End after so many seconds.  [default: when the feed ends, or on Ctrl-C]")
 @pipeline_options
 @output_options("lines")
-def run(*, url: str, symbols: tuple[str, ...], handler: Callable[[Any], Any], **parameters: Any) -> int:
+def run(*, url: str, symbols: tuple[str, ...], handler: str, **parameters: Any) -> int:
     r"""Run a strategy of yours on a real feed until the feed ends, --duration is over, or Ctrl-C.
 
     The strategy is a function that takes one tick: async def runs in the event loop, a plain def in worker threads.
@@ -115,8 +104,13 @@ def run(*, url: str, symbols: tuple[str, ...], handler: Callable[[Any], Any], **
         line_every_s=5.0,
     )
     settings = PipelineOptions.take(parameters).settings()
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a module may print when it is imported
+        try:
+            strategy = load_handler(handler)
+        except click.BadParameter as error:
+            raise click.BadParameter(error.message, click.get_current_context(), param_hint="'--handler'") from error
     try:
-        return trio.run(run_session, WebSocketFeed(url, symbols, api_key, venue, ca=ca), handler, settings, display)
+        return trio.run(run_session, WebSocketFeed(url, symbols, api_key, venue, ca=ca), strategy, settings, display)
     except TickError as error:
         # What a venue answered may repeat what we sent it.
         raise type(error)(Redactor(secrets).text(str(error))) from None

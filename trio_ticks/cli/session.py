@@ -64,9 +64,9 @@ class Display:
 
 @attrs.define(slots=True)
 class _Stop:
-    """What the signals asked for."""
+    """Why the run stops: ``reason`` once it does, ``code`` where that was made an abrupt end."""
 
-    first: str | None = None
+    reason: str | None = None
     code: int = 0
 
 
@@ -94,7 +94,7 @@ async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any
                 nursery.start_soon(_obey, signals, pipeline, stop)
                 nursery.start_soon(_show, pipeline, view, display, stop)
                 if display.duration_s is not None:
-                    nursery.start_soon(_end_after, display.duration_s, pipeline)
+                    nursery.start_soon(_end_after, display.duration_s, pipeline, stop)
                 await pipeline.wait()
                 nursery.cancel_scope.cancel()
         except Exception as error:
@@ -108,16 +108,17 @@ async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any
 
 async def _obey(signals: AsyncIterator[int], pipeline: Pipeline[Any], stop: _Stop) -> None:
     async for number in signals:
-        if stop.first is None:
-            stop.first = signal.Signals(number).name
+        if stop.reason is None:
+            stop.reason = signal.Signals(number).name
             pipeline.shutdown()
         else:
             stop.code = 128 + number
             pipeline.cancel()
 
 
-async def _end_after(seconds: float, pipeline: Pipeline[Any]) -> None:
+async def _end_after(seconds: float, pipeline: Pipeline[Any], stop: _Stop) -> None:
     await trio.sleep(seconds)
+    stop.reason = stop.reason or "time is up"
     pipeline.shutdown()
 
 
@@ -145,7 +146,7 @@ async def _show_live(pipeline: Pipeline[Any], display: Display, stop: _Stop) -> 
     with _log_lines() as tail:
 
         def scene() -> Scene:
-            hint = f"{stop.first}: draining; once more ends at once" if stop.first else "Ctrl-C ends gracefully, twice at once"
+            hint = f"{stop.reason}: draining the queue; Ctrl-C ends at once" if stop.reason else "Ctrl-C ends gracefully, twice at once"
             return Scene(subtitle=display.subtitle, duration_s=display.duration_s, messages=tuple(tail.lines), hint=hint)
 
         await show_live(pipeline.metrics, get_scene=scene)

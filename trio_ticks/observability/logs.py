@@ -14,8 +14,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-import msgspec
-
 from ..errors import ConfigError
 from ..feeds.reports import Redactor
 
@@ -83,8 +81,8 @@ class JsonFormatter(logging.Formatter):
         for key, value in extra_fields(record).items():
             line[f"{key}_" if key in line else key] = _finite(value)
         try:
-            text = msgspec.json.encode(line, enc_hook=str).decode()
-        except (TypeError, ValueError):  # a key that is no text, a lone surrogate: the record matters more than its types
+            text = json.dumps(line, default=str, allow_nan=False)
+        except (TypeError, ValueError):  # a key that is no text, a NaN deep inside: the record matters more than its types
             text = json.dumps({key: str(value) for key, value in line.items()})
         return self._redactor.text(text)
 

@@ -232,7 +232,8 @@ def workers(metrics: PipelineMetrics, pen: Pen, width: int, height: int) -> Pane
     title = f"workers ({len(shown)})"
     if len(shown) > most * max(1, inside // 38):
         each = -(-len(shown) // inside)
-        return pen.panel(_many_workers(shown, pen, each), title, f"a character for {each} worker{'s' * (each > 1)}: how busy", height=4)
+        key = f"a character {'a worker' if each == 1 else f'for {each} workers'}: how busy"
+        return pen.panel(_many_workers(shown, pen, each), title, key, height=4)
     columns = max(1, -(-len(shown) // most))
     deep = -(-len(shown) // columns)
     grid = _grid(*["left"] * columns)
@@ -247,12 +248,13 @@ def outcomes(history: History, pen: Pen, width: int, height: int) -> Panel:
     steps = history.rates[-inside:]
     top = max((max(step.handled + step.dropped, step.produced) for step in steps), default=0.0)
     picture = Text(no_wrap=True, overflow="crop")
+    # A cell that holds both gets a background as dark as the shading around it.
     for line in range(lines - 1, -1, -1):
         picture.append(" " * (inside - len(steps)))
         for step in steps:
             handled, both = (value / top * lines - line if top else 0.0 for value in (step.handled, step.handled + step.dropped))
             if handled > 0.05:
-                above = " on magenta" if both >= 1 and not pen.plain else ""
+                above = " on #453248" if both >= 1 and not pen.plain else ""
                 picture.append(sparkline([min(handled, 1.0)], 1, 1.0, blocks=pen.blocks), f"green{above}")
             else:
                 picture.append(pen.glyph("░", "-") if both >= 0.5 else " ", "magenta")
