@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
@@ -36,7 +37,9 @@ _BURST_S = 0.001
 _SAMPLE_S = 200e-6
 """A worker whose handlings follow each other densely times one tick in so many seconds of handling,"""
 _MAX_UNTIMED = 63
-"""but no fewer than one in so many and one."""
+"""but no fewer than one in so many and one, on average: the gaps are random, or they could fall into step with a rhythm in the feed."""
+_WARY = 64
+"""Ticks that it times one by one after a stretch of untimed ones that took too long: there were slow ones among them."""
 _DENSE_S = 0.001
 _BATCH_S = 0.005
 """How much work a thread is given at once, in seconds of handler time."""
@@ -44,7 +47,7 @@ _MAX_BATCH = 256
 
 
 class Meters:
-    """The latencies of a pool. Every tick is timed, but where quick ones follow each other densely: then one in up to 64."""
+    """The latencies of a pool. Every tick is timed, but where quick ones follow each other densely: then one in 64, on average."""
 
     def __init__(self) -> None:
         self.lag = LatencyWindow()
@@ -76,6 +79,7 @@ class Worker(Generic[T]):
         "held",
         "name",
         "timed_at",
+        "wary",
     )
 
     def __init__(self, name: str) -> None:
@@ -90,6 +94,7 @@ class Worker(Generic[T]):
         self._clock = trio.lowlevel.current_clock().current_time
         self._born = self.burst_began = self._clock()
         self.timed_at = self._born
+        self.wary = 0
         self._idle_s = 0.0
         self._idle_since: float | None = None
         self._ended_at = math.inf
@@ -231,6 +236,8 @@ class WorkerPool(Generic[T]):
             untimed = await self._handle_one(worker, symbol, item, arrived)
             if untimed and not state.attention:
                 await self._sprint(worker, untimed)
+                if self._now() - worker.timed_at > _DENSE_S:
+                    worker.wary = _WARY
             if self._now() - worker.burst_began > _BURST_S:
                 await self._let_others_run(worker)
 
@@ -340,7 +347,10 @@ class WorkerPool(Generic[T]):
             self.meters.handler.record(ended - began, ended)
         dense = began - worker.timed_at < _DENSE_S
         worker.timed_at = ended
-        return min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) if dense else 0
+        if worker.wary:
+            worker.wary -= 1
+            return 0
+        return random.randrange(2 * min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) + 1) if dense else 0
 
     async def _report(self, worker: Worker[T], item: MarketData, error: Exception) -> None:
         """Tell ``on_error``; without one, log at most once a second."""
