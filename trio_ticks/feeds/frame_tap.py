@@ -31,12 +31,14 @@ _ABNORMAL: Final = 1006
 class FrameTap(trio.abc.Stream):
     """A stream for :func:`trio_websocket.wrap_client_stream` that keeps the data messages for *deliver*.
 
-    How a connection is failed: wsproto, met with a broken frame, only reports it; trio-websocket then marks the connection closed but
-    sends no Close frame, and the TCP connection is closed with input unread, which makes the kernel send a reset and throw away what was
-    still to be sent (RFC 1122, section 4.2.2.13). So on a violation this stream gives trio-websocket, instead of the broken frame, a Close
-    frame with the code that is due, as if the peer had sent it; and trio-websocket answers it with the same code, which is just what the
-    peer has to be told (RFC 6455, section 7.1.7). Then input is read and thrown away until the peer has closed, for at most ``linger``
-    seconds (section 7.1.1), both here and in :meth:`aclose`.
+    How a connection is failed: left to itself, trio-websocket does not answer a broken frame. wsproto reports the violation as if it were
+    a Close frame, but stays open; trio-websocket answers only where wsproto is closing, marks itself closed, and its ``aclose()``
+    then returns at once, with the socket open and input unread. Whoever closes that socket makes the kernel send a reset, and throw away
+    what was still to be sent (RFC 1122, section 4.2.2.13). For a message too big it does send a Close frame, but stops reading: the same
+    reset. So on a violation this stream gives trio-websocket, instead of the broken frame, a Close frame with the code that is due, as
+    if the peer had sent it; and trio-websocket answers it with the same code, which is just what the peer has to be told (RFC 6455, section
+    7.1.7). Then input is read and thrown away until the peer has closed, for at most ``linger`` seconds (section 7.1.1), both here and in
+    :meth:`aclose`.
 
     Args:
         stream: the connected TCP or TLS stream; the tap owns it from now on.
@@ -78,7 +80,8 @@ class FrameTap(trio.abc.Stream):
         self._control = b""  # for trio-websocket
         self._reading = trio.Lock()  # who reads the socket: trio-websocket's reader, or whoever closes
         self._eof = False
-        self._deadline = math.inf  # finite: the connection is being closed
+        self._closing = False
+        self._deadline = math.inf  # for closing
         self._close_sent = trio.Event()  # our Close frame is out, or cannot be sent any more
 
     @property
@@ -92,7 +95,7 @@ class FrameTap(trio.abc.Stream):
         parser = self._parser
         if parser.violation or parser.closed:
             return parser.violation or parser.closed
-        if not self._eof or self._deadline < math.inf:
+        if not self._eof or self._closing:
             return None
         # RFC 6455, section 7.1.5: no Close frame was received, so the code is 1006.
         return CloseReason(_ABNORMAL, "connection lost" if parser.idle else "connection lost in the middle of a message")
@@ -149,7 +152,8 @@ class FrameTap(trio.abc.Stream):
 
     def start_closing(self) -> None:
         """From now on take no more messages, answer no more pings, and give the peer ``linger`` seconds to finish. Idempotent."""
-        if self._deadline == math.inf:
+        if not self._closing:
+            self._closing = True
             self._deadline = trio.current_time() + self._linger
 
     async def aclose(self) -> None:
@@ -158,7 +162,7 @@ class FrameTap(trio.abc.Stream):
         Cancellation: closes at once.
         """
         try:
-            if self._framed and self._deadline < math.inf:
+            if self._framed and self._closing:
                 with trio.move_on_at(self._deadline):
                     await self._close_sent.wait()
                     await self._send_eof()
@@ -180,14 +184,14 @@ class FrameTap(trio.abc.Stream):
         """Parse *data* into what is to be delivered and what trio-websocket has to see."""
         parser = self._parser
         batch, controls = parser.feed(data)
-        closing = self._deadline < math.inf
+        closing = self._closing
         if batch:
             if closing:
                 self.discarded += len(batch)
             else:
                 self._batch = batch
         if closing:
-            # trio-websocket would answer a ping even now that its own Close frame is out, which wsproto punishes with an exception.
+            # trio-websocket would answer a ping even when its own Close frame is out, and wsproto raises at that: trio-websocket issue 184.
             del controls[: -1 if parser.closed else None]
         if parser.violation:
             controls.append(close_frame(*parser.violation))
@@ -236,7 +240,7 @@ class FrameTap(trio.abc.Stream):
             await self._reading.acquire()
         data: bytes | bytearray = b""
         try:
-            if self._deadline == math.inf:
+            if not self._closing:
                 data = await self.stream.receive_some(self._receive_size)
             else:
                 with trio.move_on_at(self._deadline):
