@@ -72,3 +72,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     paths = [target.partition("#")[0] for target in targets if not target.startswith(("http", "#"))]
     assert [path for path in paths if path and not (page.parent / path).exists()] == []
+
+
+def test_tests_that_are_named_exist() -> None:
+    named = [(page.name, *match) for page in PAGES for match in re.findall(r"`(tests/\w+\.py)::(test_\w+)`", page.read_text())]
+    assert len(named) >= 10
+    assert [
+        (page, file, test) for page, file, test in named if not re.search(rf"^(async )?def {test}\b", text_of(file), re.MULTILINE)
+    ] == []
+
+
+def text_of(file: str) -> str:
+    path = ROOT / file
+    return path.read_text() if path.exists() else ""
