@@ -121,8 +121,9 @@ class LatencyWindow:
         self._current = self._slots[index]
         self._ends = (period + 1) * self._slot_s
         if self._stamps[index] != period:
-            self._expired.add(self._current)
-            self._current.clear()
+            if self._current.number:
+                self._expired.add(self._current)
+                self._current.clear()
             self._stamps[index] = period
 
     def stats(self, now: float) -> LatencyStats:
@@ -136,9 +137,9 @@ class LatencyWindow:
 
     def _whole(self) -> _Slot:
         whole = _Slot()
-        whole.add(self._expired)
-        for slot in self._slots:
-            whole.add(slot)
+        for slot in (self._expired, *self._slots):
+            if slot.number:
+                whole.add(slot)
         return whole
 
     def total(self) -> LatencyStats:

@@ -1,7 +1,7 @@
 """Every answer to a full queue under the same overload, side by side: what was handled, what was dropped and why, and how old it was.
 
-Runs on a virtual clock unless told otherwise: the figures are then exact, the same on every machine, and take seconds. Ticks are stamped with
-the time at which they were *due*, so that a feed that is held up by backpressure does not hide it.
+Runs on a virtual clock unless told otherwise: the figures are then exact, and the same on every machine. Ticks are stamped with the time at
+which they were *due*, so that a feed that is held up by backpressure does not hide it.
 """
 
 from __future__ import annotations
