@@ -11,10 +11,9 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 import trio_ticks as tt
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 def quote(symbol: str, number: int, at: float = 0.0) -> tt.Tick:
@@ -75,7 +74,7 @@ def shown(log: list[Any]) -> list[Any]:
     ]
 
 
-async def test_an_overflow_is_told_between_its_neighbours() -> None:
+async def test_an_overflow_is_told_between_its_neighbours(autojump_clock: MockClock) -> None:
     ticks = [quote("A", n) for n in range(10)]
     # One is handled, two are queued, three find no room; then there is room again.
     feed = Script([ticks[:1], 0.001, ticks[1:6], 1.0, ticks[6:8]])
@@ -86,33 +85,33 @@ async def test_an_overflow_is_told_between_its_neighbours() -> None:
     assert (gap.symbol, gap.first_timestamp, gap.timestamp) == ("A", ticks[3].timestamp, ticks[5].timestamp)
 
 
-async def test_an_eviction_is_told_before_what_was_behind_it() -> None:
+async def test_an_eviction_is_told_before_what_was_behind_it(autojump_clock: MockClock) -> None:
     ticks = [quote("A", n) for n in range(6)]
     log, _ = await told(Script([ticks[:1], 0.001, ticks[1:]]), workers=1, maxsize=2, overflow=tt.DropOldest())
     assert shown(log) == [0, ("evicted", 3), 4, 5]
 
 
-async def test_stale_ticks_are_told_as_a_gap() -> None:
+async def test_stale_ticks_are_told_as_a_gap(autojump_clock: MockClock) -> None:
     ticks = [quote("A", n) for n in range(5)]
     log, report = await told(Script([ticks[:3], 1.05, ticks[3:]]), workers=1, service_s=1.0, max_age=0.5)
     assert shown(log) == [0, ("stale", 2), 3]
     assert report.dropped_by_reason["stale"] == 3
 
 
-async def test_conflated_ticks_are_no_gap() -> None:
+async def test_conflated_ticks_are_no_gap(autojump_clock: MockClock) -> None:
     log, report = await told(Script([[quote("A", n) for n in range(9)]]), workers=1, overflow=tt.Conflate())
     assert not [item for item in log if isinstance(item, tt.Gap)]
     assert report.dropped_by_reason["conflated"] == 8
 
 
-async def test_a_feed_can_tell_of_its_own_losses() -> None:
+async def test_a_feed_can_tell_of_its_own_losses(autojump_clock: MockClock) -> None:
     now = datetime.now(UTC)
     lost = tt.Gap("B", now, "reconnect", 0, now)
     log, _ = await told(Script([[quote("A", 1), quote("B", 2)], lost, [quote("A", 3), quote("B", 4)]]), workers=1)
     assert shown(log) == [1, 2, 3, ("reconnect", 0), 4]
 
 
-async def test_gaps_come_in_band_where_the_handler_takes_them() -> None:
+async def test_gaps_come_in_band_where_the_handler_takes_them(autojump_clock: MockClock) -> None:
     log: list[Any] = []
 
     async def handler(item: tt.Tick | tt.Gap) -> None:
@@ -127,7 +126,7 @@ async def test_gaps_come_in_band_where_the_handler_takes_them() -> None:
     assert pipeline.report.consumed == 4
 
 
-async def test_an_error_out_of_on_gap_comes_out_as_itself() -> None:
+async def test_an_error_out_of_on_gap_comes_out_as_itself(autojump_clock: MockClock) -> None:
     def on_gap(gap: tt.Gap) -> None:
         raise LookupError(gap.symbol)
 
@@ -141,9 +140,9 @@ async def test_an_error_out_of_on_gap_comes_out_as_itself() -> None:
     pipeline.ledger.check()
 
 
-async def test_book_updates_are_held_until_a_snapshot() -> None:
+async def test_book_updates_are_held_until_a_snapshot(autojump_clock: MockClock) -> None:
     updates = [book("A", n, snapshot=n == 7) for n in range(10)]
-    feed = Script([updates[:1], 0.001, updates[1:5], 0.5, [*updates[5:7], book("B", 50)], updates[7:]])
+    feed = Script([updates[:1], 0.001, updates[1:5], 0.5, [*updates[5:7], book("B", 50)], 0.5, updates[7:9], 0.5, updates[9:]])
     log, report = await told(feed, workers=1, maxsize=2, overflow={tt.BookUpdate: tt.DropNewest(timeout=0)}, service_s=0.001)
     # 3 found no room; 4, 5 and 6 would be applied to a wrong book.
     assert [entry for entry in shown(log) if entry != 50] == [0, 1, 2, ("overflow", 4), 7, 8, 9]
@@ -152,7 +151,7 @@ async def test_book_updates_are_held_until_a_snapshot() -> None:
     assert 50 in shown(log)
 
 
-async def test_updates_queued_behind_an_evicted_one_are_held_too() -> None:
+async def test_updates_queued_behind_an_evicted_one_are_held_too(autojump_clock: MockClock) -> None:
     updates = [book("A", n, snapshot=n == 5) for n in range(7)]
     log, report = await told(Script([updates[:1], 0.001, updates[1:]]), workers=1, maxsize=4, overflow=tt.DropOldest())
     assert [n for n in shown(log) if isinstance(n, int)] == [0, 5, 6]
@@ -160,7 +159,7 @@ async def test_updates_queued_behind_an_evicted_one_are_held_too() -> None:
     assert report.dropped_by_reason["evicted"] == 2
 
 
-async def test_the_feed_is_asked_for_a_snapshot_now_and_then() -> None:
+async def test_the_feed_is_asked_for_a_snapshot_now_and_then(autojump_clock: MockClock) -> None:
     updates = [book("A", n) for n in range(6)]
     feed = Asked([updates[:1], 0.001, updates[1:], 30.0])
     log, _ = await told(feed, workers=1, maxsize=2, overflow=tt.DropNewest(timeout=0))
@@ -170,7 +169,7 @@ async def test_the_feed_is_asked_for_a_snapshot_now_and_then() -> None:
     assert shown(log)[-1] == 102
 
 
-async def test_a_sequence_gap_holds_the_book() -> None:
+async def test_a_sequence_gap_holds_the_book(autojump_clock: MockClock) -> None:
     now = datetime.now(UTC)
     gap = tt.Gap("A", now, "sequence", 2, now)
     feed = Script([[book("A", 1)], gap, [book("A", 4), book("A", 5, snapshot=True)]])
@@ -194,7 +193,7 @@ def test_the_tracker_finds_gaps_and_duplicates() -> None:
         tracker.check("B", 9, 8)
 
 
-async def test_age_by_timestamp_allows_for_the_venues_clock() -> None:
+async def test_age_by_timestamp_allows_for_the_venues_clock(autojump_clock: MockClock) -> None:
     # The venue's clock runs a minute ahead; the third tick took a second longer on its way than the others.
     ticks = [quote("A", 1, at=60), quote("B", 2, at=60), quote("C", 3, at=59), quote("D", 4, at=60)]
     log, report = await told(Script([ticks]), workers=4, max_age=tt.MaxAge(0.5, since="timestamp"))
@@ -225,7 +224,13 @@ OVERFLOWS = [
     max_age=st.sampled_from([None, None, 0.03]),
 )
 async def test_gaps_and_items_of_a_symbol_add_up_in_order(
-    batches: list[list[tuple[str, bool]]], pauses: list[float], overflow: Any, workers: int, maxsize: int, max_age: float | None
+    autojump_clock: MockClock,
+    batches: list[list[tuple[str, bool]]],
+    pauses: list[float],
+    overflow: Any,
+    workers: int,
+    maxsize: int,
+    max_age: float | None,
 ) -> None:
     """Between two items that follow each other, the numbers that are missing are told, or stood for by a conflated one."""
     count = 0
