@@ -93,11 +93,12 @@ async def refused(exchange: Exchange, headers: Headers = ()) -> tuple[int, dict[
         return status, found, json.loads(body)
 
 
-async def deaf_client(exchange: Exchange, *symbols: str) -> trio.SocketStream:
-    """Subscribe over a bare socket with a small buffer, which answers nothing, not even pings, and is read only by who wants to."""
+async def deaf_client(exchange: Exchange, *symbols: str, small: bool = True) -> trio.SocketStream:
+    """Subscribe over a bare socket, *small* with a small buffer, which answers nothing, not even pings, and is read only on purpose."""
     stream = await connect(exchange)
     assert isinstance(stream, trio.SocketStream)
-    stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+    if small:
+        stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
     status, _, _ = await handshake(stream)
     assert status == 101
     if symbols:

@@ -242,6 +242,16 @@ async def test_looping_goes_on_without_a_jump_in_time(path: Path) -> None:
         assert [quote.volume for quote in playback.take(0.0301, 99)] == [0.0, 1.0, 1.0, 2.0, 2.0, 3.0]
 
 
+async def test_a_new_round_begins_when_the_old_one_is_over(path: Path) -> None:
+    write(path, book(0), book(10), book(1, at_ms=5))
+    with CaptureReader(path) as reader:
+        playback = Playback(reader, loop=True)
+        await playback.read_ahead()
+        await playback.read_ahead()
+        assert [quote.bid for quote in playback.take(0.0199, 99)] == [0.0, 10.0, 1.0, 0.0]
+        assert playback.next_at == pytest.approx(0.02)
+
+
 # The exchange that plays it
 
 

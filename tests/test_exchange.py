@@ -147,6 +147,33 @@ async def test_control_frames_and_batches_never_mix() -> None:
     assert exchange.errors == 0
 
 
+async def test_nothing_follows_a_close() -> None:
+    """In the middle of the flood, where batches are waiting for the stream."""
+    async with open_exchange(symbols=["SPY"], rate=math.inf) as exchange:
+        for _ in range(20):
+            received = bytearray()
+            async with await deaf_client(exchange, "SPY", small=False) as stream:
+                with trio.fail_after(PATIENCE):
+                    while len(received) < 200_000:
+                        received += await stream.receive_some()
+                    await stream.send_all(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+                    while data := await stream.receive_some():
+                        received += data
+            assert opcodes(bytes(received))[-1:] == [8]
+        assert exchange.errors == 0
+
+
+def opcodes(data: bytes) -> list[int]:
+    """Return the opcode of each frame in *data*, which holds whole, unmasked frames of less than 64 KiB."""
+    found, at = [], 0
+    while at < len(data):
+        found.append(data[at] & 15)
+        size = data[at + 1]
+        at += 2 + size if size < 126 else 4 + int.from_bytes(data[at + 2 : at + 4], "big")
+    assert at == len(data)
+    return found
+
+
 async def test_a_client_that_answers_pings_stays() -> None:
     async with open_exchange(ping_interval=0.005, ping_timeout=PATIENCE) as exchange, subscribed(exchange) as ws:
         await ticks(ws, 200)
@@ -328,12 +355,14 @@ async def test_refuse() -> None:
 
 
 async def test_the_limit_ends_with_a_normal_close_and_newcomers_are_refused() -> None:
-    async with open_exchange(rate=math.inf, limit=1234) as exchange:
+    # An exchange that did not read the answer to its Close would wait for it so long.
+    async with open_exchange(rate=math.inf, limit=1234, limits=ClientLimits(close_timeout_s=3600)) as exchange:
         async with subscribed(exchange) as ws:
             assert len(await ticks(ws)) == 1234
             assert ws.closed is not None
             assert ws.closed.code == 1000
-        await exchange.finished.wait()
+        with trio.fail_after(PATIENCE):
+            await exchange.finished.wait()
         assert exchange.disconnects == {"finished": 1}
         status, _, _ = await refused(exchange)
         assert status == 503
