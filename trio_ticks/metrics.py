@@ -192,7 +192,7 @@ class PipelineMetrics:
     malformed: int
     ignored: int
     produced_per_s: float
-    """Over the last seconds (see ``rate_window_s``)."""
+    """Over the last 5 s, or over the run where it is shorter; over more where nobody has looked for longer."""
     consumed_per_s: float
     drop_rate_per_min: float
     """Drops a minute over the last minute, or over the run where it is shorter."""

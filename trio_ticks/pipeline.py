@@ -89,8 +89,8 @@ class _Rates:
     def read(self, now: float, produced: int, consumed: int, dropped: int) -> tuple[float, float, float]:
         """Return produced and consumed a second, and dropped a minute, and keep this reading."""
         current = (now, produced, consumed, dropped)
-        recent = self._since(now - _RATE_WINDOW_S)
-        minute = self._since(now - _DROP_WINDOW_S)
+        recent = self._before(now - _RATE_WINDOW_S)
+        minute = self._before(now - _DROP_WINDOW_S)
         if now - self._readings[-1][0] >= _RATE_SAMPLE_S:
             self._readings.append(current)
         span = now - recent[0]
@@ -102,8 +102,9 @@ class _Rates:
             (dropped - minute[3]) / max(now - minute[0], 1e-9) * 60,
         )
 
-    def _since(self, moment: float) -> tuple[float, int, int, int]:
-        return next((reading for reading in self._readings if reading[0] >= moment), self._readings[-1])
+    def _before(self, moment: float) -> tuple[float, int, int, int]:
+        """Return the last reading at or before *moment*: a span is never shorter than its window, however seldom or often somebody looks."""
+        return next((reading for reading in reversed(self._readings) if reading[0] <= moment), self._readings[0])
 
 
 class Pipeline(Generic[T]):
