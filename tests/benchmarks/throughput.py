@@ -81,11 +81,9 @@ def measure_throughput(letters: Sequence[str], *, ticks: int, rounds: int, say: 
     result: dict[str, Any] = {"frame_bytes": frame_bytes, "contenders": {}, "ratios": {}}
     for letter, accounts in runs.items():
         result["contenders"][letter] = {"name": CONTENDERS[letter].name, **summarise(accounts)}
-    if "e" in runs:
-        ours = [account.us_per_tick for account in runs["e"]]
-        for letter in letters:
-            if letter != "e":
-                theirs = [account.us_per_tick for account in runs[letter]]
-                by_round = ratios(theirs, ours)
-                result["ratios"][letter] = {"median": median(by_round), "rounds": by_round}
+    for letter in letters:
+        if "e" in runs and letter != "e":
+            by_round = ratios([account.us_per_tick for account in runs[letter]], [account.us_per_tick for account in runs["e"]])
+            in_cpu = ratios([account.cpu_us_per_tick for account in runs[letter]], [account.cpu_us_per_tick for account in runs["e"]])
+            result["ratios"][letter] = {"median": median(by_round), "cpu_median": median(in_cpu), "rounds": by_round}
     return result
