@@ -56,7 +56,7 @@ class FrameTap(trio.abc.Stream):
         deliver: Callable[[list[bytes]], Awaitable[None]],
         *,
         max_message_size: int,
-        receive_size: int = 262_144,
+        receive_size: int = 65_536,
         linger: float = 1.0,
     ) -> None:
         self.stream: Final = stream
