@@ -29,7 +29,7 @@ from .freshness import MaxAge
 from .gaps import Gap, SequenceTracker
 from .ledger import DropReason, Ledger, LedgerSnapshot
 from .metrics import LatencyStats, PipelineMetrics, PipelineReport, WorkerMetrics
-from .overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy
+from .overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy, Throttle
 from .pipeline import Pipeline, open_pipeline, run_pipeline
 from .pressure import Pressure
 from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
@@ -69,6 +69,7 @@ __all__ = [
     "QueueFullError",
     "ReplayFeed",
     "SequenceTracker",
+    "Throttle",
     "Tick",
     "TickError",
     "TickReceiveChannel",

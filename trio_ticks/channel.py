@@ -17,7 +17,7 @@ from .errors import ConfigError
 from .freshness import MaxAge, check_max_age
 from .gaps import Gap
 from .ledger import Ledger
-from .overflow import DropNewest, OverflowStrategy, Policy, check_policy
+from .overflow import DropNewest, Overflow, OverflowStrategy, check_policy
 from .ticks import MarketData
 
 __all__ = ["TickReceiveChannel", "TickSendChannel", "open_tick_channel"]
@@ -275,7 +275,7 @@ class TickReceiveChannel(_End[T]):
 
 def open_tick_channel(
     maxsize: int = 1000,
-    overflow: Policy | None = None,
+    overflow: Overflow | None = None,
     max_age: MaxAge | float | None = None,
     *,
     default: OverflowStrategy = DropNewest(),  # noqa: B008  # frozen

@@ -17,7 +17,7 @@ from .ticks import BookUpdate, MarketData
 __all__ = ["BookHold", "Gap", "GapBook", "GapReason", "Marked", "SequenceTracker"]
 
 T = TypeVar("T", bound=MarketData)
-GapReason = Literal["overflow", "evicted", "stale", "held", "sequence", "reconnect", "malformed", "breaker"]
+GapReason = Literal["overflow", "evicted", "stale", "held", "sequence", "reconnect", "malformed", "breaker", "throttle"]
 
 
 @attrs.frozen(slots=True)

@@ -211,6 +211,8 @@ class PipelineMetrics:
     pressure: str
     """``"ok"``, ``"warn"`` or ``"shed"``."""
     workers: tuple[WorkerMetrics, ...]
+    throttle_rate: float | None = None
+    """What the feed was asked to keep to; ``None``: no limit, or no :class:`~trio_ticks.Throttle`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

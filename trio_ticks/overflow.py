@@ -13,7 +13,7 @@ import attrs
 
 from .errors import ConfigError
 
-__all__ = ["Block", "Conflate", "DropNewest", "DropOldest", "Fail", "OverflowStrategy", "Policy", "check_policy"]
+__all__ = ["Block", "Conflate", "DropNewest", "DropOldest", "Fail", "Overflow", "OverflowStrategy", "Policy", "Throttle", "check_policy"]
 
 
 def _seconds(_instance: object, field: attrs.Attribute[float], value: float) -> None:
@@ -121,12 +121,86 @@ Policy = OverflowStrategy | Mapping[type, OverflowStrategy]
 """One strategy for all, or one for each kind of item; a kind that is not listed follows its base class, or else the default."""
 
 
+def _a_policy(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, Throttle):
+        raise ConfigError(f"{field.name} must be what the channel does when throttling does not help, not another Throttle")
+    check_policy(value)
+
+
+def _positive(*, below: float = math.inf) -> Any:
+    def check(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < below:
+            bound = "more than 0" if below == math.inf else f"more than 0 and less than {below:g}"
+            raise ConfigError(f"{field.name} must be a finite number, {bound}, got {value!r}")
+
+    return check
+
+
+def _priorities(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field.name} must map symbols to numbers, the greater the more important, got {value!r}")
+    for symbol, priority in value.items():
+        if not isinstance(symbol, str) or isinstance(priority, bool) or not isinstance(priority, int | float) or math.isnan(priority):
+            raise ConfigError(f"{field.name} must map symbols to numbers, got {symbol!r}: {priority!r}")
+
+
+@attrs.frozen(slots=True)
+class Throttle:
+    """Tell the source how much the workers can take, so that nothing need be dropped; *fallback* rules where that does not help.
+
+    A controller watches how full the queue is, how long ticks wait in it, and how fast the workers really are. Where the queue passes its
+    target it asks the feed for less than the workers take (multiplicative decrease), below it for a little more all the time (additive
+    increase), and for all there is once nobody needs a limit any more. The feed passes it on as well as its venue knows: see
+    :meth:`WebSocketFeed.throttle <trio_ticks.WebSocketFeed.throttle>`. A feed of your own has a method ``throttle(max_rate)``, sync or
+    async, which is called with ticks a second or ``None`` (no limit), at times with the same value again; and, where *priorities* are
+    given, with the keyword ``priorities``. A feed without that method is not throttled; the log says so.
+
+    The queue needs room for what is under way before the feed reacts: give ``maxsize`` what the workers take in half a second, or more.
+    Given to :func:`~trio_ticks.open_tick_channel` alone, where there is no feed, it is just its *fallback*.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    fallback: Policy = attrs.field(factory=DropNewest, validator=_a_policy)
+    """What the channel does when it is full all the same."""
+    floor: float = attrs.field(default=1.0, validator=_positive(), kw_only=True)
+    """The least rate to ask for, in ticks a second."""
+    ceiling: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive()), kw_only=True)
+    """The greatest rate, which then is asked for from the beginning; ``None``: without need there is no limit."""
+    target_fill: float = attrs.field(default=0.5, validator=_positive(below=1.0), kw_only=True)
+    """How full the queue may be, as a share of ``maxsize``."""
+    target_wait: float = attrs.field(default=1.0, validator=_positive(), kw_only=True)
+    """How long ticks may wait in the queue, in seconds; what comes first of the two counts."""
+    increase: float = attrs.field(default=0.05, validator=_positive(), kw_only=True)
+    """What is added each second, as a share of what the workers take."""
+    decrease: float = attrs.field(default=0.9, validator=_positive(below=1.0), kw_only=True)
+    """What is asked for when the queue passes its target, as a share of what the workers take."""
+    interval: float = attrs.field(default=0.25, validator=_positive(), kw_only=True)
+    """Seconds from one step to the next."""
+    priorities: Mapping[str, float] | None = attrs.field(default=None, validator=_priorities, kw_only=True)
+    """Where symbols have to be paused, the least go first; a symbol that is not listed has 0. Among equals, and without
+    priorities, the last of the feed's ``symbols`` goes first."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.ceiling is not None and self.ceiling < self.floor:
+            raise ConfigError(f"ceiling must be at least floor ({self.floor:g}), got {self.ceiling!r}")
+
+
+Overflow = Policy | Throttle
+"""What ``open_pipeline`` takes: a policy, or a :class:`Throttle` over one."""
+
+
 def check_policy(overflow: object) -> Policy:
-    """Return *overflow* as it is, or as a plain dict of its own.
+    """Return *overflow* as it is, or as a plain dict of its own; of a :class:`Throttle` its fallback.
 
     Raises:
         ConfigError: it is neither a strategy nor a mapping from classes to strategies.
     """
+    if isinstance(overflow, Throttle):
+        return check_policy(overflow.fallback)
     if isinstance(overflow, OverflowStrategy):
         return overflow
     if not isinstance(overflow, Mapping):

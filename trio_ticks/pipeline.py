@@ -11,7 +11,6 @@ import logging
 import math
 import signal
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -27,8 +26,10 @@ from .feeds.base import Feed, FeedStats, stats_of
 from .freshness import MaxAge
 from .ledger import Ledger
 from .metrics import PipelineMetrics, PipelineReport
-from .overflow import DropNewest, Policy
+from .overflow import DropNewest, Overflow, Throttle
 from .pressure import Pressure
+from .rates import Rates
+from .throttle_task import ThrottleTask
 from .ticks import MarketData
 from .workers import OnError, OnGap, Ordering, WorkerPool
 
@@ -42,9 +43,6 @@ _FEED_STOP_S = 1.0
 """How long the feed may take to clean up before the shutdown goes on without it."""
 _SNAPSHOT_EVERY_S = 5.0
 """How often a snapshot of one book is asked for, at most."""
-_RATE_WINDOW_S = 5.0
-_DROP_WINDOW_S = 60.0
-_RATE_SAMPLE_S = 0.25
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -55,7 +53,7 @@ class _Settings:
     maxsize: int
     write_timeout: float
     lag_threshold: int
-    overflow: Policy | None
+    overflow: Overflow | None
     ordering: Ordering
     executor: str
     max_age: MaxAge | float | None
@@ -78,33 +76,6 @@ class _Settings:
             raise ConfigError(f"on_error must be a callable that takes a tick and an exception, got {self.on_error!r}")
         if self.on_gap is not None and not callable(self.on_gap):
             raise ConfigError(f"on_gap must be a callable that takes a Gap, got {self.on_gap!r}")
-
-
-class _Rates:
-    """Counter readings of the last minute, for rates; read and written a few times a second, by whoever looks."""
-
-    def __init__(self, began: float) -> None:
-        self._readings: deque[tuple[float, int, int, int]] = deque([(began, 0, 0, 0)], maxlen=int(_DROP_WINDOW_S / _RATE_SAMPLE_S) + 2)
-
-    def read(self, now: float, produced: int, consumed: int, dropped: int) -> tuple[float, float, float]:
-        """Return produced and consumed a second, and dropped a minute, and keep this reading."""
-        current = (now, produced, consumed, dropped)
-        recent = self._before(now - _RATE_WINDOW_S)
-        minute = self._before(now - _DROP_WINDOW_S)
-        if now - self._readings[-1][0] >= _RATE_SAMPLE_S:
-            self._readings.append(current)
-        span = now - recent[0]
-        if span <= 0:
-            return 0.0, 0.0, 0.0
-        return (
-            (produced - recent[1]) / span,
-            (consumed - recent[2]) / span,
-            (dropped - minute[3]) / max(now - minute[0], 1e-9) * 60,
-        )
-
-    def _before(self, moment: float) -> tuple[float, int, int, int]:
-        """Return the last reading at or before *moment*: a span is never shorter than its window, however seldom or often somebody looks."""
-        return next((reading for reading in reversed(self._readings) if reading[0] <= moment), self._readings[0])
 
 
 class Pipeline(Generic[T]):
@@ -133,8 +104,13 @@ class Pipeline(Generic[T]):
             on_error=settings.on_error,
             on_gap=settings.on_gap,
         )
+        self.throttle: ThrottleTask | None = None
+        """The throttling of the feed, where *overflow* is a :class:`Throttle`: its rate and its steps."""
+        if isinstance(settings.overflow, Throttle):
+            ledger = self._state.ledger
+            self.throttle = ThrottleTask(settings.overflow, feed, self._state, lambda: ledger.consumed + ledger.failed)
         self._began = trio.current_time()
-        self._rates = _Rates(self._began)
+        self._rates = Rates(self._began)
         self._stopping = trio.Event()
         self._feed_ended = trio.Event()
         self._ended = trio.Event()
@@ -213,6 +189,7 @@ class Pipeline(Generic[T]):
             reconnects=stats.reconnects,
             blocked_s=self._state.blocked_s,
             pressure=self.pressure.state,
+            throttle_rate=None if self.throttle is None else self.throttle.rate,
             workers=tuple(worker.metrics(now) for worker in self._pool.workers),
         )
 
@@ -236,6 +213,8 @@ class Pipeline(Generic[T]):
 
     def _update_pressure(self) -> None:
         self.pressure.update(self._state.queued)
+        if self.throttle is not None:
+            self.throttle.look()
 
     # The tasks
 
@@ -246,6 +225,7 @@ class Pipeline(Generic[T]):
                 nursery.start_soon(self._run_feed)
                 nursery.start_soon(self._stop_in_phases)
                 nursery.start_soon(self._ask_for_snapshots)
+                nursery.start_soon(self._run_throttle)
                 await self._run_workers()
                 self._phase = "stopped"
                 nursery.cancel_scope.cancel()
@@ -298,6 +278,13 @@ class Pipeline(Generic[T]):
         self._end_of_feed()
         await trio.sleep(self._settings.shutdown_timeout)
         self._work_scope.cancel()
+
+    async def _run_throttle(self) -> None:
+        if self.throttle is not None:
+            try:
+                await self.throttle.run()
+            except Exception as error:
+                self._fail(error)
 
     async def _ask_for_snapshots(self) -> None:
         """Ask the feed for a fresh snapshot of each book that lost an update, at most once in a while per symbol, until it has come."""
@@ -368,7 +355,7 @@ async def open_pipeline(
     maxsize: int = 1000,
     write_timeout: float = 1.0,
     lag_threshold: int = 500,
-    overflow: Policy | None = None,
+    overflow: Overflow | None = None,
     ordering: Ordering = "symbol",
     executor: str = "auto",
     max_age: MaxAge | float | None = None,
@@ -391,7 +378,7 @@ async def open_pipeline(
         write_timeout: patience of the default strategy for an episode of pressure, in seconds; not used where *overflow* is given.
         lag_threshold: queued ticks at which the pressure becomes ``"warn"``; capped at *maxsize*.
         overflow: the strategy for a full channel, or a mapping from kinds of items to strategies (``{Tick: Conflate(), Trade: Block()}``);
-            ``DropNewest(timeout=write_timeout)`` unless given.
+            ``DropNewest(timeout=write_timeout)`` unless given. A :class:`Throttle` over one slows the feed down as well.
         ordering: ``"symbol"``: ticks of a symbol are handled one at a time, in order, while different symbols run in parallel;
             ``"none"``: no order, no lease.
         executor: ``"auto"``, ``"loop"`` or ``"thread"``.

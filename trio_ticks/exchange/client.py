@@ -22,6 +22,8 @@ __all__ = ["Batch", "Client", "FrameStream"]
 PONG = 0x8A
 """First byte of a pong."""
 
+_UNUSED_S = 0.1
+
 MAX_WRITE = 1 << 16
 """About how many bytes go into one write: control frames wait for no more than one of them."""
 
@@ -137,6 +139,9 @@ class Client:
         self.messages_sent = 0
         """Messages handed to the system."""
         self.skipped = 0
+        """Ticks that found no room in the buffer."""
+        self.throttled = 0
+        """Ticks that were left out since the client asked for no more."""
         self.queued: Counter[str] = Counter()
         """Ticks that were put into the buffer, by symbol."""
         self.end_reason: str | None = None
@@ -150,6 +155,19 @@ class Client:
         self._empty = trio.Event()
         self._empty.set()
         self._slow_since = math.inf
+        self._max_rate: float | None = None
+        self._allowance = 0.0
+        self._allowed_at = 0.0
+
+    @property
+    def max_rate(self) -> float | None:
+        """How many ticks a second it wants at most; ``None``: all it subscribed to."""
+        return self._max_rate
+
+    @max_rate.setter
+    def max_rate(self, value: float | None) -> None:
+        self._max_rate = value
+        self._allowed_at = trio.current_time()
 
     @property
     def has_room(self) -> bool:
@@ -161,6 +179,15 @@ class Client:
         symbols, frames, blob = batch.cut(self.subscription)
         if not frames:
             return
+        if self._max_rate is not None:
+            allowed = self._allow(len(frames), self._max_rate)
+            if allowed < len(frames):
+                self.throttled += len(frames) - allowed
+                if not allowed:
+                    return
+                # As a venue that conflates does it: what is left out is what newer ticks follow.
+                symbols, frames = symbols[-allowed:], frames[-allowed:]
+                blob = b"".join(frames)
         room = self._limits.buffer_bytes - self._waiting_bytes
         if len(blob) > room:
             fitting = 0
@@ -258,6 +285,16 @@ class Client:
             before = self._waiting_bytes
             with trio.move_on_after(patience):
                 await self._empty.wait()
+
+    def _allow(self, wanted: int, max_rate: float) -> int:
+        """Return how many of *wanted* ticks may go to the client now. What it did not use is good for a tenth of a second."""
+        now = trio.current_time()
+        unused = self._allowance + (now - self._allowed_at) * max_rate
+        self._allowance = min(unused, max(1.0, max_rate * _UNUSED_S))
+        self._allowed_at = now
+        allowed = min(wanted, int(self._allowance))
+        self._allowance -= allowed
+        return allowed
 
     def _queue(self, blob: bytes, messages: int) -> None:
         self._waiting.append((blob, messages))

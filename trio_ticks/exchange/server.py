@@ -68,6 +68,8 @@ class Exchange:
         self._over = False
         self._refusal: tuple[int, tuple[tuple[str, str], ...]] | None = None
         self._answer_pings = True
+        self._throttles = True
+        self._former_throttled = 0
 
     @property
     def url(self) -> str:
@@ -93,6 +95,16 @@ class Exchange:
     def skipped(self) -> int:
         """Ticks that found no room in a client's buffer."""
         return self._former_skipped + sum(client.skipped for client in self._clients)
+
+    @property
+    def throttled(self) -> int:
+        """Ticks that were left out since a client had asked for no more."""
+        return self._former_throttled + sum(client.throttled for client in self._clients)
+
+    @property
+    def max_rates(self) -> list[float]:
+        """What the clients that are connected now have asked to be throttled to, in ticks a second."""
+        return [client.max_rate for client in self._clients if client.max_rate is not None]
 
     @property
     def sent_by_symbol(self) -> dict[str, int]:
@@ -124,6 +136,10 @@ class Exchange:
         self._answer_pings = yes
         for client in self._clients:
             client.stream.answer_pings = yes
+
+    def take_throttle_requests(self, yes: bool) -> None:
+        """Let clients ask for a lower rate, or answer, as most venues would, that there is no such request."""
+        self._throttles = yes
 
     def refuse(self, status: int | None, **headers: str) -> None:
         """Answer new clients with the HTTP *status*, until told otherwise by ``refuse(None)``.
@@ -215,7 +231,13 @@ class Exchange:
         while True:
             try:
                 message = await connection.get_message()
-                reply = answer(message, listed=frozenset(self.symbols), subscription=client.subscription)
+                reply = answer(
+                    message,
+                    listed=frozenset(self.symbols),
+                    subscription=client.subscription,
+                    max_rate=client.max_rate,
+                    throttles=self._throttles,
+                )
                 self.bad_requests += reply.bad
                 # Not through the buffer: who asks without reading waits for his own answers. And before the data that it is about.
                 await connection.send_message(reply.payload.decode())
@@ -224,6 +246,8 @@ class Exchange:
                     await trio.sleep_forever()  # We are closing it, and need trio-websocket's reader for that; the end is a cancellation.
                 return
             client.subscription = reply.subscription
+            if reply.max_rate != client.max_rate:
+                client.max_rate = reply.max_rate
             self._broadcast.note_audience()
 
     @contextmanager
@@ -237,6 +261,7 @@ class Exchange:
             self.disconnects[client.close_reason()] += 1
             self._former_sent += client.messages_sent
             self._former_skipped += client.skipped
+            self._former_throttled += client.throttled
             self._former_queued += client.queued
             client.gone.set()
             self._broadcast.note_audience()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import Annotated
 
 import attrs
 import msgspec
@@ -75,8 +76,12 @@ def encode_frames(ticks: Collection[FlatTick]) -> list[bytes]:
         return [text_frame(encode(tick)) for tick in ticks]
 
 
+_Rate = Annotated[float, msgspec.Meta(gt=0)]
+
+
 class _Params(msgspec.Struct):
-    symbols: list[str]
+    symbols: list[str] | msgspec.UnsetType = msgspec.UNSET
+    max_rate: _Rate | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _Request(msgspec.Struct):
@@ -85,6 +90,7 @@ class _Request(msgspec.Struct):
     id: int | str | None = None
 
 
+_EXPECTED = 'expected {"method": "subscribe" or "unsubscribe", "params": {"symbols": [...]}, "id": ...}'
 _decode_request = msgspec.json.Decoder(_Request).decode
 
 
@@ -98,33 +104,57 @@ class Reply:
     """What the client gets from now on."""
     bad: bool = False
     """The request was refused, in part or as a whole."""
+    max_rate: float | None = None
+    """How many ticks a second the client gets at most; ``None``: all it subscribed to."""
 
 
 def _error(request_id: int | str | None, code: str, message: str) -> dict[str, object]:
     return {"id": request_id, "error": {"code": code, "message": message}}
 
 
-def answer(message: str | bytes, *, listed: frozenset[str], subscription: frozenset[str]) -> Reply:
+def _refuse(request_id: int | str | None, code: str, message: str, subscription: frozenset[str], max_rate: float | None) -> Reply:
+    return Reply(_encode(_error(request_id, code, message)), subscription, True, max_rate)
+
+
+def answer(
+    message: str | bytes,
+    *,
+    listed: frozenset[str],
+    subscription: frozenset[str],
+    max_rate: float | None = None,
+    throttles: bool = True,
+) -> Reply:
     """Answer a client's message.
 
     ``{"method": "subscribe", "params": {"symbols": [...]}, "id": 1}`` (or ``unsubscribe``) is answered by ``{"id": 1, "result":
     {"method": "subscribe", "symbols": [...]}}`` with the symbols it took effect for. Symbols that are not listed are named in an ``error``
-    beside the ``result``; the others take effect all the same. What is not a request gets an ``error`` with the ``id`` ``null``.
+    beside the ``result``; the others take effect all the same. ``{"method": "throttle", "params": {"max_rate": 900}, "id": 3}`` asks for at
+    most so many ticks a second (``null``: for all), and is answered in the same way. What is not a request gets an ``error`` with the
+    ``id`` ``null``.
 
     Args:
         message: what the client sent; binary messages are refused.
         listed: the symbols that can be subscribed to.
         subscription: what the client gets so far.
+        max_rate: how much of it, at most, in ticks a second.
+        throttles: False to know nothing of ``throttle``.
     """
     if isinstance(message, bytes):
-        return Reply(_encode(_error(None, "BAD_REQUEST", "a request is a text message")), subscription, bad=True)
+        return _refuse(None, "BAD_REQUEST", "a request is a text message", subscription, max_rate)
     try:
         request = _decode_request(message)
     except (msgspec.DecodeError, RecursionError):
-        text = 'expected {"method": "subscribe" or "unsubscribe", "params": {"symbols": [...]}, "id": ...}'
-        return Reply(_encode(_error(None, "BAD_REQUEST", text)), subscription, bad=True)
+        return _refuse(None, "BAD_REQUEST", _EXPECTED, subscription, max_rate)
+    if request.method == "throttle" and throttles:
+        wished = request.params.max_rate
+        if isinstance(wished, msgspec.UnsetType):
+            return _refuse(request.id, "BAD_REQUEST", 'throttle needs {"params": {"max_rate": a number or null}}', subscription, max_rate)
+        return Reply(_encode({"id": request.id, "result": {"method": "throttle", "max_rate": wished}}), subscription, max_rate=wished)
     if request.method not in ("subscribe", "unsubscribe"):
-        return Reply(_encode(_error(request.id, "UNKNOWN_METHOD", "there are subscribe and unsubscribe")), subscription, bad=True)
+        known = "subscribe, unsubscribe and throttle" if throttles else "subscribe and unsubscribe"
+        return _refuse(request.id, "UNKNOWN_METHOD", f"there are {known}", subscription, max_rate)
+    if isinstance(request.params.symbols, msgspec.UnsetType):
+        return _refuse(None, "BAD_REQUEST", _EXPECTED, subscription, max_rate)
     wanted = dict.fromkeys(request.params.symbols)  # in order, each once
     accepted = [symbol for symbol in wanted if symbol in listed]
     reply: dict[str, object] = {"id": request.id, "result": {"method": request.method, "symbols": accepted}}
@@ -136,4 +166,4 @@ def answer(message: str | bytes, *, listed: frozenset[str], subscription: frozen
             "symbols": [symbol[:MAX_ECHO] for symbol in unknown[:MAX_ECHO]],
         }
     changed = subscription | frozenset(accepted) if request.method == "subscribe" else subscription - frozenset(accepted)
-    return Reply(_encode(reply), changed, bad=bool(unknown))
+    return Reply(_encode(reply), changed, bool(unknown), max_rate)

@@ -71,14 +71,20 @@ class Session:
         settings: whom to call, and what to ask of the connection.
         deliver: gets the messages, a batch a time; while it waits, nothing is read.
         on_open: called once the WebSocket is open, before the requests are sent.
+        next_requests: waits for more requests to send while the connection lives, and returns them.
     """
 
     def __init__(
-        self, settings: SessionSettings, deliver: Callable[[list[bytes]], Awaitable[object]], on_open: Callable[[], object]
+        self,
+        settings: SessionSettings,
+        deliver: Callable[[list[bytes]], Awaitable[object]],
+        on_open: Callable[[], object],
+        next_requests: Callable[[], Awaitable[Sequence[str | bytes]]] | None = None,
     ) -> None:
         self._settings = settings
         self._deliver_to = deliver
         self._on_open = on_open
+        self._next_requests = next_requests
         self._opened = False
         self._given_up: Ended | None = None
         self._last_message = 0.0
@@ -199,8 +205,16 @@ class Session:
                 nursery.start_soon(self._ping_forever, ws, self._settings.ping_interval, nursery.cancel_scope)
             if self._settings.stale_after is not None:
                 nursery.start_soon(self._watch_messages, self._settings.stale_after, nursery.cancel_scope)
+            if self._next_requests is not None:
+                nursery.start_soon(self._send_requests, ws, self._next_requests)
             await _wait_closed(ws)
             nursery.cancel_scope.cancel()
+
+    async def _send_requests(self, ws: WebSocketConnection, next_requests: Callable[[], Awaitable[Sequence[str | bytes]]]) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                for request in await next_requests():
+                    await ws.send_message(request)
 
     async def _watch_messages(self, stale_after: float, connection: trio.CancelScope) -> None:
         while True:

@@ -7,21 +7,25 @@ line, error or repr shows the API key or a query string.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from os import PathLike
 from typing import Any, Final, Unpack, final
 
 import trio
 
 from ..errors import ConfigError, FeedAuthError, FeedBrokenError
+from ..gaps import Gap
 from .backoff import Backoff
 from .base import FeedStats
 from .connect import ConnectFailed, Target, make_ssl_context
 from .options import WebSocketKeywords, WebSocketOptions
 from .reports import BadMessages, Redactor, log_event
 from .session import Ended, Session, SessionSettings
+from .throttling import SourceThrottle
 from .venues import CodecContext, find_codec
 
 __all__ = ["WebSocketFeed"]
@@ -106,7 +110,9 @@ class WebSocketFeed:
         )
         self._redactor = Redactor((*self._target.secrets, *(() if api_key is None else (api_key,))))
         self._bad = BadMessages(logger, self._redactor, trio.current_time)
-        self._codec = new_codec(CodecContext(stats=self.stats, bad=self._bad, redactor=self._redactor))
+        self._codec = new_codec(CodecContext(stats=self.stats, bad=self._bad, redactor=self._redactor, on_answer=self._on_answer))
+        self._throttle = SourceThrottle(self._codec, self.symbols)
+        self._throttle_changed = trio.Event()
         self._running = False
 
     @property
@@ -136,6 +142,39 @@ class WebSocketFeed:
 
     def __repr__(self) -> str:
         return f"<WebSocketFeed {self.url} venue={self.venue!r} symbols={len(self.symbols)} connected={self.connected}>"
+
+    @property
+    def throttle_way(self) -> str:
+        """How a limit reaches the venue: ``"request"``, ``"pause"`` or ``"read"``; see :meth:`throttle`."""
+        return self._throttle.way
+
+    @property
+    def paused_symbols(self) -> tuple[str, ...]:
+        """Symbols that are not subscribed to at the moment, for a limit's sake."""
+        return tuple(self._throttle.paused)
+
+    def throttle(self, max_rate: float | None, *, priorities: Mapping[str, float] | None = None) -> None:
+        """See to it that at most *max_rate* ticks a second come, in the best way that the venue knows. Returns at once.
+
+        The ways are a request to the venue; else to unsubscribe from symbols, the least important first, and to subscribe again as soon
+        as there is room (a :class:`Gap` is told for each); else to put off reading, for a quarter of a second at a time and a second
+        altogether, so that the exchange's pings are answered in time whatever is asked for. A new connection keeps to what was said last.
+
+        Args:
+            max_rate: ticks a second; ``None``: all there are.
+            priorities: of symbols, the least is paused first; those not listed have 0. By default the last of ``symbols`` goes first.
+
+        Raises:
+            ConfigError: *max_rate* is neither a positive number nor ``None``.
+        """
+        if max_rate is not None and (isinstance(max_rate, bool) or not isinstance(max_rate, int | float) or not 0 < max_rate < math.inf):
+            raise ConfigError(f"max_rate must be a positive number of ticks a second, or None, got {max_rate!r}")
+        self._throttle.limit(max_rate, priorities)
+        self._throttle_changed.set()
+
+    def _on_answer(self, method: str, accepted: bool) -> None:
+        self._throttle.answered(method, accepted)
+        self._throttle_changed.set()
 
     async def run(self, send: Any, /) -> None:
         """Push ticks into *send* until cancelled, or until something makes going on useless.
@@ -178,9 +217,9 @@ class _Run:
         while True:
             self._tries += 1
             self._opened = False
-            session = Session(feed._settings, self._deliver, self._on_open)
+            session = Session(feed._settings, self._deliver, self._on_open, self._next_requests)
             try:
-                ended = await session.run(feed._codec.subscribe(feed.symbols))
+                ended = await session.run(feed._throttle.opening(trio.current_time()))
             finally:
                 feed.stats.connected = False
             self._count(ended)
@@ -200,6 +239,32 @@ class _Run:
                 self._tries = 0
                 self._backoff.reset()
             await self._send.send_many(ticks)
+            if feed._throttle.max_rate is not None:
+                wait = feed._throttle.delivered(trio.current_time(), ticks, sum(map(len, messages)))
+                if wait:
+                    await trio.sleep(wait)
+
+    async def _next_requests(self) -> Sequence[str | bytes]:
+        """Wait until the throttling has something to ask of the venue."""
+        feed = self._feed
+        throttle = feed._throttle
+        while True:
+            requests = throttle.due(trio.current_time())
+            self._tell_resumed()
+            if requests:
+                return requests
+            feed._throttle_changed = trio.Event()
+            with trio.move_on_at(throttle.look_again_at(trio.current_time())):
+                await feed._throttle_changed.wait()
+
+    def _tell_resumed(self) -> None:
+        """Tell of what did not come of the symbols that were paused; how much that was, nobody knows."""
+        resumed, self._feed._throttle.resumed = self._feed._throttle.resumed, []
+        mark_gap = getattr(self._send, "mark_gap", None)
+        if mark_gap is not None:
+            now, clock = datetime.now(UTC), trio.current_time()
+            for symbol, since in resumed:
+                mark_gap(Gap(symbol, now, "throttle", 0, now - timedelta(seconds=clock - since)))
 
     def _on_open(self) -> None:
         stats = self._feed.stats

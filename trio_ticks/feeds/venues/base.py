@@ -5,7 +5,7 @@ Rules: sans-I/O, no trio; a codec never raises for what a venue sent, it counts 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -26,10 +26,16 @@ class CodecContext:
     """Told about each malformed message."""
     redactor: Redactor
     """Takes the secrets out of what a codec wants to log."""
+    on_answer: Callable[[str, bool], object] = lambda _method, _accepted: None
+    """To be called with what the venue answered to a request: ``"throttle"`` or ``"unsubscribe"``, and whether it accepts."""
 
 
 class Codec(Protocol):
-    """A venue's language. It is constructed with a :class:`CodecContext`, and used for one feed."""
+    """A venue's language. It is constructed with a :class:`CodecContext`, and used for one feed.
+
+    Where the venue can be asked for less, the codec has a method ``throttle(max_rate)`` as well, which returns the messages that ask for
+    at most so many ticks a second (``None``: all there are), and it reports each answer to ``on_answer``.
+    """
 
     def subscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
         """Return the messages that ask for *symbols*; sent after each connect, so it also begins a new connection."""

@@ -39,8 +39,12 @@ _CONTROL_KEYS: Final = frozenset(
 )
 
 
-def _encode(method: str, symbols: Sequence[str], number: int) -> list[str | bytes]:
-    return [msgspec.json.encode({"method": method, "params": {"symbols": list(symbols)}, "id": number}).decode()]
+_IDS: Final = {"subscribe": 1, "unsubscribe": 2, "throttle": 3}
+_REPORTED: Final = {number: method for method, number in _IDS.items() if method != "subscribe"}
+
+
+def _encode(method: str, **params: object) -> list[str | bytes]:
+    return [msgspec.json.encode({"method": method, "params": params, "id": _IDS[method]}).decode()]
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,22 +102,29 @@ class FlatCodec:
     no market data and counted as ``ignored``; anything else that is not a tick is ``malformed``.
     """
 
-    __slots__ = ("_bad", "_error_logged", "_redactor", "_stats")
+    __slots__ = ("_bad", "_error_logged", "_on_answer", "_redactor", "_stats", "_throttling")
 
     def __init__(self, context: CodecContext) -> None:
         self._stats = context.stats
         self._bad = context.bad
         self._redactor = context.redactor
+        self._on_answer = context.on_answer
         self._error_logged = False
+        self._throttling = False
 
     def subscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
         """Return the message that asks for *symbols*."""
         self._error_logged = False
-        return _encode("subscribe", symbols, 1)
+        return _encode("subscribe", symbols=list(symbols))
 
     def unsubscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
         """Return the message that stops *symbols*."""
-        return _encode("unsubscribe", symbols, 2)
+        return _encode("unsubscribe", symbols=list(symbols))
+
+    def throttle(self, max_rate: float | None) -> list[str | bytes]:
+        """Return the message that asks for at most *max_rate* ticks a second; ``None``: for all there are."""
+        self._throttling = True
+        return _encode("throttle", max_rate=max_rate)
 
     def decode(self, payloads: list[bytes]) -> list[Tick]:
         """Return the ticks in *payloads*, in their order; count all the other messages."""
@@ -176,10 +187,25 @@ class FlatCodec:
     def _is_control(self, fields: dict[str, Any]) -> bool:
         if not _QUOTE_KEYS.isdisjoint(fields) or _CONTROL_KEYS.isdisjoint(fields):
             return False
+        if self._is_reported(fields):
+            return True
         if fields.get("error") and not self._error_logged:
             self._error_logged = True
             answer = self._redactor.excerpt(msgspec.json.encode(fields))
             log_event(logger, logging.WARNING, "feed.refused", answer=answer)
+        return True
+
+    def _is_reported(self, fields: dict[str, Any]) -> bool:
+        """Report the answer to a request that somebody waits for; False where it is none."""
+        number = fields.get("id")
+        refused = bool(fields.get("error"))
+        # Who does not understand a request may not even find its id.
+        method = "throttle" if number is None and refused and self._throttling else _REPORTED.get(number) if type(number) is int else None
+        if method is None or not (refused or "result" in fields):
+            return False
+        if method == "throttle":
+            self._throttling = False
+        self._on_answer(method, not refused)
         return True
 
 

@@ -1,0 +1,41 @@
+"""Rates of a pipeline's counters over its last seconds and its last minute. No clock: whoever reads brings the time.
+
+Rules: readings are kept at most a few a second, and for no longer than the longest window needs them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+__all__ = ["Rates"]
+
+_RATE_WINDOW_S = 5.0
+_DROP_WINDOW_S = 60.0
+_RATE_SAMPLE_S = 0.25
+
+
+class Rates:
+    """Counter readings of the last minute, for rates; read and written a few times a second, by whoever looks."""
+
+    def __init__(self, began: float) -> None:
+        self._readings: deque[tuple[float, int, int, int]] = deque([(began, 0, 0, 0)], maxlen=int(_DROP_WINDOW_S / _RATE_SAMPLE_S) + 2)
+
+    def read(self, now: float, produced: int, consumed: int, dropped: int) -> tuple[float, float, float]:
+        """Return produced and consumed a second, and dropped a minute, and keep this reading."""
+        current = (now, produced, consumed, dropped)
+        recent = self._before(now - _RATE_WINDOW_S)
+        minute = self._before(now - _DROP_WINDOW_S)
+        if now - self._readings[-1][0] >= _RATE_SAMPLE_S:
+            self._readings.append(current)
+        span = now - recent[0]
+        if span <= 0:
+            return 0.0, 0.0, 0.0
+        return (
+            (produced - recent[1]) / span,
+            (consumed - recent[2]) / span,
+            (dropped - minute[3]) / max(now - minute[0], 1e-9) * 60,
+        )
+
+    def _before(self, moment: float) -> tuple[float, int, int, int]:
+        """Return the last reading at or before *moment*: no span is shorter than its window, however often somebody looks."""
+        return next((reading for reading in reversed(self._readings) if reading[0] <= moment), self._readings[0])
