@@ -31,6 +31,8 @@ html_static_path = ["_static"]
 nitpick_ignore_regex = [
     # Type variables; what signatures name but nobody need know; references out of a module that the reference knows by a shorter name.
     (r"py:.*", r".*\bT"),
+    # Bounds in annotations.
+    (r"py:class", r"[-+.e\d]+"),
     (r"py:.*", r"trio_ticks\.(feeds\.options\.WebSocketKeywords|exchange\.wire\.FlatTick|feeds\.captures)"),
     (r"py:.*", r"to_utc|WebSocketFeed|WebSocketOptions|zipf_weights"),
     # Other projects' objects: their inventories are on the network.
