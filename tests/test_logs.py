@@ -104,8 +104,9 @@ def test_the_tail_keeps_the_last_few() -> None:
 
 
 def test_what_cannot_be_configured() -> None:
+    before = logging.getLogger().handlers[:]
     with pytest.raises(ConfigError, match="xml"):
         configure_logging("xml")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="loud"):
         configure_logging(level="loud")
-    assert not any(type(handler) is logging.StreamHandler for handler in logging.getLogger().handlers)
+    assert logging.getLogger().handlers == before

@@ -33,18 +33,19 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 )
 @click.pass_context
 def cli(context: click.Context) -> None:
-    r"""Bounded, accountable pipelines between fast market-data feeds and slow strategies.
+    """Bounded, accountable pipelines between fast market-data feeds and slow strategies.
 
     \b
     Begin with:
-      trio-ticks demo                     a feed that is far too fast for its strategy, and what becomes of it
-      trio-ticks demo --strategy-ms 0     the same with a strategy that keeps up
+      trio-ticks demo                   a feed too fast for its strategy
+      trio-ticks demo --strategy-ms 0   a strategy that keeps up
+
     \b
-    Then, with a strategy of your own in mine.py (async def on_tick(tick): ...):
-      trio-ticks run --url wss://... --symbols AAPL,MSFT --handler mine:on_tick
+    Then, with your strategy in mine.py (async def on_tick(tick): ...):
+      trio-ticks run --url wss://... --symbols AAPL --handler mine:on_tick
 
     Every option can also be set in the environment: its name is shown in brackets in the command's --help.
-    """
+    """  # noqa: D301 - click wants the very character
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return _complain("interrupted", EXIT_INTERRUPTED)
     except click.ClickException as error:
-        return _complain(error.format_message(), error.exit_code, error)
+        return _complain(error.format_message() + _variable(error), error.exit_code, error)
     except ConfigError as error:
         return _complain(str(error), EXIT_USAGE)
     except TickError as error:
@@ -78,6 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
+
+
+def _variable(error: click.ClickException) -> str:
+    """Say which variable a bad value came from, if it came from the environment."""
+    if not (isinstance(error, click.BadParameter) and error.ctx is not None and error.param is not None and error.param.name is not None):
+        return ""
+    if error.ctx.get_parameter_source(error.param.name) is not click.core.ParameterSource.ENVIRONMENT:
+        return ""
+    names = [error.param.envvar] if isinstance(error.param.envvar, str) else error.param.envvar or ()
+    return "".join(f" It was set by {name}." for name in names if os.environ.get(name))
 
 
 def _complain(message: str, code: int, error: click.ClickException | None = None) -> int:

@@ -7,6 +7,7 @@ terminal, and nothing of our environment's settings.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import click
 import msgspec
 import trio
 
-from ..errors import TickError
+from ..errors import ConfigError, TickError
 
 __all__ = ["ChildExchange", "Hello", "end_with_parent", "open_child_exchange", "say"]
 
@@ -29,6 +30,7 @@ _PROGRAM = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2
 START_S = 30.0
 """How long the child may take until it serves; a cold start on a busy machine takes seconds."""
 END_S = 0.5
+EXIT_USAGE = 2
 
 
 class Hello(msgspec.Struct):
@@ -117,7 +119,7 @@ async def open_child_exchange(arguments: Sequence[str]) -> AsyncIterator[ChildEx
             with trio.move_on_after(START_S):
                 line = await lines.next()
             if line is None:
-                raise TickError(f"the local exchange did not start: {_last_line(log)}")
+                raise await _no_start(process, log)
             yield ChildExchange(msgspec.json.decode(line, type=Hello), lines, log)
         finally:
             # Bounded: a closed standard input ends it, a kill ends it for certain.
@@ -137,7 +139,15 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TICKS_") and name not in ours}
 
 
+async def _no_start(process: trio.Process, log: IO[bytes]) -> TickError:
+    with trio.move_on_after(END_S):
+        await process.wait()
+    kind = ConfigError if process.returncode == EXIT_USAGE else TickError
+    return kind(f"the local exchange did not start: {_last_line(log)}")
+
+
 def _last_line(log: IO[bytes]) -> str:
+    """Return the reason that the child gave, without the names and hints that its own user would need."""
     log.seek(0)
     lines = log.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].removeprefix("trio-ticks exchange: error: ") if lines else "no reason given"
+    return re.sub(r"^trio-ticks[a-z ]*: error: | \(see trio-ticks[a-z -]*\)$", "", lines[-1]) if lines else "no reason given"

@@ -46,33 +46,35 @@ def _strategy(milliseconds: float, executor: str) -> Callable[[Tick], Any]:
 
 
 @click.command(short_help="Run a pipeline against a local exchange that is too fast for it.")
-@market_options(rate=20_000.0)
-@option(
-    "--strategy-ms", type=Number("ms"), default=5.0, help="How long the strategy takes for a tick, in milliseconds; 0 is a trivial one."
-)
-@option("--duration", type=SECONDS, default=10.0, help="How long to run, in seconds; inf: until Ctrl-C. With --capture: until its end.")
+@market_options(rate=20_000)
+@option("--strategy-ms", type=Number("ms"), default=5, help="How long the strategy takes for a tick, in milliseconds; 0 is a trivial one.")
+@option("--duration", type=SECONDS, default=10, help="How long to run, in seconds; inf: until Ctrl-C. With --capture: until its end.")
 @pipeline_options
 @output_options("live")
 @click.pass_context
 def demo(context: click.Context, /, **parameters: Any) -> int:
-    r"""Run a pipeline against a local exchange that is too fast for its strategy, and show what becomes of every tick.
+    """Run a pipeline against a local exchange that is too fast for its strategy, and show what becomes of every tick.
 
     The exchange runs in a process of its own and sends over a real WebSocket. The demo ends after --duration, or on Ctrl-C, with a report
     whose sum accounts for every tick.
 
     \b
     Examples:
-      trio-ticks demo                                   20,000 ticks/s, 4 workers, 5 ms a tick: most must be dropped
-      trio-ticks demo --strategy-ms 0                   a strategy that keeps up: nothing is dropped
-      trio-ticks demo --overflow drop-oldest            the newest ticks instead of the oldest
-      trio-ticks demo --workers 64 --symbols 500        more workers, and symbols for them to share
-      trio-ticks demo --capture quotes.gz --speed 100   real market bursts, a hundred times as fast
-      trio-ticks demo --json | jq .dropped_by_reason    for programs
+      trio-ticks demo                               most ticks are dropped
+      trio-ticks demo --strategy-ms 0               none: it keeps up
+      trio-ticks demo --overflow drop-oldest        keep the newest instead
+      trio-ticks demo --workers 64 --symbols 500    more in parallel
+      trio-ticks demo --capture q.gz --speed 100    real bursts, 100 x as fast
+      trio-ticks demo --json | jq .dropped          for programs
 
     \b
-    Exit codes: 0 also after Ctrl-C and SIGTERM (the first drains the queue for --shutdown-timeout at most; a second one ends at once,
-    with 130 or 143); 1 where the run failed; 2 for a bad setting.
-    """
+    Exit codes:
+      0         the end, also by Ctrl-C or SIGTERM: the queue is drained,
+                for --shutdown-timeout at most
+      130, 143  a second Ctrl-C or SIGTERM ended the draining at once
+      1         the run failed
+      2         a bad setting
+    """  # noqa: D301 - click wants the very character
     set_up_logging(parameters)
     view, as_json = parameters.pop("view"), parameters.pop("json")
     options = PipelineOptions.take(parameters)

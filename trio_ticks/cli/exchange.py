@@ -18,7 +18,7 @@ _DAY_S = 86_400.0
 
 
 @click.command(short_help="Serve realistic ticks on a local WebSocket.")
-@market_options(rate=1000.0)
+@market_options(rate=1000)
 @option(
     "--burst", type=Number("share", below=1.0), default=0.5, help="Share of the ticks that earlier ones set off: 0 is even, 0.9 is wild."
 )
@@ -26,11 +26,11 @@ _DAY_S = 86_400.0
 @option("--port", type=Number("port", whole=True, below=65536), default=0, help="Port on 127.0.0.1; 0 takes a free one.")
 @option("--api-key", help="Let in only who sends this as X-API-Key. Better set it in the environment.")
 @option("--ping-interval", type=Number("seconds", positive=True), help="Ping clients this often, in seconds.  [default: never]")
-@option("--ping-timeout", type=Number("seconds", positive=True), default=5.0, help="Disconnect who does not answer a ping, in seconds.")
+@option("--ping-timeout", type=Number("seconds", positive=True), default=5, help="Disconnect who does not answer a ping, in seconds.")
 @click.option("--child", is_flag=True, hidden=True)
 @log_options
 def exchange(*, child: bool, **parameters: Any) -> int:
-    r"""Serve realistic ticks on a local WebSocket, until Ctrl-C.
+    """Serve realistic ticks on a local WebSocket, until Ctrl-C.
 
     The address is the only line on standard output. It speaks the flat protocol: subscribe with
     {"method": "subscribe", "params": {"symbols": ["SPY"]}, "id": 1}; each tick is one JSON message.
@@ -39,8 +39,9 @@ def exchange(*, child: bool, **parameters: Any) -> int:
     Examples:
       trio-ticks exchange --port 8765 --rate 5000 --symbols AAPL,MSFT
       trio-ticks exchange --capture quotes.gz --speed 10 --loop
-      trio-ticks run --url ws://127.0.0.1:8765 --symbols AAPL --handler mine:on_tick
-    """
+      trio-ticks run --url ws://127.0.0.1:8765 --symbols AAPL \\
+                     --handler mine:on_tick
+    """  # noqa: D301 - click wants the very character
     set_up_logging(parameters, secrets=(parameters["api_key"],) if parameters["api_key"] else ())
     if child:  # its one client is welcome to take its time: it may be blocked on purpose
         parameters["limits"] = ClientLimits(slow_timeout_s=None, close_timeout_s=_DAY_S)

@@ -182,7 +182,7 @@ pipeline_options = _all(
             help="Ticks that may wait: burst seconds x rate x safety factor.",
         ),
         option(
-            "--write-timeout", type=SECONDS, default=1.0, help="Patience for an episode of pressure before drop-newest drops, in seconds."
+            "--write-timeout", type=SECONDS, default=1, help="Patience for an episode of pressure before drop-newest drops, in seconds."
         ),
         option("--overflow", type=click.Choice(list(STRATEGIES)), default="drop-newest", help="What happens when the queue is full."),
         option(
@@ -208,13 +208,13 @@ pipeline_options = _all(
             help="Skip ticks that waited longer than this, in seconds.  [default: none is too old]",
         ),
         option(
-            "--shutdown-timeout", type=Number("seconds"), default=5.0, help="How long the queue may take to drain at the end, in seconds."
+            "--shutdown-timeout", type=Number("seconds"), default=5, help="How long the queue may take to drain at the end, in seconds."
         ),
     ]
 )
 
 
-def market_options(*, rate: float) -> Callable[[Command], Command]:
+def market_options(*, rate: int) -> Callable[[Command], Command]:
     """Return the options about what a local exchange sends; *rate* is the default."""
     return _all(
         [
@@ -231,7 +231,7 @@ def market_options(*, rate: float) -> Callable[[Command], Command]:
                 type=click.Path(exists=True, dir_okay=False, readable=True),
                 help="Play this recording instead: quotes of Binance spot or flat ticks, a message a line, gzipped or not.",
             ),
-            option("--speed", type=Number("factor", positive=True, infinite=True), default=1.0, help="The capture's own pace times this."),
+            option("--speed", type=Number("factor", positive=True, infinite=True), default=1, help="The capture's own pace times this."),
         ]
     )
 

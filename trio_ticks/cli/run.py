@@ -77,20 +77,25 @@ def load_handler(where: str) -> Callable[[Any], Any]:
 @pipeline_options
 @output_options("lines")
 def run(*, url: str, symbols: tuple[str, ...], handler: str, **parameters: Any) -> int:
-    r"""Run a strategy of yours on a real feed until the feed ends, --duration is over, or Ctrl-C.
+    """Run a strategy of yours on a real feed until the feed ends, --duration is over, or Ctrl-C.
 
     The strategy is a function that takes one tick: async def runs in the event loop, a plain def in worker threads.
 
     \b
     Examples:
-      trio-ticks run --url wss://feed.example/v1 --symbols AAPL,MSFT --handler mine:on_tick
-      TICKDB_API_KEY=... WORKER_COUNT=8 trio-ticks run --url ... --symbols AAPL --handler mine:on_tick --view live
+      trio-ticks run --url wss://... --symbols AAPL --handler mine:on_tick
+      trio-ticks run ... --workers 8 --view live
       trio-ticks run ... --duration 60 --json > report.json
+      TICKDB_API_KEY=... trio-ticks run ...
 
     \b
-    Exit codes: 0 also after Ctrl-C and SIGTERM (the first drains the queue for --shutdown-timeout at most; a second one ends at once,
-    with 130 or 143); 1 where the feed failed for good; 2 for a bad setting.
-    """
+    Exit codes:
+      0         the end, also by Ctrl-C or SIGTERM: the queue is drained,
+                for --shutdown-timeout at most
+      130, 143  a second Ctrl-C or SIGTERM ended the draining at once
+      1         the feed failed for good
+      2         a bad setting
+    """  # noqa: D301 - click wants the very character
     api_key, venue, ca = parameters.pop("api_key"), parameters.pop("venue"), parameters.pop("ca")
     secrets = _secrets(url, api_key)
     set_up_logging(parameters, secrets)
