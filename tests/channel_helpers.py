@@ -1,0 +1,43 @@
+"""What the tests of the channel share: a look at its books, and calls that wait in the background."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_ticks.channel import TickReceiveChannel, TickSendChannel
+from trio_ticks.errors import QueueFullError
+from trio_ticks.ticks import Tick
+
+__all__ = ["Ends", "dropped", "in_background"]
+
+Ends = tuple[TickSendChannel[Tick], TickReceiveChannel[Tick]]
+
+
+def dropped(end: TickSendChannel[Tick] | TickReceiveChannel[Tick]) -> dict[str, int]:
+    """Return the reasons that occurred, and see that the law holds."""
+    end.ledger.check()
+    return {reason: count for reason, count in end.ledger.dropped_by_reason.items() if count}
+
+
+@asynccontextmanager
+async def in_background(call: Callable[[], Awaitable[object]]) -> AsyncIterator[list[object]]:
+    """Start *call*, see it blocked, and give a list that gets its result or its exception when it ends."""
+    ended: list[object] = []
+
+    async def run() -> None:
+        try:
+            ended.append(await call())
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel, QueueFullError) as error:
+            ended.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await wait_all_tasks_blocked()
+        assert not ended, "the call did not wait"
+        yield ended
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
