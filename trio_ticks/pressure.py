@@ -26,7 +26,7 @@ class Pressure:
     """The pressure on one pipeline.
 
     ``warn`` begins at *lag_threshold* queued ticks and ends at half of it; ``shed`` begins when the channel is full, so that its overflow
-    strategy is at work, and ends at three quarters of *maxsize* (or where ``warn`` ends, if that is lower).
+    strategy is at work, and ends at three quarters of *maxsize*.
     """
 
     def __init__(self, lag_threshold: int, maxsize: int) -> None:
