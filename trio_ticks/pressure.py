@@ -94,7 +94,7 @@ class Pressure:
     def _next(self, queued: int) -> PressureState:
         if queued >= self._full_at:
             return "shed"
-        if self._state == "shed" and queued > max(self._calm_at, self._full_at * 3 // 4):
+        if self._state == "shed" and queued > self._full_at * 3 // 4:
             return "shed"
         if queued >= self._warn_at:
             return "warn"
