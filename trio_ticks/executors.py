@@ -48,6 +48,13 @@ def takes_gaps(handler: Callable[..., Any]) -> bool:
     return hint is Gap or Gap in typing.get_args(hint)
 
 
+def _yields(handler: Callable[..., Any]) -> bool:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    functions = (handler, getattr(handler, "__call__", None))  # noqa: B004
+    return any(inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function) for function in functions)
+
+
 def resolve_executor(executor: str, handler: object) -> Literal["loop", "thread"]:
     """Return where *handler* runs.
 
@@ -56,6 +63,8 @@ def resolve_executor(executor: str, handler: object) -> Literal["loop", "thread"
     """
     if not callable(handler):
         raise ConfigError(f"handler must be a function or another callable that takes one tick, got {handler!r}")
+    if _yields(handler):
+        raise ConfigError(f"handler must not have a yield: to call it would run not one line of it, got {handler!r}")
     is_async = returns_awaitable(handler)
     if executor == "auto":
         return "loop" if is_async else "thread"
