@@ -27,7 +27,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
 
 
 OBJECTS = {name: value for name, value in public_objects() if not isinstance(value, ModuleType)}
-EXPLAINED = {"feeds.backoff.BackoffPolicy", "feeds.options.WebSocketOptions", "ticks.to_utc"}
+EXPLAINED = {"ticks.to_utc"}
 """What the reference explains since docstrings of public things lead there."""
 CLASSES = {name: value for name, value in OBJECTS.items() if inspect.isclass(value)}
 FUNCTIONS = {name: value for name, value in OBJECTS.items() if inspect.isroutine(value)}
