@@ -46,7 +46,7 @@ class ThrottleTask:
         self._controller = RateController(settings)
         self._changed = trio.Event()
         self._told: float | None = None
-        self._tell_at = math.inf if settings.ceiling is None else -math.inf
+        self._tell_at = -math.inf
         self._log_at = -math.inf
         self._unlogged = 0
 

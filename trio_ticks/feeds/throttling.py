@@ -25,12 +25,16 @@ _ANSWER_WITHIN_S: Final = 5.0
 _SETTLE_S: Final = 1.0
 """What is in the sockets still comes after symbols were paused or resumed: look again when it has gone by."""
 _MEASURE_S: Final = 0.5
+_ENOUGH_TICKS: Final = 50
+_ENOUGH_SPAN_S: Final = 0.05
+_HALVED_S: Final = 20.0
+"""The rate of a paused symbol is not known any more: it is taken for half of what it was so long ago, so that its turn comes again."""
 _LONGEST_WAIT_S: Final = 0.25
 """How long one read may be put off."""
-_BEHIND_S: Final = 1.0
-"""How far reading may fall behind the wire altogether: far less than any venue's patience for a pong."""
-_CAUGHT_UP_BYTES: Final = 131_072
-"""A read that brings less than this, half of what it could, has emptied the socket."""
+_BEHIND_S: Final = 0.5
+"""How far reading may be behind the wire, whoever kept it, to be put off: far less than any venue's patience for a pong."""
+_ON_TIME_S: Final = 0.1
+"""A tick that is no later than this, compared with the least that has been, proves that reading is not behind the wire."""
 
 
 class ThrottledCodec(Protocol):
@@ -73,10 +77,14 @@ class SourceThrottle:
         self._farewell: list[str | bytes] = []
         self._counts: Counter[str] = Counter()
         self._counted_since = math.inf
+        self._stamps: tuple[float, float] | None = None
         self._rates: dict[str, float] = {}
         self._settled_at = -math.inf
         self._read_at = -math.inf
         self._behind_s = 0.0
+        self._least_lag_s = math.inf
+        self.armed = False
+        """Whether anybody has ever said what is wanted: if not, nobody need call :meth:`delivered`."""
 
     @property
     def _second_best(self) -> Way:
@@ -85,6 +93,7 @@ class SourceThrottle:
     def limit(self, max_rate: float | None, priorities: Mapping[str, float] | None = None) -> None:
         """Say what is wanted from now on. *priorities*: the greater, the later a symbol is paused; one that is not listed has 0."""
         self.max_rate = max_rate
+        self.armed = True
         if priorities is not None:
             ranked = sorted(self._symbols, key=lambda symbol: -priorities.get(symbol, 0))
             self._rank = {symbol: rank for rank, symbol in enumerate(ranked)}
@@ -145,15 +154,29 @@ class SourceThrottle:
         log_event(logger, logging.WARNING, "feed.throttle_way", way=way, instead_of=self.way)
         self.way = way
 
-    def delivered(self, now: float, items: Sequence[Any], size: int) -> float:
-        """Take note of *items*, which came in *size* bytes; return how long to wait before the next read, in seconds."""
+    def delivered(self, now: float, wall: float, items: Sequence[Any], took_s: float) -> float:
+        """Take note of what was read; return how long to wait before the next read, in seconds.
+
+        Args:
+            now: the clock.
+            wall: the clock that the venue's timestamps are compared with, in seconds.
+            items: what came.
+            took_s: how long handing them on has kept us from reading.
+        """
+        lag = wall - items[-1].timestamp.timestamp()
+        self._least_lag_s = min(self._least_lag_s, lag)
         if self.max_rate is None or self.way == "request":
             return 0.0
         if self.way == "pause":
             self._counts.update([item.symbol for item in items])
+            first = items[0].timestamp.timestamp() if self._stamps is None else self._stamps[0]
+            self._stamps = (first, items[-1].timestamp.timestamp())
             if len(self._symbols) - len(self.paused) > 1:
                 return 0.0
-        return self._delay(now, len(items), size)
+        # What lies in the sockets cannot be seen from here, nor does a short read prove that it is little: the window may be closed. How
+        # old the ticks are tells, whatever the difference between the clocks.
+        self._behind_s = took_s + (0.0 if lag - self._least_lag_s < _ON_TIME_S else self._behind_s)
+        return self._delay(now, len(items))
 
     # Asking
 
@@ -168,22 +191,36 @@ class SourceThrottle:
 
     def _plan(self, now: float) -> list[str | bytes]:
         """Pause what is too much, or resume what has room again."""
-        if self.max_rate is None or self.way == "read":
+        if self.way == "read":
             return self._resume(list(self.paused), now)
+        if self.max_rate is None:
+            return self._resume_some(now)
         if self._counted_since == math.inf:
             self._begin_to_count(now)
         passed = now - self._counted_since
         if now < self._settled_at or passed < _MEASURE_S:
             return []
         active = sorted((symbol for symbol in self._symbols if symbol not in self.paused), key=self._rank.__getitem__)
+        for symbol in self.paused:
+            self._rates[symbol] = self._rates.get(symbol, 0.0) * 0.5 ** (passed / _HALVED_S)
+        span = self._span(passed)
         for symbol in active:
-            self._rates[symbol] = self._counts[symbol] / passed
+            self._rates[symbol] = self._counts[symbol] / span
         self._begin_to_count(now)
         return self._fit(active, self.max_rate, now)
 
     def _begin_to_count(self, now: float) -> None:
         self._counts.clear()
+        self._stamps = None
         self._counted_since = now
+
+    def _span(self, passed: float) -> float:
+        """Return the time in which the venue made what was counted: by its own clock, since ours counts what a full queue holds up."""
+        if self._stamps is not None and self._counts.total() >= _ENOUGH_TICKS:
+            span = self._stamps[1] - self._stamps[0]
+            if span >= _ENOUGH_SPAN_S:
+                return span
+        return passed
 
     def _fit(self, active: list[str], max_rate: float, now: float) -> list[str | bytes]:
         total = sum(self._rates[symbol] for symbol in active)
@@ -205,6 +242,13 @@ class SourceThrottle:
             restarted.append(symbol)
         return self._resume(restarted, now)
 
+    def _resume_some(self, now: float) -> list[str | bytes]:
+        """Resume as many as there are, again and again: all at once would bring back at once what was too much."""
+        if now < self._settled_at:
+            return []
+        count = len(self._symbols) - len(self.paused)
+        return self._resume(sorted(self.paused, key=self._rank.__getitem__)[:count], now)
+
     def _resume(self, symbols: list[str], now: float) -> list[str | bytes]:
         if not symbols:
             return []
@@ -219,10 +263,8 @@ class SourceThrottle:
 
     # Reading later
 
-    def _delay(self, now: float, count: int, size: int) -> float:
+    def _delay(self, now: float, count: int) -> float:
         assert self.max_rate is not None
-        if size < _CAUGHT_UP_BYTES:
-            self._behind_s = 0.0
         self._read_at = max(self._read_at, now) + count / self.max_rate
         wait = min(self._read_at - now, _LONGEST_WAIT_S, _BEHIND_S - self._behind_s)
         if wait < self._read_at - now:

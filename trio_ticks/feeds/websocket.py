@@ -10,6 +10,7 @@ import logging
 import math
 import re
 import ssl
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from os import PathLike
@@ -238,9 +239,11 @@ class _Run:
             if self._tries:
                 self._tries = 0
                 self._backoff.reset()
+            began = trio.current_time()
             await self._send.send_many(ticks)
-            if feed._throttle.max_rate is not None:
-                wait = feed._throttle.delivered(trio.current_time(), ticks, sum(map(len, messages)))
+            if feed._throttle.armed:
+                now = trio.current_time()
+                wait = feed._throttle.delivered(now, time.time(), ticks, now - began)
                 if wait:
                     await trio.sleep(wait)
 
