@@ -453,11 +453,9 @@ def test_the_demo_ends_when_its_exchange_dies() -> None:
     assert "the local exchange has ended by itself" in err.splitlines()[-1]
 
 
-@pytest.fixture
-def capture(tmp_path: Path) -> Path:
-    path = tmp_path / "capture.txt"
+def write_capture(path: Path, ticks: int, *, step_ns: int) -> Path:
     with path.open("w") as file:
-        for n in range(200):
+        for n in range(ticks):
             tick = {
                 "symbol": "AB"[n % 2],
                 "timestamp": "2024-08-08T12:00:00Z",
@@ -467,8 +465,14 @@ def capture(tmp_path: Path) -> Path:
                 "ask_size": 1,
                 "volume": n,
             }
-            file.write(f"{1723161253937085768 + n * 5_000_000} {json.dumps(tick)}\n")
+            file.write(f"{1723161253937085768 + n * step_ns} {json.dumps(tick)}\n")
     return path
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    """A second of 200 ticks."""
+    return write_capture(tmp_path / "capture.txt", 200, step_ns=5_000_000)
 
 
 def test_a_capture_is_played_to_its_end(capture: Path) -> None:
@@ -478,6 +482,12 @@ def test_a_capture_is_played_to_its_end(capture: Path) -> None:
     assert report["produced"] == report["consumed"] == 200
     assert report["reconnects"] == 0
     assert done.stderr == ""
+
+
+def test_the_exchange_keeps_a_burst_of_a_capture_while_the_pipeline_waits(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "burst.txt", 60_000, step_ns=1)
+    done = run_cli("demo", "--capture", str(path), "--maxsize", "10", "--shutdown-timeout", "0", "--view", "none", "--json")
+    assert only_json(done.stdout)["produced"] == 60_000
 
 
 def test_a_capture_can_be_cut_short(capture: Path) -> None:

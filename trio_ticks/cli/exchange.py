@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from typing import Any
 
@@ -15,6 +16,8 @@ from .options import Number, log_options, market_options, option, set_up_logging
 __all__ = ["exchange"]
 
 _DAY_S = 86_400.0
+_WHOLE_BURSTS = 1 << 26
+"""Bytes: hundreds of thousands of ticks."""
 
 
 @click.command(short_help="Serve realistic ticks on a local WebSocket.")
@@ -43,8 +46,12 @@ def exchange(*, child: bool, **parameters: Any) -> int:
                      --handler mine:on_tick
     """  # noqa: D301 - click wants the very character
     set_up_logging(parameters, secrets=(parameters["api_key"],) if parameters["api_key"] else ())
-    if child:  # its one client is welcome to take its time: it may be blocked on purpose
-        parameters["limits"] = ClientLimits(slow_timeout_s=None, close_timeout_s=_DAY_S)
+    if child:
+        # Its one client is welcome to take its time: it may be blocked on purpose. And a demo of a recording is to see all of it, though
+        # the pipeline's patience leaves it unread for a second at the height of a burst.
+        paced = parameters["capture"] is not None and math.isfinite(parameters["speed"])
+        size = _WHOLE_BURSTS if paced else ClientLimits().buffer_bytes
+        parameters["limits"] = ClientLimits(buffer_bytes=size, slow_timeout_s=None, close_timeout_s=_DAY_S)
     return trio.run(_serve, ExchangeConfig(**parameters), child)
 
 
