@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import attrs
 import pytest
 import trio
+import trio.testing
 import trustme
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection
@@ -51,13 +52,13 @@ async def test_ticks_arrive_complete_and_in_order_and_say_what_the_protocol_says
 
 
 async def test_a_client_gets_what_it_subscribed_to_and_no_more() -> None:
-    async with open_exchange(symbols=SYMBOLS, rate=20_000) as exchange:
+    async with open_exchange(symbols=SYMBOLS, rate=2000) as exchange:
         async with subscribed(exchange, "QQQ") as one, subscribed(exchange) as all_:
             assert {tick["symbol"] for tick in await ticks(one, 100)} == {"QQQ"}
             assert {tick["symbol"] for tick in await ticks(all_, 200)} == set(SYMBOLS)
             await ask(one, "subscribe", "SPY", number=2)
-            await until(lambda: exchange.sent_by_symbol["SPY"] > 500)
-            assert "SPY" in {tick["symbol"] for tick in await ticks(one, 3000)}
+            seen = {tick["symbol"] for tick in await ticks(one, 200)}
+            assert seen == {"QQQ", "SPY"}
         await until(lambda: exchange.clients == 0)
     assert exchange.disconnects == {"client": 2}
 
@@ -65,8 +66,9 @@ async def test_a_client_gets_what_it_subscribed_to_and_no_more() -> None:
 async def test_unsubscribed_symbols_stop_after_the_acknowledgement() -> None:
     async with open_exchange(symbols=SYMBOLS, rate=20_000) as exchange, subscribed(exchange) as ws:
         await ask(ws, "unsubscribe", "SPY", "AAPL", number=2)
-        await ticks(ws, 20_000 // 10)  # what was under way
-        assert {tick["symbol"] for tick in await ticks(ws, 100)} == {"QQQ"}
+        seen = {"SPY"}
+        while seen != {"QQQ"}:  # What was under way at the time still comes.
+            seen = {tick["symbol"] for tick in await ticks(ws, 100)}
         await ask(ws, "unsubscribe", "QQQ", number=3)
         generated = exchange.generated
         for _ in range(3):
@@ -122,7 +124,10 @@ async def test_wss() -> None:
 
 async def test_control_frames_and_batches_never_mix() -> None:
     """As fast as it goes, with pings in both directions all the time: every frame must be whole for the client to read on."""
-    async with open_exchange(symbols=SYMBOLS, rate=math.inf, limit=60_000, ping_interval=0.001) as exchange, subscribed(exchange) as ws:
+    async with (
+        open_exchange(symbols=SYMBOLS, rate=math.inf, limit=20_000, ping_interval=0.001, ping_timeout=PATIENCE) as exchange,
+        subscribed(exchange) as ws,
+    ):
         pongs = 0
 
         async def ping() -> None:
@@ -134,15 +139,15 @@ async def test_control_frames_and_batches_never_mix() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ping)
-            seen = await ticks(ws, 60_000)
+            seen = await ticks(ws, 20_000)
             nursery.cancel_scope.cancel()
-        assert pongs > 10
+        assert pongs > 1
         await exchange.finished.wait()
     volumes: dict[str, float] = {}
     for tick in seen:
         assert tick["volume"] > volumes.get(tick["symbol"], 0)
         volumes[tick["symbol"]] = tick["volume"]
-    assert len(seen) == 60_000
+    assert len(seen) == 20_000
     assert exchange.disconnects == {"finished": 1}
     assert exchange.errors == 0
 
@@ -366,6 +371,28 @@ async def test_the_limit_ends_with_a_normal_close_and_newcomers_are_refused() ->
         assert exchange.disconnects == {"finished": 1}
         status, _, _ = await refused(exchange)
         assert status == 503
+
+
+async def test_a_ping_that_crosses_the_close_takes_nothing_away() -> None:
+    """trio-websocket fails on it, which would reset the connection before the client has read everything."""
+    async with open_exchange(symbols=["SPY"], rate=math.inf, limit=300) as exchange:
+        async with await deaf_client(exchange, "SPY", small=False) as stream:
+            await until(lambda: exchange.messages_sent == 300)
+            await stream.send_all(b"\x89\x80\x00\x00\x00\x00" * 10)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert exchange.clients == 1
+            received = bytearray()
+            with trio.fail_after(PATIENCE):
+                while not received.endswith(b"\x88\x09\x03\xe8the end"):
+                    received += await stream.receive_some()
+                await stream.send_all(b"\x89\x80\x00\x00\x00\x00" + b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+                assert await stream.receive_some() == b""
+        found = opcodes(bytes(received[received.index(b"\x81") :]))
+        assert found.count(1) == 301
+        assert found[-1] == 8
+        await exchange.finished.wait()
+        assert exchange.errors == 0
+        assert exchange.disconnects == {"finished": 1}
 
 
 async def test_a_slow_reader_gets_all_before_the_end() -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from .config import ClientLimits
+from .wire import CLOSE, close_frame
 
 __all__ = ["Batch", "Client", "FrameStream"]
 
@@ -29,10 +31,13 @@ MAX_WRITE = 1 << 16
 
 
 class FrameStream(trio.abc.Stream):
-    """The transport as trio-websocket sees it: each ``send_all`` is whole, however many tasks send.
+    """The transport as trio-websocket sees it: each ``send_all`` is whole, however many tasks send, and nothing follows a Close.
 
     trio-websocket serialises one event into one ``send_all``, so that what it writes always is whole frames (or the handshake); our
     batches are whole frames too. The lock makes each of them one piece.
+
+    Our own Close goes past trio-websocket, too: it fails where a ping comes in after its Close, and would reset the connection with ticks
+    still under way. So it learns of the closing from the client's answer, and what it says after our Close is swallowed.
 
     Args:
         transport: the TCP or TLS stream.
@@ -44,31 +49,20 @@ class FrameStream(trio.abc.Stream):
         self.on_lost: Callable[[], None] = lambda: None
         """Called when the peer has closed its side, or we have closed ours."""
         self.closing = False
-        """We have begun to close the WebSocket."""
+        """A Close has been sent, or is being sent."""
         self.answer_pings = True
         """False swallows the pongs, as a venue that has stopped answering does."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send whole frames.
+        """Send whole frames, unless a Close has been sent.
 
         Cancellation: a frame may have been sent in part; the connection is of no use any more.
         """
-        if not self.answer_pings and data and data[0] == PONG:
-            await trio.lowlevel.checkpoint()
-            return
         async with self._lock:
+            if self.closing or not data or (data[0] == PONG and not self.answer_pings):
+                return
+            self.closing = data[0] == CLOSE
             await self._transport.send_all(data)
-
-    async def send_unless(self, closing: Callable[[], object], data: bytes) -> bool:
-        """Send whole frames unless *closing* says, once it is our turn, that none may follow. Return whether they were sent.
-
-        Cancellation: as for :meth:`send_all`.
-        """
-        async with self._lock:
-            if closing():
-                return False
-            await self._transport.send_all(data)
-            return True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the transport can take something."""
@@ -220,9 +214,10 @@ class Client:
         self.end_reason = self.end_reason or reason
         try:
             await self._drain()
-            self.stream.closing = True
             with trio.move_on_after(self._limits.close_timeout_s):
-                await self.connection.aclose(code, text)
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self.stream.send_all(close_frame(code, text))
+                await self.gone.wait()
         finally:
             self._scope.cancel()
         await self.gone.wait()
@@ -243,10 +238,10 @@ class Client:
                 count += messages
                 size += len(blob)
             try:
-                sent = await self.stream.send_unless(lambda: self.connection.closed, b"".join(parts))
+                await self.stream.send_all(b"".join(parts))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # trio-websocket's reader finds out too, and ends the connection.
-            if not sent:
+            if self.stream.closing:
                 return
             self.messages_sent += count
             self._waiting_bytes -= size
@@ -268,7 +263,7 @@ class Client:
                     await self.connection.ping()
                 except ConnectionClosed:
                     return
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and not self.stream.closing:
                 self.kick("ping_timeout")
 
     def close_reason(self) -> str:

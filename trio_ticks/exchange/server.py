@@ -194,9 +194,8 @@ class Exchange:
             pass  # It went away before it was a client.
         except* Exception:
             # The boundary between connections: whatever a client does, or trio-websocket makes of it, the others go on.
-            if not stream.closing:  # A ping that meets our Close makes trio-websocket fail; it is all the same by then.
-                self.errors += 1
-                logger.warning("exchange.connection_failed", exc_info=True)
+            self.errors += 1
+            logger.warning("exchange.connection_failed", exc_info=True)
         finally:
             await trio.aclose_forcefully(transport)
 
@@ -242,8 +241,6 @@ class Exchange:
                 # Not through the buffer: who asks without reading waits for his own answers. And before the data that it is about.
                 await connection.send_message(reply.payload.decode())
             except ConnectionClosed:
-                if client.end_reason:
-                    await trio.sleep_forever()  # We are closing it, and need trio-websocket's reader for that; the end is a cancellation.
                 return
             client.subscription = reply.subscription
             if reply.max_rate != client.max_rate:

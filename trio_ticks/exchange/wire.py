@@ -13,10 +13,10 @@ from typing import Annotated
 import attrs
 import msgspec
 
-__all__ = ["FlatTick", "Reply", "answer", "binary_frame", "encode_frames", "iso_utc", "stamp_now", "text_frame"]
+__all__ = ["FlatTick", "Reply", "answer", "binary_frame", "close_frame", "encode_frames", "iso_utc", "stamp_now", "text_frame"]
 
-TEXT, BINARY = 0x81, 0x82
-"""First byte of an unfragmented text and binary frame."""
+TEXT, BINARY, CLOSE = 0x81, 0x82, 0x88
+"""First byte of an unfragmented text and binary frame, and of a Close."""
 
 MAX_ECHO = 32
 """How many rejected symbols an answer names, and how many characters of each: an answer is never larger than what asked for it."""
@@ -60,6 +60,12 @@ def text_frame(payload: bytes) -> bytes:
 def binary_frame(payload: bytes) -> bytes:
     """Return one complete, unmasked binary frame."""
     return _header(BINARY, len(payload)) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a Close frame; *reason* has at most 123 bytes."""
+    payload = code.to_bytes(2, "big") + reason.encode()
+    return _header(CLOSE, len(payload)) + payload
 
 
 _encode = msgspec.json.Encoder().encode
