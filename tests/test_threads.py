@@ -429,7 +429,6 @@ def quick_then(handler: Callable[[tt.Tick], None]) -> Callable[[tt.Tick], None]:
     return lambda tick: None if tick.symbol == "WARM-UP" else handler(tick)
 
 
-@pytest.mark.xfail(strict=True, reason="FAULT: ticks of other symbols wait in the batch behind a slow one, with workers idle")
 async def test_a_slow_symbol_in_a_batch_holds_up_nobody_else() -> None:
     with shutting(Door(shut=lambda tick: tick.symbol == "SLOW")) as door:
         feed, sends = warm_feed()
@@ -445,7 +444,6 @@ async def test_a_slow_symbol_in_a_batch_holds_up_nobody_else() -> None:
     assert_accounted(pipeline.report, dropped=0, failed=0)
 
 
-@pytest.mark.xfail(strict=True, reason="FAULT: on_error is called after the whole batch, not before the symbol's next tick")
 async def test_on_error_comes_before_the_symbols_next_tick() -> None:
     events: list[str] = []
 
@@ -461,7 +459,6 @@ async def test_on_error_comes_before_the_symbols_next_tick() -> None:
     assert events == ["handle 0", "told 0", "handle 1", "told 1"]
 
 
-@pytest.mark.xfail(strict=True, reason="FAULT: max_age is looked at when a batch is made, not when a tick's turn comes")
 async def test_ticks_that_grow_stale_in_a_batch_are_not_handled() -> None:
     handled: list[int] = []
 
@@ -478,7 +475,6 @@ async def test_ticks_that_grow_stale_in_a_batch_are_not_handled() -> None:
     assert pipeline.report.dropped_by_reason["stale"] >= 4
 
 
-@pytest.mark.xfail(strict=True, reason="FAULT: failures of a batch that was cut off are counted, but nobody is told")
 async def test_failures_of_a_batch_that_is_cut_off_are_told() -> None:
     told: list[int] = []
     with shutting(Door(shut=lambda tick: number(tick) == 1)) as door:
@@ -496,7 +492,6 @@ async def test_failures_of_a_batch_that_is_cut_off_are_told() -> None:
     assert len(told) == pipeline.report.failed
 
 
-@pytest.mark.xfail(strict=True, reason="FAULT: queue_wait_ms ends when a batch is made: the wait in the batch is in no figure")
 async def test_the_wait_in_a_batch_is_a_wait() -> None:
     def handler(tick: tt.Tick) -> None:
         time.sleep(0.1)

@@ -67,6 +67,8 @@ class ChannelState(Generic[T]):
         """Called when the number of queued ticks may have crossed a mark: after a send, and when a worker rests."""
         self.anyone_free: Callable[[], bool] | None = None
         """Where a pool receives: whether one of its workers is awake and will come by itself. Quick handlers leave most asleep."""
+        self.reserved: Callable[[], int] | None = None
+        """Where a pool receives: how many ticks its workers may still give back, which keep their room until they are begun."""
         self.on_book_lost: Callable[[], None] | None = None
         """Called when a book needs a fresh snapshot; which is in ``books.wanted``."""
         self._wake_receivers, self.items_gate = trio.open_memory_channel[None](0)
@@ -82,8 +84,13 @@ class ChannelState(Generic[T]):
 
     @property
     def queued(self) -> int:
-        """How many ticks take room now."""
+        """How many ticks wait now."""
         return len(self.buffer) + self.lanes.parked
+
+    @property
+    def room(self) -> int:
+        """How many more ticks fit in now."""
+        return self.maxsize - self.queued - (0 if self.reserved is None else self.reserved())
 
     @property
     def waited_in_episode(self) -> float:
@@ -111,7 +118,7 @@ class ChannelState(Generic[T]):
         if self.books.tail:
             items, held = self.books.let_in(items)
             self.drop_new(held, "held")
-        room = 0 if self._waiting and not first_in_line else self.maxsize - queued
+        room = 0 if self._waiting and not first_in_line else self.room
         return self.admission.offer(items, room)
 
     def mark(self, items: Sequence[T]) -> Sequence[Any]:
@@ -166,7 +173,7 @@ class ChannelState(Generic[T]):
 
     def wake_sender(self) -> None:
         """Let the sender that has waited longest look for room again."""
-        if self.sleeping_senders and self.open_receivers and self.queued < self.maxsize:
+        if self.sleeping_senders and self.open_receivers and self.room > 0:
             try:
                 self._wake_senders.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
 
@@ -18,10 +16,10 @@ import trio
 
 from .channel import TickReceiveChannel
 from .channel_state import ChannelState
-from .executors import BatchOutcome, Handler, ThreadRunner, returns_awaitable, takes_gaps
+from .executors import Batch, Handler, ThreadRunner, returns_awaitable, takes_gaps
 from .gaps import Gap
-from .metrics import LatencyWindow, WorkerMetrics
 from .ticks import MarketData
+from .worker import Meters, Worker
 
 __all__ = ["Meters", "OnError", "OnGap", "Ordering", "Worker", "WorkerPool"]
 
@@ -44,97 +42,10 @@ _DENSE_S = 0.001
 _BATCH_S = 0.005
 """How much work a thread is given at once, in seconds of handler time."""
 _MAX_BATCH = 256
-
-
-class Meters:
-    """The latencies of a pool. Every tick is timed, but where quick ones follow each other densely: then one in 64, on average."""
-
-    def __init__(self) -> None:
-        self.lag = LatencyWindow()
-        self.wait = LatencyWindow()
-        self.handler = LatencyWindow()
-        self._wall_offset = time.time() - trio.current_time()
-
-    def taken(self, item: MarketData, arrived: float, now: float) -> None:
-        """Record how old *item* is and how long it waited. The wall clock is read once a run, so that a virtual clock rules here too."""
-        self.wait.record(now - arrived, now)
-        self.lag.record(now + self._wall_offset - item.timestamp.timestamp(), now)
-
-
-class Worker(Generic[T]):
-    """One worker's counters, and what it holds now."""
-
-    __slots__ = (
-        "_born",
-        "_clock",
-        "_ended_at",
-        "_idle_s",
-        "_idle_since",
-        "away",
-        "burst_began",
-        "consumed",
-        "current",
-        "ended",
-        "failed",
-        "held",
-        "name",
-        "timed_at",
-        "wary",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.away = False
-        """Whether it waits for ``on_error`` or ``on_gap``."""
-        self.current: T | None = None
-        self.held: list[T] = []
-        self.consumed = 0
-        self.failed = 0
-        self.ended = False
-        self._clock = trio.lowlevel.current_clock().current_time
-        self._born = self.burst_began = self._clock()
-        self.timed_at = self._born
-        self.wary = 0
-        self._idle_s = 0.0
-        self._idle_since: float | None = None
-        self._ended_at = math.inf
-
-    @property
-    def in_flight(self) -> int:
-        return (self.current is not None) + len(self.held)
-
-    @property
-    def free(self) -> bool:
-        """Whether it is awake and will come for ticks by itself."""
-        return not (self.current is not None or self._idle_since is not None or self.held or self.away or self.ended)
-
-    def rest(self) -> None:
-        self._idle_since = self._clock()
-
-    def resume(self) -> None:
-        now = self.burst_began = self._clock()
-        if self._idle_since is not None:
-            self._idle_s += now - self._idle_since
-            self._idle_since = None
-
-    def end(self) -> None:
-        self.ended = True
-        self._ended_at = self._clock()
-
-    def metrics(self, now: float) -> WorkerMetrics:
-        now = min(now, self._ended_at)
-        idle = self._idle_s + (now - self._idle_since if self._idle_since is not None else 0.0)
-        life = now - self._born
-        holds = self.current if self.current is not None else (self.held[0] if self.held else None)
-        return WorkerMetrics(
-            name=self.name,
-            state="ended" if self.ended else ("idle" if self._idle_since is not None else "busy"),
-            consumed=self.consumed,
-            failed=self.failed,
-            in_flight=self.in_flight,
-            busy_ratio=max(0.0, 1 - idle / life) if life > 0 else 0.0,
-            symbol=None if holds is None else holds.symbol,
-        )
+_LATE_S = 0.01
+"""How long a tick of a batch may take before those behind it are given to other workers, in seconds."""
+_REPORT_S = 0.5
+"""How long ``on_error`` may take for the failure of a batch that is being cancelled, in seconds."""
 
 
 class WorkerPool(Generic[T]):
@@ -159,9 +70,12 @@ class WorkerPool(Generic[T]):
         self._on_gap = on_gap
         self._takes_gaps = takes_gaps(handler)
         self._state.tells_gaps = on_gap is not None or self._takes_gaps
-        self._runner = ThreadRunner(handler, workers) if executor == "thread" else None
+        self._runner = ThreadRunner(handler, workers, self._state.is_stale) if executor == "thread" else None
         self._now = trio.lowlevel.current_clock().current_time
         self._batch_limit = 1
+        self._batch_begun = trio.Event()
+        self._watching = trio.CancelScope()
+        self._state.reserved = lambda: sum(worker.out_of_queue for worker in self.workers)
         self.meters = Meters()
         self.workers: list[Worker[T]] = [Worker(f"{executor}-{number}") for number in range(1, workers + 1)]
         self._state.anyone_free = lambda: any(worker.free for worker in self.workers)
@@ -183,6 +97,8 @@ class WorkerPool(Generic[T]):
         # Not "async with": its checkpoint would put a Cancelled in the place of what a worker raised.
         with self._receive:
             async with trio.open_nursery() as nursery:
+                if self._runner is not None:
+                    nursery.start_soon(self._call_back_late_batches)
                 for worker in self.workers:
                     nursery.start_soon(self._run_worker, worker, work, self._receive.clone(), name=f"trio_ticks {worker.name}")
 
@@ -205,6 +121,8 @@ class WorkerPool(Generic[T]):
                 raise cancelled from None
             finally:
                 worker.end()
+                if all(worker.ended for worker in self.workers):
+                    self._watching.cancel()
                 lost = worker.in_flight
                 worker.current, worker.held = None, []
                 if lost:
@@ -396,56 +314,103 @@ class WorkerPool(Generic[T]):
         """Lease a batch, have it run elsewhere, settle it."""
         assert self._runner is not None
         while True:
-            batch, symbols, gaps = self._lease()
-            if not batch:
+            batch, gaps = self._lease()
+            if not batch.items:
                 if not await self._next_ticks(worker, receive):
                     return
                 continue
             if self._state.on_change is not None:
                 self._state.on_change()
-            worker.held = batch
+            worker.held, worker.batch = batch.items, batch
             self._keep_one_free(worker)
+            if len(batch.items) > 1:
+                self._batch_begun.set()
             for gap in gaps:
                 await self._tell(worker, gap)
-            outcome = BatchOutcome(batch)
-            try:
-                await self._runner.run(outcome)
-            finally:
-                failures = self._settle(worker, outcome)
-            for index, error in failures:
-                await self._report(worker, batch[index], error)
-            for symbol in symbols:
+            while batch.items:
+                try:
+                    await self._runner.run(batch)
+                finally:
+                    failure = self._settle(worker, batch)
+                    if failure is not None:
+                        # Shielded, since the failure is counted: whoever counts must be able to say what it was.
+                        with trio.CancelScope(shield=True, deadline=trio.current_time() + _REPORT_S):
+                            await self._report(worker, *failure)
+            worker.batch = None
+            for symbol in batch.symbols:
                 self._state.release(symbol)
 
-    def _settle(self, worker: Worker[T], outcome: BatchOutcome[T]) -> list[tuple[int, Exception]]:
-        """Count what has an outcome. What was not begun, or not ended, stays in ``held`` for :meth:`_run_worker` to count."""
-        done = outcome.done
-        failures = [failure for failure in outcome.failures if failure[0] < done]
-        worker.held = list(outcome.items[done:])
-        worker.failed += len(failures)
-        worker.consumed += done - len(failures)
-        now = self._now()
-        durations = outcome.durations_s[:done]
-        for duration in durations[:: max(1, len(durations) // 16)]:
-            self.meters.handler.record(duration, now)
-        if durations:
-            mean = sum(durations) / len(durations)
-            self._batch_limit = max(1, min(_MAX_BATCH, int(_BATCH_S / mean) if mean > 0 else _MAX_BATCH, self._batch_limit * 2))
-        return failures
+    def _settle(self, worker: Worker[T], batch: Batch[T]) -> tuple[T, Exception] | None:
+        """Count what has an outcome, and return the failure that ended the batch. What was not ended stays in ``held``."""
+        done, failure = batch.done, batch.failure
+        waits = batch.arrivals[:done]
+        worker.failed += failure is not None
+        worker.consumed += done - (failure is not None) - batch.stale
+        if batch.stale:
+            self._state.ledger.in_pool.stale += batch.stale
+            self._state.log_drop(batch.stale, "stale")
+        self._measure(batch.items[:done], waits, batch)
+        batch.settle()
+        worker.held = batch.items
+        return failure
 
-    def _lease(self) -> tuple[list[T], set[str], list[Gap]]:
+    def _measure(self, items: list[T], arrivals: list[float], batch: Batch[T]) -> None:
+        """Record the latencies of some ticks of a batch, and choose the size of the next one."""
+        durations, begins = batch.durations_s, batch.began_at
+        if not durations or batch.stale:
+            return
+        now = self._now()
+        for index in range(0, len(durations), max(1, len(durations) // 16)):
+            self.meters.handler.record(durations[index], now)
+            self.meters.taken(items[index], arrivals[index], begins[index])
+        mean = sum(durations) / len(durations)
+        self._batch_limit = max(1, min(_MAX_BATCH, int(_BATCH_S / mean) if mean > 0 else _MAX_BATCH, self._batch_limit * 2))
+
+    async def _call_back_late_batches(self) -> None:
+        """Take back what waits behind a slow tick of its batch, for workers that are free. Sleeps while there is no batch to watch."""
+        with self._watching:
+            while True:
+                await self._batch_begun.wait()
+                await trio.sleep(_LATE_S)
+                self._batch_begun = trio.Event()
+                for worker in self.workers:
+                    batch = worker.batch
+                    if batch is None or (len(batch.items) <= batch.begun and len(batch.symbols) < 2):
+                        continue
+                    if self._now() - batch.changed_at < _LATE_S:
+                        self._batch_begun.set()
+                        continue
+                    self._take_back(worker, batch)
+
+    def _take_back(self, worker: Worker[T], batch: Batch[T]) -> None:
+        """Put what *batch* has not begun back to the heads of its symbols' lanes: it is queued again."""
+        state = self._state
+        rest = batch.call_back()
+        state.ledger.delivered -= len(rest)
+        for item, arrived in reversed(rest):
+            state.lanes.lines.setdefault(item.symbol, None)
+            state.lanes.park_first(item.symbol, item, arrived)
+        if not self._ordered:
+            batch.symbols |= {item.symbol for item, _ in rest}
+        kept = {item.symbol for item in batch.items[batch.done :]} & batch.symbols if self._ordered else set()
+        for symbol in batch.symbols - kept:
+            state.release(symbol)
+        batch.symbols = kept
+        self._keep_one_free(worker)
+
+    def _lease(self) -> tuple[Batch[T], list[Gap]]:
         """Take the ticks of a batch, and (with order) lease their symbols; what belongs to others' symbols is parked.
 
         Returns:
-            The batch, the symbols to release after it, and the gaps to tell before it. A tick with a gap before it begins a batch of its
+            The batch, and the gaps to tell before it. A tick with a gap before it begins a batch of its
             own, but where no order is asked for.
         """
         state, ordered = self._state, self._ordered
         lanes, limit = state.lanes, self._batch_limit
         batch: list[T] = []
+        arrivals: list[float] = []
         symbols: set[str] = set()
         gaps: list[Gap] = []
-        arrived = now = self._now()
         while len(batch) < limit and (found := self._next_free(symbols)) is not None:
             item, arrived = found
             if state.is_stale(item, arrived):
@@ -464,15 +429,14 @@ class WorkerPool(Generic[T]):
                     gaps.append(gap)
                 item = plain
             batch.append(item)
+            arrivals.append(arrived)
         state.ledger.delivered += len(batch)
-        if batch:
-            self.meters.taken(batch[-1], arrived, now)
-        else:
+        if not batch:
             for symbol in symbols:
                 state.release(symbol)
         if state.sleeping_senders:
             state.wake_sender()
-        return batch, symbols, gaps
+        return Batch(batch, arrivals, symbols, self._now), gaps
 
     def _next_free(self, symbols: set[str]) -> tuple[T, float] | None:
         """Take the next tick that may be handled by the holder of *symbols*, leasing its symbol; ``None`` where there is none."""

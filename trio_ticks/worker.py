@@ -1,0 +1,118 @@
+"""One worker: its counters, what it holds, and the latencies that a pool's workers share. No policy: the pool decides.
+
+Rules: a tick that a worker holds is in ``current`` or ``held``, and leaves it in the same step in which it is counted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Generic, TypeVar
+
+import trio
+
+from .executors import Batch
+from .metrics import LatencyWindow, WorkerMetrics
+from .ticks import MarketData
+
+__all__ = ["Meters", "Worker"]
+
+T = TypeVar("T", bound=MarketData)
+
+
+class Meters:
+    """The latencies of a pool. Every tick is timed, but where quick ones follow each other densely: then one in 64, on average."""
+
+    def __init__(self) -> None:
+        self.lag = LatencyWindow()
+        self.wait = LatencyWindow()
+        self.handler = LatencyWindow()
+        self._wall_offset = time.time() - trio.current_time()
+
+    def taken(self, item: MarketData, arrived: float, now: float) -> None:
+        """Record how old *item* is and how long it waited. The wall clock is read once a run, so that a virtual clock rules here too."""
+        self.wait.record(now - arrived, now)
+        self.lag.record(now + self._wall_offset - item.timestamp.timestamp(), now)
+
+
+class Worker(Generic[T]):
+    """One worker's counters, and what it holds now."""
+
+    __slots__ = (
+        "_born",
+        "_clock",
+        "_ended_at",
+        "_idle_s",
+        "_idle_since",
+        "away",
+        "batch",
+        "burst_began",
+        "consumed",
+        "current",
+        "ended",
+        "failed",
+        "held",
+        "name",
+        "timed_at",
+        "wary",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.away = False
+        """Whether it waits for ``on_error`` or ``on_gap``."""
+        self.current: T | None = None
+        self.held: list[T] = []
+        self.batch: Batch[T] | None = None
+        self.consumed = 0
+        self.failed = 0
+        self.ended = False
+        self._clock = trio.lowlevel.current_clock().current_time
+        self._born = self.burst_began = self._clock()
+        self.timed_at = self._born
+        self.wary = 0
+        self._idle_s = 0.0
+        self._idle_since: float | None = None
+        self._ended_at = math.inf
+
+    @property
+    def in_flight(self) -> int:
+        return (self.current is not None) + len(self.held)
+
+    @property
+    def out_of_queue(self) -> int:
+        """How many ticks it holds that may go back into the queue, and have a claim on their room."""
+        return 0 if self.batch is None else len(self.batch.items) - self.batch.begun
+
+    @property
+    def free(self) -> bool:
+        """Whether it is awake and will come for ticks by itself."""
+        return not (self.current is not None or self._idle_since is not None or self.held or self.away or self.ended)
+
+    def rest(self) -> None:
+        self._idle_since = self._clock()
+
+    def resume(self) -> None:
+        now = self.burst_began = self._clock()
+        if self._idle_since is not None:
+            self._idle_s += now - self._idle_since
+            self._idle_since = None
+
+    def end(self) -> None:
+        self.ended = True
+        self._ended_at = self._clock()
+
+    def metrics(self, now: float) -> WorkerMetrics:
+        now = min(now, self._ended_at)
+        idle = self._idle_s + (now - self._idle_since if self._idle_since is not None else 0.0)
+        life = now - self._born
+        holds = self.current if self.current is not None else (self.held[0] if self.held else None)
+        return WorkerMetrics(
+            name=self.name,
+            state="ended" if self.ended else ("idle" if self._idle_since is not None else "busy"),
+            consumed=self.consumed,
+            failed=self.failed,
+            in_flight=self.in_flight,
+            busy_ratio=max(0.0, 1 - idle / life) if life > 0 else 0.0,
+            symbol=None if holds is None else holds.symbol,
+        )
