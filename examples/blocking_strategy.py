@@ -32,8 +32,8 @@ async def main() -> None:
     async with open_exchange(rate=1_000, symbols=SYMBOLS) as exchange, trio.open_nursery() as nursery:
         nursery.start_soon(watch_the_loop, delays_ms)
         feed = tt.WebSocketFeed(exchange.url, symbols=SYMBOLS)
-        async with tt.open_pipeline(feed, strategy, workers=4, maxsize=300, shutdown_timeout=1) as pipeline:
-            await trio.sleep(2)
+        async with tt.open_pipeline(feed, strategy, workers=4, maxsize=300, shutdown_timeout=0.5) as pipeline:
+            await trio.sleep(1.5)
             for worker in pipeline.metrics().workers:
                 print(f"{worker.name}: {worker.consumed} handled, busy {worker.busy_ratio:.0%}")
         nursery.cancel_scope.cancel()

@@ -36,13 +36,13 @@ class MeanReversion:
 
 
 async def run(title: str, url: str, overflow: tt.OverflowStrategy, max_age: float | None = None) -> None:
-    """Run the strategy for two seconds and print what became of the ticks."""
+    """Run the strategy for a second and a half and print what became of the ticks."""
     strategy = MeanReversion()
     feed = tt.WebSocketFeed(url, symbols=SYMBOLS)
     async with tt.open_pipeline(
-        feed, strategy, workers=8, maxsize=200, overflow=overflow, max_age=max_age, shutdown_timeout=0.5
+        feed, strategy, workers=8, maxsize=200, overflow=overflow, max_age=max_age, shutdown_timeout=0.25
     ) as pipeline:
-        await trio.sleep(2)
+        await trio.sleep(1.5)
     report = pipeline.report
     drops = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped_by_reason.items() if count)
     print(f"\n{title}")
