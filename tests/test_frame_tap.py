@@ -86,6 +86,21 @@ async def test_handshake_in_single_bytes() -> None:
     assert await peer.receive() == ClientFrame(CLOSE, b"\x03\xe8")
 
 
+async def test_payloads_are_bytes_whatever_the_stream_gives() -> None:
+    near, far = memory_stream_pair()  # gives bytearrays
+    inbox = Inbox()
+    tap = FrameTap(near, inbox.deliver, max_message_size=LIMIT)
+    await far.send_all(b"HTTP/1.1 101 S\r\n\r\n" + frame(TEXT, b"behind"))
+    received = await tap.receive_some()
+    await far.send_all(frame(TEXT, b"m") + frame(PING))
+    ping = await tap.receive_some()
+    assert (inbox.messages, ping) == ([b"behind"], frame(PING))
+    await far.send_eof()
+    assert await tap.receive_some() == b""
+    assert [type(data) for data in (received, ping, *inbox.messages)] == [bytes] * 4
+    await tap.aclose()
+
+
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\n"])
 async def test_handshake_ends_where_h11_thinks_it_does(line_end: bytes) -> None:
     near, far = memory_stream_pair()
@@ -365,6 +380,7 @@ async def test_fail_connection_tells_the_peer_and_waits_for_its_close() -> None:
         await fail_connection(found.ws, found.tap, 4000, "stale")
     assert (found.tap.messages, found.tap.discarded) == (0, 1)
     assert inbox.messages == []
+    assert found.tap.close_reason is None  # it was us
 
 
 async def test_ping_after_the_close_of_trio_websocket_itself() -> None:
@@ -403,6 +419,7 @@ async def test_fail_connection_while_deliver_waits(silent: bool, autojump_clock:
         await fail_connection(found.ws, found.tap, 1001)
         assert trio.current_time() - begin == pytest.approx(5.0 if silent else 0.0)
         inbox.gate.set()
+    assert found.tap.close_reason is None  # it was us
 
 
 async def test_fail_connection_after_the_reader_has_died(autojump_clock: MockClock) -> None:
@@ -458,6 +475,16 @@ async def test_fail_connection_twice_and_after_the_end() -> None:
         await fail_connection(found.ws, found.tap, 1000)
         await fail_connection(found.ws, found.tap, 1002)
         await found.tap.aclose()
+
+
+async def test_fail_connection_after_the_connection_was_lost(autojump_clock: MockClock) -> None:
+    async with connected(Inbox()) as (found, peer):
+        await peer.stream.aclose()
+        assert await found.ended() == 1006
+        begin = trio.current_time()
+        await fail_connection(found.ws, found.tap, 1000)
+        assert trio.current_time() == begin
+    assert found.tap.close_reason == CloseReason(1006, "connection lost")
 
 
 async def test_aclose_before_the_handshake_does_not_wait(autojump_clock: MockClock) -> None:

@@ -37,8 +37,7 @@ class FrameTap(trio.abc.Stream):
     what was still to be sent (RFC 1122, section 4.2.2.13). For a message too big it does send a Close frame, but stops reading: the same
     reset. So on a violation this stream gives trio-websocket, instead of the broken frame, a Close frame with the code that is due, as
     if the peer had sent it; and trio-websocket answers it with the same code, which is just what the peer has to be told (RFC 6455, section
-    7.1.7). Then input is read and thrown away until the peer has closed, for at most ``linger`` seconds (section 7.1.1), both here and in
-    :meth:`aclose`.
+    7.1.7). Then :meth:`aclose` throws input away until the peer has closed, for at most ``linger`` seconds (section 7.1.1).
 
     Args:
         stream: the connected TCP or TLS stream; the tap owns it from now on.
@@ -81,6 +80,7 @@ class FrameTap(trio.abc.Stream):
         self._reading = trio.Lock()  # who reads the socket: trio-websocket's reader, or whoever closes
         self._eof = False
         self._closing = False
+        self._ours = False  # it was not the peer that ended the connection
         self._deadline = math.inf  # for closing
         self._close_sent = trio.Event()  # our Close frame is out, or cannot be sent any more
 
@@ -92,11 +92,11 @@ class FrameTap(trio.abc.Stream):
     @property
     def close_reason(self) -> CloseReason | None:
         """Why the connection ended, as seen from this side of it; ``None`` while it lives, or when we closed it ourselves."""
-        parser = self._parser
-        if parser.violation or parser.closed:
-            return parser.violation or parser.closed
-        if not self._eof or self._closing:
+        if self._ours:
             return None
+        parser = self._parser
+        if parser.violation or parser.closed or not self._eof:
+            return parser.violation or parser.closed
         # RFC 6455, section 7.1.5: no Close frame was received, so the code is 1006.
         return CloseReason(_ABNORMAL, "connection lost" if parser.idle else "connection lost in the middle of a message")
 
@@ -111,22 +111,17 @@ class FrameTap(trio.abc.Stream):
         if not self._framed:
             return await self._receive_head()
         while True:
-            over = self._over
-            if self._control and not over:
+            if self._control and not self._over:
                 return self._take_control()
             if self._batch:
                 await self._hand_on()
-                over = self._over
-            if over:
+            if self._over:
                 self.start_closing()
-                if self._control:
-                    return self._take_control()
-                await self._drain()
-                return b""
+                return self._take_control()  # and then the end, for trio-websocket; aclose() sees to the rest
             data = await self._receive()
             if not data:
-                return b""
-            self._feed(data)
+                return self._take_control()
+            self._feed(data)  # before any checkpoint: whoever reads next, the parser gets everything in order
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; once the connection is being closed, for at most as long as that may take.
@@ -154,6 +149,7 @@ class FrameTap(trio.abc.Stream):
         """From now on take no more messages, answer no more pings, and give the peer ``linger`` seconds to finish. Idempotent."""
         if not self._closing:
             self._closing = True
+            self._ours = self.close_reason is None
             self._deadline = trio.current_time() + self._linger
 
     async def aclose(self) -> None:
@@ -161,14 +157,15 @@ class FrameTap(trio.abc.Stream):
 
         Cancellation: closes at once.
         """
+        end = self._deadline if self._closing else trio.current_time() + self._linger
         try:
-            if self._framed and self._closing:
+            if self._framed and self._closing and not self._eof:
                 with trio.move_on_at(self._deadline):
                     await self._close_sent.wait()
                     await self._send_eof()
                     await self._drain()
         finally:
-            with trio.move_on_after(self._linger):  # TLS would still like to say goodbye
+            with trio.move_on_at(end):  # TLS would still like to say goodbye
                 await self.stream.aclose()
 
     @property
@@ -233,18 +230,13 @@ class FrameTap(trio.abc.Stream):
         return data[:-behind]
 
     async def _receive(self) -> bytes:
-        """Read the socket once; ``b""`` at its end, and when closing has taken too long."""
+        """Read the socket once; ``b""`` at its end."""
         try:
             self._reading.acquire_nowait()  # acquire() would cost a checkpoint for each read
         except trio.WouldBlock:
             await self._reading.acquire()
-        data: bytes | bytearray = b""
         try:
-            if not self._closing:
-                data = await self.stream.receive_some(self._receive_size)
-            else:
-                with trio.move_on_at(self._deadline):
-                    data = await self.stream.receive_some(self._receive_size)
+            data = await self.stream.receive_some(self._receive_size)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._eof = True
             raise
@@ -258,10 +250,10 @@ class FrameTap(trio.abc.Stream):
         return data if type(data) is bytes else bytes(data)  # a trio stream may give either; a payload must not be mutable
 
     async def _drain(self) -> None:
-        """Throw input away until the peer has closed, or the time is over."""
+        """Read until the peer has closed, and keep nothing but its Close frame, for trio-websocket's reader, if that still lives."""
         try:
             while not self._eof:
-                await self._receive()
+                self._feed(await self._receive())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 

@@ -141,7 +141,6 @@ class FrameParser:
                     pos = self._feed_any(data, pos, messages, controls)
         except _Failed as failed:
             self.violation = failed.violation
-            self._forget()
         return messages, controls
 
     def _feed_small(self, data: bytes, pos: int, messages: list[bytes]) -> int:
@@ -232,20 +231,20 @@ class FrameParser:
         opcode = first & _OPCODE
         if first & _RESERVED:
             _fail("reserved bit set without an extension")  # section 5.2, RSV1 to RSV3: MUST be 0, else _Fail_
+        if second & _MASKED:
+            _fail("masked frame from a server")  # section 5.1: a client MUST close a connection if it detects a masked frame
         if opcode >= _CLOSE:
             if opcode > _PONG:
                 _fail(f"unknown opcode {opcode:#x}")  # section 5.2, opcode: unknown MUST _Fail_
             if not first & _FIN:
                 _fail("fragmented control frame")  # section 5.5: MUST NOT be fragmented
-            if second & ~_MASKED > _MAX_CONTROL:
+            if second > _MAX_CONTROL:
                 _fail("control frame longer than 125 bytes")  # section 5.5: MUST have 125 bytes or less
         elif opcode > _BINARY:
             _fail(f"unknown opcode {opcode:#x}")
         elif self._fragmented != (opcode == _CONTINUATION):
             # Section 5.4: the fragments of one message MUST NOT be interleaved with another's, and a continuation continues something.
             _fail("message begun inside another one" if self._fragmented else "continuation of nothing")
-        if second & _MASKED:
-            _fail("masked frame from a server")  # section 5.1: a client MUST close a connection if it detects a masked frame
 
     def _check_close(self, payload: bytes) -> None:
         """Apply sections 5.5.1 and 7.4 to a Close frame's payload, and note what it says."""
@@ -261,12 +260,6 @@ class FrameParser:
             except UnicodeDecodeError:
                 raise _Failed("close reason is not UTF-8", BAD_DATA) from None  # section 8.1
         self.closed = closed
-        self._forget()
-
-    def _forget(self) -> None:
-        """Give up the unfinished message: nothing will complete it."""
-        self._tail = b""
-        self._buffer.clear()
 
 
 def _fail(reason: str) -> NoReturn:
