@@ -6,11 +6,11 @@ also when it was cancelled, so that no tick of a batch is without an outcome.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-import threading
-import time
 import typing
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
 
@@ -80,99 +80,74 @@ def resolve_executor(executor: str, handler: object) -> Literal["loop", "thread"
 class Batch(Generic[T]):
     """Ticks on their way through a thread, and how far they came.
 
-    The first ``done`` have an outcome, the first ``begun`` are out of reach; what lies behind can be called back at any time. A
-    failure ends the batch, so that it can be reported before the symbol's next tick is begun.
+    The first ``done`` of ``items`` have an outcome; what is still in ``todo`` has not been begun, and can be called back. A failure ends
+    the batch, so that it can be reported before the symbol's next tick is begun. There is no lock: thread and loop share ``todo``,
+    whose two ends are popped atomically, and else each attribute has one writer.
     """
 
-    def __init__(self, items: list[T], arrivals: list[float], symbols: set[str], now: Callable[[], float]) -> None:
+    def __init__(self, items: list[T], arrivals: list[float], symbols: set[str]) -> None:
         self.items = items
         self.arrivals = arrivals
         self.symbols = symbols
         """The symbols that are leased for it."""
+        self.todo = deque(zip(items, arrivals, strict=True))
         self.done = 0
-        self.begun = 0
         self.stale = 0
-        self.failure: tuple[T, Exception] | None = None
-        self.durations_s: list[float] = []
+        self.failure: tuple[int, Exception] | None = None
         self.began_at: list[float] = []
-        """When each tick's turn came, on the clock given by *now*."""
-        self.changed_at = now()
-        """When the batch, or the last tick, was begun."""
-        self._now = now
-        self._lock = threading.Lock()
-        self._abandoned = False
-
-    def begin(self) -> int | None:
-        """Return the index of the next tick to handle, which is now out of reach; ``None`` where there is none left."""
-        with self._lock:
-            if self._abandoned or self.failure is not None or self.begun >= len(self.items):
-                return None
-            self.begun += 1
-            self.changed_at = self._now()
-            return self.begun - 1
+        """When each tick's turn came, and in the end when the last one's was over; on trio's clock."""
 
     def call_back(self) -> list[tuple[T, float]]:
-        """Remove and return what has not been begun, with its arrivals."""
-        with self._lock:
-            rest = list(zip(self.items[self.begun :], self.arrivals[self.begun :], strict=True))
-            del self.items[self.begun :], self.arrivals[self.begun :]
+        """Remove and return what has not been begun, with its arrivals, the last first."""
+        rest: list[tuple[T, float]] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                rest.append(self.todo.pop())
+        keep = len(self.items) - len(rest)
+        del self.items[keep:], self.arrivals[keep:]
         return rest
 
     def settle(self) -> None:
         """Forget what has an outcome, so that what is left can be run."""
-        with self._lock:
-            del self.items[: self.done], self.arrivals[: self.done]
-            self.begun -= self.done
-            self.done = self.stale = 0
-            self.failure = None
-            self.durations_s, self.began_at = [], []
-
-    def abandon(self) -> None:
-        """Begin no further tick, and give the one under way no say any more."""
-        with self._lock:
-            self._abandoned = True
-
-    def end(self, error: Exception | None, duration_s: float, *, stale: bool = False) -> None:
-        """Take note of a tick's outcome, unless the batch was abandoned meanwhile."""
-        with self._lock:
-            if self._abandoned:
-                return
-            if error is not None:
-                self.failure = (self.items[self.done], error)
-            self.stale += stale
-            if not stale:
-                self.durations_s.append(duration_s)
-                self.began_at.append(self.changed_at)
-            self.done += 1
+        del self.items[: self.done], self.arrivals[: self.done]
+        self.done = self.stale = 0
+        self.failure = None
+        self.began_at = []
 
 
 IsStale = Callable[[Any, float], bool]
 
 
-def _run_batch(handler: Callable[[T], Any], batch: Batch[T], is_stale: IsStale) -> None:
-    clock = time.perf_counter
-    while (index := batch.begin()) is not None:
-        item, error = batch.items[index], None
-        if is_stale(item, batch.arrivals[index]):
-            batch.end(None, 0.0, stale=True)
+def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], float], is_stale: IsStale | None) -> None:
+    take, began = batch.todo.popleft, batch.began_at.append
+    while batch.failure is None:
+        try:
+            item, arrived = take()
+        except IndexError:
+            break
+        began(now())
+        if is_stale is not None and is_stale(item, arrived):
+            batch.stale += 1
+            batch.done += 1
             continue
-        began = clock()
         try:
             result = handler(item)
             if result is not None and inspect.iscoroutine(result):
                 result.close()
                 raise TypeError("the handler is a plain callable that returned a coroutine: make it an async def")
-        except Exception as raised:
-            error = raised
-        batch.end(error, clock() - began)
+        except Exception as error:
+            batch.failure = (batch.done, error)
+        batch.done += 1
+    began(now())
 
 
 class ThreadRunner(Generic[T]):
     """Runs batches in trio's worker threads, which are kept and used again; at most *limit* at once."""
 
-    def __init__(self, handler: Callable[[T], Any], limit: int, is_stale: IsStale) -> None:
+    def __init__(self, handler: Callable[[T], Any], limit: int, is_stale: IsStale | None) -> None:
         self._handler = handler
         self._is_stale = is_stale
+        self._now = trio.lowlevel.current_clock().current_time
         self._limiter = trio.CapacityLimiter(limit)
 
     async def run(self, batch: Batch[T]) -> None:
@@ -182,7 +157,9 @@ class ThreadRunner(Generic[T]):
         further one. *batch* holds what was done until then.
         """
         try:
-            await trio.to_thread.run_sync(_run_batch, self._handler, batch, self._is_stale, limiter=self._limiter, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(
+                _run_batch, self._handler, batch, self._now, self._is_stale, limiter=self._limiter, abandon_on_cancel=True
+            )
         except BaseException:
-            batch.abandon()
+            batch.todo.clear()
             raise

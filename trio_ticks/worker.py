@@ -82,7 +82,7 @@ class Worker(Generic[T]):
     @property
     def out_of_queue(self) -> int:
         """How many ticks it holds that may go back into the queue, and have a claim on their room."""
-        return 0 if self.batch is None else len(self.batch.items) - self.batch.begun
+        return 0 if self.batch is None else len(self.batch.todo)
 
     @property
     def free(self) -> bool:

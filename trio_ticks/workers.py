@@ -70,7 +70,7 @@ class WorkerPool(Generic[T]):
         self._on_gap = on_gap
         self._takes_gaps = takes_gaps(handler)
         self._state.tells_gaps = on_gap is not None or self._takes_gaps
-        self._runner = ThreadRunner(handler, workers, self._state.is_stale) if executor == "thread" else None
+        self._runner = ThreadRunner(handler, workers, self._state.is_stale if self._state.ages else None) if executor == "thread" else None
         self._now = trio.lowlevel.current_clock().current_time
         self._batch_limit = 1
         self._batch_begun = trio.Event()
@@ -342,28 +342,32 @@ class WorkerPool(Generic[T]):
 
     def _settle(self, worker: Worker[T], batch: Batch[T]) -> tuple[T, Exception] | None:
         """Count what has an outcome, and return the failure that ended the batch. What was not ended stays in ``held``."""
-        done, failure = batch.done, batch.failure
-        waits = batch.arrivals[:done]
+        # Read once: an abandoned thread may still end its tick, which then is counted as lost.
+        done, stale, failed = batch.done, batch.stale, batch.failure
+        failure = None if failed is None or failed[0] >= done else (batch.items[failed[0]], failed[1])
         worker.failed += failure is not None
-        worker.consumed += done - (failure is not None) - batch.stale
-        if batch.stale:
-            self._state.ledger.in_pool.stale += batch.stale
-            self._state.log_drop(batch.stale, "stale")
-        self._measure(batch.items[:done], waits, batch)
+        worker.consumed += done - (failure is not None) - stale
+        if stale:
+            self._state.ledger.in_pool.stale += stale
+            self._state.log_drop(stale, "stale")
+        else:
+            self._measure(batch, done)
+        batch.done = done
         batch.settle()
         worker.held = batch.items
         return failure
 
-    def _measure(self, items: list[T], arrivals: list[float], batch: Batch[T]) -> None:
-        """Record the latencies of some ticks of a batch, and choose the size of the next one."""
-        durations, begins = batch.durations_s, batch.began_at
-        if not durations or batch.stale:
+    def _measure(self, batch: Batch[T], done: int) -> None:
+        """Record the latencies of some of a batch's first *done* ticks, and choose the size of the next one."""
+        turns = batch.began_at
+        count = min(done, len(turns) - 1)
+        if count < 1:
             return
         now = self._now()
-        for index in range(0, len(durations), max(1, len(durations) // 16)):
-            self.meters.handler.record(durations[index], now)
-            self.meters.taken(items[index], arrivals[index], begins[index])
-        mean = sum(durations) / len(durations)
+        for index in range(0, count, max(1, count // 16)):
+            self.meters.handler.record(turns[index + 1] - turns[index], now)
+            self.meters.taken(batch.items[index], batch.arrivals[index], turns[index])
+        mean = (turns[count] - turns[0]) / count
         self._batch_limit = max(1, min(_MAX_BATCH, int(_BATCH_S / mean) if mean > 0 else _MAX_BATCH, self._batch_limit * 2))
 
     async def _call_back_late_batches(self) -> None:
@@ -375,9 +379,9 @@ class WorkerPool(Generic[T]):
                 self._batch_begun = trio.Event()
                 for worker in self.workers:
                     batch = worker.batch
-                    if batch is None or (len(batch.items) <= batch.begun and len(batch.symbols) < 2):
+                    if batch is None or not (batch.todo or len(batch.symbols) > 1):
                         continue
-                    if self._now() - batch.changed_at < _LATE_S:
+                    if batch.began_at and self._now() - batch.began_at[-1] < _LATE_S:
                         self._batch_begun.set()
                         continue
                     self._take_back(worker, batch)
@@ -387,7 +391,7 @@ class WorkerPool(Generic[T]):
         state = self._state
         rest = batch.call_back()
         state.ledger.delivered -= len(rest)
-        for item, arrived in reversed(rest):
+        for item, arrived in rest:
             state.lanes.lines.setdefault(item.symbol, None)
             state.lanes.park_first(item.symbol, item, arrived)
         if not self._ordered:
@@ -411,8 +415,9 @@ class WorkerPool(Generic[T]):
         arrivals: list[float] = []
         symbols: set[str] = set()
         gaps: list[Gap] = []
-        while len(batch) < limit and (found := self._next_free(symbols)) is not None:
-            item, arrived = found
+        lane: str | None = None
+        while len(batch) < limit and (found := self._next_free(symbols, lane)) is not None:
+            item, arrived, lane = found
             if state.is_stale(item, arrived):
                 state.drop_queued((item,), "stale")
                 continue
@@ -436,11 +441,17 @@ class WorkerPool(Generic[T]):
                 state.release(symbol)
         if state.sleeping_senders:
             state.wake_sender()
-        return Batch(batch, arrivals, symbols, self._now), gaps
+        return Batch(batch, arrivals, symbols), gaps
 
-    def _next_free(self, symbols: set[str]) -> tuple[T, float] | None:
-        """Take the next tick that may be handled by the holder of *symbols*, leasing its symbol; ``None`` where there is none."""
+    def _next_free(self, symbols: set[str], lane: str | None) -> tuple[T, float, str | None] | None:
+        """Take the next tick that may be handled by the holder of *symbols*, leasing its symbol; ``None`` where there is none.
+
+        Returns:
+            The tick, when it arrived, and the symbol whose lane it came out of: give that back as *lane*, to go on with it.
+        """
         lanes, buffer = self._state.lanes, self._state.buffer
+        if lane is not None and (parked := lanes.take_next(lane)) is not None:
+            return *parked, lane
         if lanes.ready:
             try:
                 symbol, item, arrived = lanes.take()
@@ -448,18 +459,18 @@ class WorkerPool(Generic[T]):
                 pass
             else:
                 symbols.add(symbol)
-                return item, arrived
+                return item, arrived, symbol
         while buffer:
             item, arrived = buffer.take(), buffer.arrival()
             if not self._ordered:
-                return item, arrived
+                return item, arrived, None
             symbol = item.symbol
             if symbol in symbols and not lanes.lines[symbol]:
-                return item, arrived
+                return item, arrived, None
             if symbol not in lanes.lines:
                 lanes.lines[symbol] = None
                 symbols.add(symbol)
-                return item, arrived
+                return item, arrived, None
             lanes.park(symbol, item, arrived)
         return None
 
