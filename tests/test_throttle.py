@@ -24,6 +24,7 @@ from tests.benchmarks.throttle_simulation import CASES, STEP_S, Case, simulate
 from tests.feed_venues import Collector, memory_feed, quote, running, tick, websocket
 from tests.helpers import make_tick, make_ticks
 from tests.pipeline_world import Recorder, ScriptFeed, assert_accounted, raises_as_itself, sleepy_feed
+from trio_ticks.exchange.pacing import Pacer
 from trio_ticks.exchange.wire import answer
 from trio_ticks.feeds.base import FeedStats
 from trio_ticks.feeds.reports import BadMessages, Redactor
@@ -592,6 +593,46 @@ def test_a_venue_that_does_not_find_the_id_has_refused() -> None:
     codec.throttle(5.0)
     codec.decode([error, b'{"id":2,"error":{"code":"NO"}}', b'{"id":1,"result":{}}', b'{"id":"3","result":{}}', b'{"id":3}'])
     assert answers == [("throttle", False), ("unsubscribe", False)]
+
+
+def test_a_paced_client_gets_the_newest_of_every_symbol_in_its_turn() -> None:
+    pacer = Pacer(2.0, 0.0)
+    assert pacer.pass_on("AAAB", [b"a1", b"a2", b"a3", b"b1"], 0.5) == (["A"], [b"a3"])
+    assert pacer.pass_on("AB", [b"a4", b"b2"], 1.0) == (["B"], [b"b2"])
+    assert pacer.pass_on("AC", [b"a5", b"c1"], 1.1) == ([], [])
+    pacer.forget(frozenset("CX"))
+    assert pacer.flush() == (["A"], [b"a5"])
+    assert (pacer.replaced, len(pacer)) == (5, 0)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 0.5), st.text("ABCDE", max_size=20)), max_size=40), st.floats(0.5, 100.0))
+def test_a_paced_client_gets_no_more_and_nothing_is_lost_from_the_books(batches: list[tuple[float, str]], rate: float) -> None:
+    pacer = Pacer(rate, 0.0)
+    now, offered, sent = 0.0, 0, 0
+    for passed, symbols in batches:
+        now += passed
+        got, frames = pacer.pass_on(symbols, [f"{offered + n}".encode() for n in range(len(symbols))], now)
+        assert len(got) == len(set(got)) == len(frames)
+        offered, sent = offered + len(symbols), sent + len(got)
+        assert len(pacer) <= 5
+    assert sent <= now * rate + 1
+    assert offered == sent + pacer.replaced + len(pacer)
+
+
+async def test_what_waits_for_its_turn_is_sent_when_the_limit_is_lifted() -> None:
+    """And every tick that was subscribed to was sent or counted."""
+    with trio.fail_after(PATIENCE_S):
+        async with tt.exchange.open_exchange(symbols=["A", "B"], rate=2000.0, limit=1000) as exchange:
+            feed = tt.WebSocketFeed(exchange.url, ["A", "B"])
+            feed.throttle(100.0)
+            send = Collector()
+            async with running(feed, send):
+                await exchange.finished.wait()
+                await send.wait_for(sum(exchange.sent_by_symbol.values()))
+    assert len(send.ticks) < 500
+    assert len(send.ticks) + exchange.throttled == 1000
+    assert exchange.skipped == 0
+    assert {tick.symbol for tick in send.ticks[-2:]} == {"A", "B"}
 
 
 @pytest.mark.parametrize("params", [{}, {"max_rate": 0}, {"max_rate": -1}, {"max_rate": "fast"}, {"symbols": ["A"]}])

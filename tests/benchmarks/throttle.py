@@ -34,6 +34,8 @@ class Load:
     maxsize: int = 1000
     symbols: int = 20
     skew: float = 0.0
+    ordering: str = "symbol"
+    """With ``"symbol"`` one worker at a time handles a symbol: not all of them have work where most symbols are paused."""
     interval_s: float = 1.0
     """How long each row is."""
 
@@ -83,8 +85,7 @@ async def run(load: Load) -> tuple[list[Row], tt.PipelineReport]:
     ) as exchange:
         exchange.take_throttle_requests(load.way == "request")
         feed = tt.WebSocketFeed(exchange.url, names)
-        # One symbol is handled by one worker at a time: with no order all of them have work whatever is paused.
-        settings: dict[str, Any] = {"workers": load.workers, "maxsize": load.maxsize, "ordering": "none"}
+        settings: dict[str, Any] = {"workers": load.workers, "maxsize": load.maxsize, "ordering": load.ordering}
         async with tt.open_pipeline(feed, handler, overflow=tt.Throttle(tt.DropNewest(timeout=1.0)), **settings) as pipeline:
             began = trio.current_time()
             before, busy_before, left_out_before = _counts(pipeline, exchange)
@@ -132,9 +133,16 @@ def main() -> None:
     parser.add_argument("--overload", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--skew", type=float, default=0.0, help="how much hotter the first symbols are")
+    parser.add_argument("--ordering", choices=("symbol", "none"), default="symbol")
     parser.add_argument("--json", type=Path, help="write the rows and the verdict there")
     arguments = parser.parse_args()
-    load = Load(way=arguments.way, overload=arguments.overload, seconds=arguments.seconds, skew=arguments.skew)
+    load = Load(
+        way=arguments.way,
+        overload=arguments.overload,
+        seconds=arguments.seconds,
+        skew=arguments.skew,
+        ordering=arguments.ordering,
+    )
     rows, report = trio.run(run, load)
     print(f"{load.way}: {load.capacity * load.overload:,.0f} ticks/s against workers that take at most {load.capacity:,.0f}/s")
     print("    s    came/s handled/s dropped/s left out/s   busy  queued  asked for  paused")

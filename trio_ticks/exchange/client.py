@@ -17,14 +17,13 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from .config import ClientLimits
+from .pacing import Pacer
 from .wire import CLOSE, close_frame
 
 __all__ = ["Batch", "Client", "FrameStream"]
 
 PONG = 0x8A
 """First byte of a pong."""
-
-_UNUSED_S = 0.1
 
 MAX_WRITE = 1 << 16
 """About how many bytes go into one write: control frames wait for no more than one of them."""
@@ -134,8 +133,6 @@ class Client:
         """Messages handed to the system."""
         self.skipped = 0
         """Ticks that found no room in the buffer."""
-        self.throttled = 0
-        """Ticks that were left out since the client asked for no more."""
         self.queued: Counter[str] = Counter()
         """Ticks that were put into the buffer, by symbol."""
         self.end_reason: str | None = None
@@ -149,19 +146,38 @@ class Client:
         self._empty = trio.Event()
         self._empty.set()
         self._slow_since = math.inf
-        self._max_rate: float | None = None
-        self._allowance = 0.0
-        self._allowed_at = 0.0
+        self._pacer: Pacer | None = None
+        self._throttled = 0
+
+    @property
+    def throttled(self) -> int:
+        """Ticks that were left out since the client asked for no more."""
+        return self._throttled + (0 if self._pacer is None else self._pacer.replaced)
 
     @property
     def max_rate(self) -> float | None:
         """How many ticks a second it wants at most; ``None``: all it subscribed to."""
-        return self._max_rate
+        return None if self._pacer is None else self._pacer.max_rate
 
-    @max_rate.setter
-    def max_rate(self, value: float | None) -> None:
-        self._max_rate = value
-        self._allowed_at = trio.current_time()
+    def follow(self, subscription: frozenset[str], max_rate: float | None) -> None:
+        """Give the client what it wants from now on."""
+        gone, self.subscription = self.subscription - subscription, subscription
+        if self._pacer is not None:
+            self._pacer.forget(gone)
+        if max_rate is None:
+            self._lift_limit()
+        elif self._pacer is None:
+            self._pacer = Pacer(max_rate, trio.current_time())
+        else:
+            self._pacer.max_rate = max_rate
+
+    def _lift_limit(self) -> None:
+        """Queue what had to wait for its turn."""
+        if self._pacer is not None:
+            symbols, frames = self._pacer.flush()
+            self._throttled += self._pacer.replaced
+            self._pacer = None
+            self._put(symbols, frames, b"".join(frames))
 
     @property
     def has_room(self) -> bool:
@@ -173,15 +189,15 @@ class Client:
         symbols, frames, blob = batch.cut(self.subscription)
         if not frames:
             return
-        if self._max_rate is not None:
-            allowed = self._allow(len(frames), self._max_rate)
-            if allowed < len(frames):
-                self.throttled += len(frames) - allowed
-                if not allowed:
-                    return
-                # As a venue that conflates does it: what is left out is what newer ticks follow.
-                symbols, frames = symbols[-allowed:], frames[-allowed:]
-                blob = b"".join(frames)
+        if self._pacer is not None:
+            symbols, frames = self._pacer.pass_on(symbols, frames, trio.current_time())
+            blob = b"".join(frames)
+        self._put(symbols, frames, blob)
+
+    def _put(self, symbols: Sequence[str], frames: Sequence[bytes], blob: bytes) -> None:
+        """Queue what there is room for; skip and count the rest."""
+        if not frames:
+            return
         room = self._limits.buffer_bytes - self._waiting_bytes
         if len(blob) > room:
             fitting = 0
@@ -212,6 +228,7 @@ class Client:
         Cancellation: the connection is closed without a farewell.
         """
         self.end_reason = self.end_reason or reason
+        self._lift_limit()
         try:
             await self._drain()
             with trio.move_on_after(self._limits.close_timeout_s):
@@ -280,16 +297,6 @@ class Client:
             before = self._waiting_bytes
             with trio.move_on_after(patience):
                 await self._empty.wait()
-
-    def _allow(self, wanted: int, max_rate: float) -> int:
-        """Return how many of *wanted* ticks may go to the client now. What it did not use is good for a tenth of a second."""
-        now = trio.current_time()
-        unused = self._allowance + (now - self._allowed_at) * max_rate
-        self._allowance = min(unused, max(1.0, max_rate * _UNUSED_S))
-        self._allowed_at = now
-        allowed = min(wanted, int(self._allowance))
-        self._allowance -= allowed
-        return allowed
 
     def _queue(self, blob: bytes, messages: int) -> None:
         self._waiting.append((blob, messages))

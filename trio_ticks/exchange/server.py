@@ -41,7 +41,7 @@ class Exchange:
     """A local exchange, as :func:`open_exchange` and :func:`serve_exchange` hand it out; do not make one yourself.
 
     The counters are plain attributes to read at any time. Of the ticks that clients subscribed to, ``sent_by_symbol`` were put into their
-    buffers, ``skipped`` found no room there, and ``throttled`` were left out at a client's own wish; ``messages_sent`` went on to the system.
+    buffers, ``skipped`` found no room there, and ``throttled`` were left out at a client's wish; ``messages_sent`` went on to the system.
     """
 
     def __init__(self, config: ExchangeConfig, source: Market | RecordedMarket, port: int) -> None:
@@ -242,9 +242,7 @@ class Exchange:
                 await connection.send_message(reply.payload.decode())
             except ConnectionClosed:
                 return
-            client.subscription = reply.subscription
-            if reply.max_rate != client.max_rate:
-                client.max_rate = reply.max_rate
+            client.follow(reply.subscription, reply.max_rate)
             self._broadcast.note_audience()
 
     @contextmanager
