@@ -20,6 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 
 import trio_ticks as tt
+from tests.benchmarks import throttle as bench
 from tests.benchmarks.throttle_simulation import CASES, STEP_S, Case, simulate
 from tests.feed_venues import Collector, memory_feed, quote, running, tick, websocket
 from tests.helpers import make_tick, make_ticks
@@ -824,3 +825,24 @@ async def test_block_alone_is_exempt() -> None:
     """Which also shows that the test above can fail."""
     exchange, _ = await run_with_pings(tt.Block(), enough=lambda exchange, _passed: exchange.disconnects["ping_timeout"] > 0)
     assert exchange.disconnects["ping_timeout"] > 0
+
+
+# The benchmark
+
+
+async def test_the_benchmark_runs() -> None:
+    with trio.fail_after(PATIENCE_S):
+        rows, report = await bench.run(bench.Load(seconds=1.0, interval_s=0.5, overload=3.0))
+    assert [row.at_s for row in rows] == [0.5, 1.0]
+    assert all(row.came > 0 and row.handled > 0 and 0 < row.busy <= 1.01 for row in rows)
+    assert_accounted(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "passed"),
+    [({}, True), ({"dropped": 1.0}, False), ({"busy": 0.84}, False), ({"at_s": 9.0, "dropped": 50.0}, True)],
+)
+def test_the_benchmarks_verdict_can_fail(change: dict[str, float], passed: bool) -> None:
+    row = bench.Row(at_s=12.0, came=9.0, handled=9.0, dropped=0.0, left_out=1.0, busy=0.9, queued=5, rate=9.0, paused=0)
+    assert bench.verdict([row, attrs.evolve(row, **change)])["passed"] is passed
+    assert not bench.verdict([])["passed"]
