@@ -156,6 +156,14 @@ def test_long_waits_count_as_a_full_queue_does() -> None:
     assert controller.rate < 40
 
 
+def test_an_old_tick_at_the_head_of_a_short_queue_is_no_reason_to_slow_down() -> None:
+    """It tells of the queue that was, not of the one that is: going by it would starve the workers."""
+    controller = RateController(tt.Throttle(target_wait=0.5))
+    for n in range(8):
+        controller.update(0.25 * n, 5, 1000, 3.0, 25 * n)
+    assert controller.rate is None
+
+
 def test_a_limit_that_is_needed_again_at_once_stays_longer_the_next_time() -> None:
     points = simulate(CASES["burst"], tt.Throttle())
     stretches, began = [], None
@@ -842,7 +850,7 @@ async def test_the_benchmark_runs() -> None:
     ("change", "passed"),
     [({}, True), ({"dropped": 1.0}, False), ({"busy": 0.84}, False), ({"at_s": 9.0, "dropped": 50.0}, True)],
 )
-def test_the_benchmarks_verdict_can_fail(change: dict[str, float], passed: bool) -> None:
+def test_the_benchmarks_verdict_can_fail(change: dict[str, Any], passed: bool) -> None:
     row = bench.Row(at_s=12.0, came=9.0, handled=9.0, dropped=0.0, left_out=1.0, busy=0.9, queued=5, rate=9.0, paused=0)
     assert bench.verdict([row, attrs.evolve(row, **change)])["passed"] is passed
     assert not bench.verdict([])["passed"]

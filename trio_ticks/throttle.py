@@ -73,8 +73,6 @@ class RateController:
             lag_s: how long the oldest of them has waited, in seconds.
             consumed: ticks that the workers have finished so far.
         """
-        before = self.level
-        self.level = max(queued / (self._settings.target_fill * capacity), lag_s / self._settings.target_wait if queued else 0.0)
         if self._seen is None:
             self._seen = (now, queued, consumed)
             return self.rate
@@ -87,6 +85,8 @@ class RateController:
         taken = (consumed - consumed_then) / passed
         came = taken + (queued - queued_then) / passed
         self._measure(taken, passed, saturated=min(queued, queued_then) > 0)
+        before = self.level
+        self.level = max(queued / (self._settings.target_fill * capacity), self._wait(queued, lag_s) / self._settings.target_wait)
         if self.level >= 1:
             self._unused_s = 0.0
             self._starved_s = 0.0
@@ -94,6 +94,10 @@ class RateController:
         elif self.rate is not None:
             self._climb(now, passed, came, saturated=min(queued, queued_then) > 0)
         return self.rate
+
+    def _wait(self, queued: int, lag_s: float) -> float:
+        """Return how long what comes now will wait. The oldest tick tells of the queue when it came: late news while that drains."""
+        return min(lag_s, queued / self.service_rate) if self.service_rate else lag_s if queued else 0.0
 
     def _measure(self, taken: float, passed: float, *, saturated: bool) -> None:
         """Learn what the workers can take: all that they took while there was more; otherwise it is a lower bound."""
