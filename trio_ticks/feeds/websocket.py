@@ -19,7 +19,7 @@ from typing import Any, Final, Unpack, final
 import trio
 
 from ..errors import ConfigError, FeedAuthError, FeedBrokenError
-from ..gaps import Gap
+from ..gaps import Gap, GapReason
 from .backoff import Backoff
 from .base import FeedStats
 from .connect import ConnectFailed, Target, make_ssl_context
@@ -209,6 +209,7 @@ class _Run:
         self._send = send
         self._backoff = Backoff(feed.options.backoff)
         self._connected_before = False
+        self._lost_at = 0.0
         self._unknown_host_tries = 0
         self._opened = False
         self._tries = 0
@@ -222,6 +223,8 @@ class _Run:
             try:
                 ended = await session.run(feed._throttle.opening(trio.current_time()))
             finally:
+                if feed.stats.connected:
+                    self._lost_at = trio.current_time()
                 feed.stats.connected = False
             self._count(ended)
             error = self._verdict(ended)
@@ -263,11 +266,15 @@ class _Run:
     def _tell_resumed(self) -> None:
         """Tell of what did not come of the symbols that were paused; how much that was, nobody knows."""
         resumed, self._feed._throttle.resumed = self._feed._throttle.resumed, []
+        self._mark_gaps(resumed, "throttle")
+
+    def _mark_gaps(self, lost: Iterable[tuple[str, float]], reason: GapReason) -> None:
+        """Tell of what did not come of some symbols since a time on trio's clock; how much that was, nobody knows."""
         mark_gap = getattr(self._send, "mark_gap", None)
         if mark_gap is not None:
             now, clock = datetime.now(UTC), trio.current_time()
-            for symbol, since in resumed:
-                mark_gap(Gap(symbol, now, "throttle", 0, now - timedelta(seconds=clock - since)))
+            for symbol, since in lost:
+                mark_gap(Gap(symbol, now, reason, 0, now - timedelta(seconds=clock - since)))
 
     def _on_open(self) -> None:
         stats = self._feed.stats
@@ -275,6 +282,7 @@ class _Run:
         self._unknown_host_tries = 0
         if self._connected_before:
             stats.reconnects += 1
+            self._mark_gaps([(symbol, self._lost_at) for symbol in self._feed.symbols], "reconnect")
         self._connected_before = True
         log_event(logger, logging.INFO, "feed.connected", url=self._feed.url, reconnects=stats.reconnects)
 
