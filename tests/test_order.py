@@ -245,6 +245,46 @@ async def test_order_in_threads(seed: int) -> None:
     assert all(list_ == sorted(list_) for list_ in told.values())
 
 
+@pytest.mark.parametrize("ordering", ["symbol", "none"])
+@pytest.mark.parametrize("seed", range(THREAD_RUNS // 4))
+async def test_batches_whose_ticks_turn_out_slow(ordering: Literal["symbol", "none"], seed: int) -> None:
+    """Mostly quick, so that the batches are large, and now and then slow, so that what is left of them is called back for other workers."""
+    rng = random.Random(seed)
+    watch = Watch(ordered=ordering == "symbol")
+
+    def handler(tick: tt.Tick) -> None:
+        watch.begin(tick)
+        try:
+            chance = rng.random()
+            if chance < 0.003:
+                time.sleep(0.03)
+            elif chance < 0.01:
+                raise HandlerError
+        finally:
+            watch.end(tick)
+
+    async def on_error(tick: tt.Tick, error: Exception) -> None:
+        if watch.ordered and watch.handled[tick.symbol][-1] != number(tick):
+            watch.faults.append(f"{number(tick)} of {tick.symbol} was reported after the next one began")
+        await trio.sleep(rng.choice([0, 0, 0.02]))
+        if watch.ordered and watch.handled[tick.symbol][-1] != number(tick):
+            watch.faults.append(f"the next one after {number(tick)} of {tick.symbol} did not wait for its report")
+
+    async def script(send: Send) -> None:
+        rest = [make_tick(f"S{rng.randrange(4)}", n) for n in range(1500)]
+        while rest:
+            size = rng.randrange(1, 300)
+            batch, rest = rest[:size], rest[size:]
+            await send.send_many(batch)
+            await trio.sleep(rng.choice([0, 0, 0.005]))
+
+    settings: dict[str, Any] = {"workers": rng.randrange(1, 6), "maxsize": rng.randrange(100, 1000), "overflow": tt.Block()}
+    report = await run_pipeline(ScriptFeed(script), handler, executor="thread", ordering=ordering, on_error=on_error, **settings)
+    assert watch.faults == []
+    assert_accounted(report, produced=1500, dropped=0)
+    assert watch.count == 1500
+
+
 @pytest.mark.parametrize("seed", range(THREAD_RUNS // 2))
 async def test_order_in_threads_that_are_stopped_at_any_moment(seed: int) -> None:
     rng = random.Random(seed)

@@ -22,7 +22,7 @@ import trio
 import trio.lowlevel
 
 import trio_ticks as tt
-from tests.helpers import make_tick, make_ticks, number, numbers
+from tests.helpers import make_book, make_tick, make_ticks, number, numbers
 from tests.pipeline_world import ScriptFeed, Send, assert_accounted, listed, raises_as_itself, sleepy_feed
 from trio_ticks import open_pipeline, run_pipeline
 
@@ -457,6 +457,69 @@ async def test_on_error_comes_before_the_symbols_next_tick() -> None:
     ) as pipeline:
         await (await warm(pipeline, sends)).send_many(make_ticks(2))
     assert events == ["handle 0", "told 0", "handle 1", "told 1"]
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.7])
+async def test_on_error_that_takes_its_time_keeps_its_symbol_and_nobody_else(seconds: float) -> None:
+    """Longer than a batch may be late, and longer than a shutdown would wait: it is let be, and other workers take the other symbols."""
+    events: list[str] = []
+
+    def handler(tick: tt.Tick) -> None:
+        events.append(f"handle {tick.symbol}{number(tick)}")
+        if number(tick) == 0:
+            raise ValueError
+
+    async def on_error(tick: tt.Tick, error: Exception) -> None:
+        await until(lambda: "handle B2" in events)
+        await trio.sleep(seconds)
+        events.append(f"told {tick.symbol}{number(tick)}")
+
+    feed, sends = warm_feed()
+    async with open_pipeline(feed, quick_then(handler), workers=3, maxsize=5000, on_error=on_error) as pipeline:
+        await (await warm(pipeline, sends)).send_many([make_tick("A", 0), make_tick("A", 1), make_tick("B", 2)])
+        await until(lambda: "handle A1" in events)
+    assert events == ["handle A0", "handle B2", "told A0", "handle A1"]
+    assert_accounted(pipeline.report, failed=1, dropped=0)
+
+
+async def test_on_gap_that_takes_its_time_comes_before_the_symbols_next_tick() -> None:
+    events: list[str] = []
+
+    async def on_gap(gap: tt.Gap) -> None:
+        await trio.sleep(0.05)
+        events.append(f"gap in {gap.symbol}")
+
+    feed, sends = warm_feed()
+    async with open_pipeline(
+        feed, quick_then(lambda tick: events.append(f"handle {number(tick)}")), workers=3, maxsize=5000, on_gap=on_gap
+    ) as pipeline:
+        send = await warm(pipeline, sends)
+        now = make_tick().timestamp
+        send.mark_gap(tt.Gap("A", now, "sequence", 3, now))
+        await send.send_many(make_ticks(3))
+    assert events == ["gap in A", "handle 0", "handle 1", "handle 2"]
+
+
+async def test_a_book_update_that_grows_stale_in_a_batch_makes_its_book_wait_for_a_snapshot() -> None:
+    handled: list[int] = []
+
+    def handler(item: Any) -> None:
+        if isinstance(item, tt.BookUpdate):
+            handled.append(number(item))
+            time.sleep(0.3 if len(handled) == 1 else 0)
+
+    feed, sends = warm_feed()
+    async with open_pipeline(feed, handler, workers=1, maxsize=5000, max_age=0.2, shutdown_timeout=PATIENCE_S) as pipeline:
+        await until(lambda: bool(sends) and not pipeline.ledger.queued and not pipeline.ledger.in_flight)
+        await sends[0].send_many([make_book("A", n) for n in range(3)])
+        await until(lambda: not pipeline.ledger.queued and not pipeline.ledger.in_flight)
+        # Fresh, but worth nothing without those that were lost; and then worth something again.
+        await sends[0].send_many([make_book("A", 3), make_book("A", 4)])
+        await until(lambda: not pipeline.ledger.queued and not pipeline.ledger.in_flight)
+        await sends[0].send_many([make_book("A", 5, snapshot=True), make_book("A", 6)])
+    assert handled == [0, 5, 6]
+    assert pipeline.report.dropped_by_reason["held"] == 2
+    assert_accounted(pipeline.report)
 
 
 async def test_ticks_that_grow_stale_in_a_batch_are_not_handled() -> None:

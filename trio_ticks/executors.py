@@ -91,8 +91,10 @@ class Batch(Generic[T]):
         self.symbols = symbols
         """The symbols that are leased for it."""
         self.todo = deque(zip(items, arrivals, strict=True))
+        self.telling: set[str] = set()
+        """Symbols whose gap or failure is being told: their next ticks must not begin, wherever they are."""
         self.done = 0
-        self.stale = 0
+        self.stale: list[int] = []
         self.failure: tuple[int, Exception] | None = None
         self.began_at: list[float] = []
         """When each tick's turn came, and in the end when the last one's was over; on trio's clock."""
@@ -110,7 +112,8 @@ class Batch(Generic[T]):
     def settle(self) -> None:
         """Forget what has an outcome, so that what is left can be run."""
         del self.items[: self.done], self.arrivals[: self.done]
-        self.done = self.stale = 0
+        self.done = 0
+        self.stale = []
         self.failure = None
         self.began_at = []
 
@@ -127,7 +130,7 @@ def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], f
             break
         began(now())
         if is_stale is not None and is_stale(item, arrived):
-            batch.stale += 1
+            batch.stale.append(batch.done)
             batch.done += 1
             continue
         try:

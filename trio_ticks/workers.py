@@ -7,6 +7,7 @@ Rules: a tick that a worker holds is in ``current`` or ``held``, and leaves it i
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -73,6 +74,7 @@ class WorkerPool(Generic[T]):
         self._runner = ThreadRunner(handler, workers, self._state.is_stale if self._state.ages else None) if executor == "thread" else None
         self._now = trio.lowlevel.current_clock().current_time
         self._batch_limit = 1
+        self._lane_numbers = itertools.count()
         self._batch_begun = trio.Event()
         self._watching = trio.CancelScope()
         self._state.reserved = lambda: sum(worker.out_of_queue for worker in self.workers)
@@ -325,17 +327,26 @@ class WorkerPool(Generic[T]):
             self._keep_one_free(worker)
             if len(batch.items) > 1:
                 self._batch_begun.set()
+            batch.telling = {gap.symbol for gap in gaps}
             for gap in gaps:
                 await self._tell(worker, gap)
+            batch.telling = set()
             while batch.items:
                 try:
                     await self._runner.run(batch)
-                finally:
-                    failure = self._settle(worker, batch)
-                    if failure is not None:
+                except trio.Cancelled:
+                    if (failure := self._settle(worker, batch)) is not None:
                         # Shielded, since the failure is counted: whoever counts must be able to say what it was.
                         with trio.CancelScope(shield=True, deadline=trio.current_time() + _REPORT_S):
                             await self._report(worker, *failure)
+                    raise
+                except BaseException:
+                    self._settle(worker, batch)
+                    raise
+                if (failure := self._settle(worker, batch)) is not None:
+                    batch.telling = {failure[0].symbol}
+                    await self._report(worker, *failure)
+                    batch.telling = set()
             worker.batch = None
             for symbol in batch.symbols:
                 self._state.release(symbol)
@@ -343,13 +354,15 @@ class WorkerPool(Generic[T]):
     def _settle(self, worker: Worker[T], batch: Batch[T]) -> tuple[T, Exception] | None:
         """Count what has an outcome, and return the failure that ended the batch. What was not ended stays in ``held``."""
         # Read once: an abandoned thread may still end its tick, which then is counted as lost.
-        done, stale, failed = batch.done, batch.stale, batch.failure
+        done, failed = batch.done, batch.failure
+        stale = [batch.items[index] for index in batch.stale if index < done]
         failure = None if failed is None or failed[0] >= done else (batch.items[failed[0]], failed[1])
         worker.failed += failure is not None
-        worker.consumed += done - (failure is not None) - stale
+        worker.consumed += done - (failure is not None) - len(stale)
         if stale:
-            self._state.ledger.in_pool.stale += stale
-            self._state.log_drop(stale, "stale")
+            # As if it had been found in the channel: with its gap, and with a book that waits for a snapshot.
+            self._state.ledger.delivered -= len(stale)
+            self._state.drop_queued(stale, "stale")
         else:
             self._measure(batch, done)
         batch.done = done
@@ -391,15 +404,20 @@ class WorkerPool(Generic[T]):
         state = self._state
         rest = batch.call_back()
         state.ledger.delivered -= len(rest)
-        for item, arrived in rest:
-            state.lanes.lines.setdefault(item.symbol, None)
-            state.lanes.park_first(item.symbol, item, arrived)
-        if not self._ordered:
-            batch.symbols |= {item.symbol for item, _ in rest}
-        kept = {item.symbol for item in batch.items[batch.done :]} & batch.symbols if self._ordered else set()
-        for symbol in batch.symbols - kept:
-            state.release(symbol)
-        batch.symbols = kept
+        if self._ordered:
+            for item, arrived in rest:
+                state.lanes.park_first(item.symbol, item, arrived)
+            kept = ({item.symbol for item in batch.items[batch.done :]} | batch.telling) & batch.symbols
+            for symbol in batch.symbols - kept:
+                state.release(symbol)
+            batch.symbols = kept
+        else:
+            # Without order nothing is leased by its symbol: each of them is a lane of its own, under a name of its own.
+            for item, arrived in reversed(rest):
+                name = f"{item.symbol} {next(self._lane_numbers)}"
+                state.lanes.lines[name] = None
+                state.lanes.park(name, item, arrived)
+                state.release(name)
         self._keep_one_free(worker)
 
     def _lease(self) -> tuple[Batch[T], list[Gap]]:
