@@ -129,12 +129,11 @@ def run_trio_websocket(job: Job, recorder: Recorder) -> None:
 def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
     """(e) This library, with nothing switched off; loses nothing, by ``Block()``."""
     import trio_ticks as tt
-    from trio_ticks.feeds.websocket import WebSocketFeed
 
     ordering: Any = job.ordering
 
     async def main() -> dict[str, Any]:
-        feed = WebSocketFeed(job.full_url, symbols=symbol_names(job.symbols), ssl_context=job.ssl_context())
+        feed = tt.WebSocketFeed(job.full_url, symbols=symbol_names(job.symbols), ssl_context=job.ssl_context())
         async with tt.open_pipeline(
             feed, recorder.handler, workers=job.workers, maxsize=job.maxsize, overflow=tt.Block(), ordering=ordering
         ) as pipeline:
