@@ -444,6 +444,22 @@ async def test_a_slow_symbol_in_a_batch_holds_up_nobody_else() -> None:
     assert_accounted(pipeline.report, dropped=0, failed=0)
 
 
+async def test_a_slow_symbol_in_a_batch_holds_up_nobody_else_at_the_end() -> None:
+    """The feed has ended and the other workers have nothing to do: they must still be there for what is called back to them."""
+    with shutting(Door(shut=lambda tick: tick.symbol == "SLOW")) as door:
+        feed, sends = warm_feed()
+        async with open_pipeline(feed, quick_then(door), workers=3, maxsize=5000, shutdown_timeout=PATIENCE_S) as pipeline:
+            send = await warm(pipeline, sends)
+            await send.send_many([make_tick("SLOW", 0), make_tick("A", 1), make_tick("B", 2), make_tick("SLOW", 3)])
+            pipeline.shutdown()
+            try:
+                with trio.fail_after(1.0):
+                    await until(lambda: len(door.left) == 2)
+            finally:
+                door.opened.set()
+    assert_accounted(pipeline.report, dropped=0, failed=0)
+
+
 async def test_on_error_comes_before_the_symbols_next_tick() -> None:
     events: list[str] = []
 
@@ -497,6 +513,7 @@ async def test_on_gap_that_takes_its_time_comes_before_the_symbols_next_tick() -
         now = make_tick().timestamp
         send.mark_gap(tt.Gap("A", now, "sequence", 3, now))
         await send.send_many(make_ticks(3))
+        await until(lambda: len(events) == 4)
     assert events == ["gap in A", "handle 0", "handle 1", "handle 2"]
 
 

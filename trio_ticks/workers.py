@@ -75,6 +75,8 @@ class WorkerPool(Generic[T]):
         self._now = trio.lowlevel.current_clock().current_time
         self._batch_limit = 1
         self._lane_numbers = itertools.count()
+        self._given_back = trio.Event()
+        """Set when a batch has ended, or part of it was called back: for workers that would go home."""
         self._batch_begun = trio.Event()
         self._watching = trio.CancelScope()
         self._state.reserved = lambda: sum(worker.out_of_queue for worker in self.workers)
@@ -137,8 +139,11 @@ class WorkerPool(Generic[T]):
         try:
             await receive.wait()
         except trio.EndOfChannel:
-            # Another worker may have been woken for the last ticks and have ended before it took them.
-            return len(self._state.buffer) > 0 or bool(self._state.lanes.ready)
+            # Another worker may have been woken for the last ticks and have ended before it took them; or hold more than it gets to.
+            while not (self._state.buffer or self._state.lanes.ready):
+                if not any(other.batch is not None for other in self.workers):
+                    return False
+                await self._given_back.wait()
         finally:
             worker.resume()
         return True
@@ -350,6 +355,7 @@ class WorkerPool(Generic[T]):
             worker.batch = None
             for symbol in batch.symbols:
                 self._state.release(symbol)
+            self._give_back()
 
     def _settle(self, worker: Worker[T], batch: Batch[T]) -> tuple[T, Exception] | None:
         """Count what has an outcome, and return the failure that ended the batch. What was not ended stays in ``held``."""
@@ -419,6 +425,11 @@ class WorkerPool(Generic[T]):
                 state.lanes.park(name, item, arrived)
                 state.release(name)
         self._keep_one_free(worker)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        given_back, self._given_back = self._given_back, trio.Event()
+        given_back.set()
 
     def _lease(self) -> tuple[Batch[T], list[Gap]]:
         """Take the ticks of a batch, and (with order) lease their symbols; what belongs to others' symbols is parked.
