@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -22,6 +22,7 @@ import trio
 from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from .errors import ConfigError
 from .executors import Handler, resolve_executor
+from .failures import is_closed_channel, log_second, raise_first, split
 from .feeds.base import Feed, FeedStats, stats_of
 from .freshness import MaxAge
 from .ledger import Ledger
@@ -114,6 +115,7 @@ class Pipeline(Generic[T]):
         self._stopping = trio.Event()
         self._feed_ended = trio.Event()
         self._ended = trio.Event()
+        self._block: trio.Nursery | None = None
         self._work_scope = trio.CancelScope()
         self._feed_scope = trio.CancelScope()
         self._failure: BaseException | None = None
@@ -193,6 +195,29 @@ class Pipeline(Generic[T]):
             workers=tuple(worker.metrics(now) for worker in self._pool.workers),
         )
 
+    async def serve_metrics(
+        self, port: int = 9464, host: str = "127.0.0.1", *, name: str = "main", registry: Any = None, fresh_s: float = 30.0
+    ) -> str:
+        """Serve ``/metrics``, ``/healthz`` and ``/readyz`` until the pipeline's block is left; return the URL of ``/metrics``.
+
+        Args:
+            port: 0 takes any free one.
+            host: the address to listen on.
+            name: the value of the label ``pipeline``.
+            registry: a ``prometheus_client.CollectorRegistry`` to share with others; one of its own unless given.
+            fresh_s: how long after a message the feed counts as fresh for ``/readyz``, in seconds.
+
+        Raises:
+            ConfigError: a setting cannot work, or is in use.
+
+        Cancellation: nothing is served.
+        """
+        from .observability.serving import serve_pipeline
+
+        assert self._block is not None
+        url: str = await self._block.start(serve_pipeline, self, port, host, name, registry, fresh_s)
+        return url
+
     def _make_report(self) -> PipelineReport:
         duration = trio.current_time() - self._began
         ledger, meters, stats = self.ledger.snapshot(), self._pool.meters, self.feed_stats
@@ -242,9 +267,9 @@ class Pipeline(Generic[T]):
             with self._feed_scope:
                 await self._feed.run(self._send)
         except BaseException as raised:
-            cancelled, error = _split(raised)
+            cancelled, error = split(raised)
             # A feed that was slow to stop may find its channel closed: that is our doing, not an error of the feed.
-            if error is not None and not (self._stopping.is_set() and _is_closed_channel(error)):
+            if error is not None and not (self._stopping.is_set() and is_closed_channel(error)):
                 self._fail(error)
             if cancelled is not None:
                 raise cancelled from None
@@ -262,7 +287,7 @@ class Pipeline(Generic[T]):
             with self._work_scope:
                 await self._pool.run()
         except BaseExceptionGroup as group:
-            cancelled, errors = _split(group)
+            cancelled, errors = split(group)
             if isinstance(errors, BaseExceptionGroup):
                 # The group is the pool's nursery's; what it holds is the user's, and may be a group too.
                 self._fail(errors.exceptions[0] if len(errors.exceptions) == 1 else errors)
@@ -312,38 +337,8 @@ class Pipeline(Generic[T]):
         if self._failure is None:
             self._failure = error
         else:
-            _log_second(error)
+            log_second(error)
         self.cancel()
-
-
-def _split(raised: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Return what is a cancellation in *raised*, and what is an error."""
-    if isinstance(raised, trio.Cancelled):
-        return raised, None
-    if isinstance(raised, BaseExceptionGroup) and raised.subgroup(trio.Cancelled) is not None:
-        return raised.split(trio.Cancelled)
-    return None, raised
-
-
-def _is_closed_channel(error: BaseException) -> bool:
-    closed = (trio.ClosedResourceError, trio.BrokenResourceError)
-    return error.split(closed)[1] is None if isinstance(error, BaseExceptionGroup) else isinstance(error, closed)
-
-
-def _log_second(error: BaseException) -> None:
-    logger.error("pipeline.second_error: %r, besides what is raised", error, exc_info=error)
-
-
-def _raise_first(errors: Sequence[BaseException]) -> None:
-    """Raise the first of *errors*, with the context that it had: raised while another is handled, it would get that one instead."""
-    for error in errors[1:]:
-        _log_second(error)
-    if errors:
-        context = errors[0].__context__
-        try:
-            raise errors[0]
-        finally:
-            errors[0].__context__ = context
 
 
 @asynccontextmanager
@@ -418,32 +413,34 @@ async def open_pipeline(
     block_first = False
     try:
         async with trio.open_nursery() as nursery:
+            pipeline._block = nursery
             nursery.start_soon(_supervise, pipeline, nursery.cancel_scope)
             try:
                 yield pipeline
             except BaseException as error:
                 block_first = pipeline._failure is None
                 nursery.cancel_scope.cancel()
-                if _split(error)[0] is not None:
+                if split(error)[0] is not None:
                     raise
                 # Kept from the nursery, which would put it into a group, and a group into a copy of itself.
                 block_error = error
             else:
                 pipeline.shutdown()
                 await pipeline.wait()
+                nursery.cancel_scope.cancel()  # what serves its metrics
     except BaseException as left:
         # It came with a cancellation: of the block, since the pipeline failed, or from outside, which is left to go on its way.
-        cancelled, block_error = _split(left)
+        cancelled, block_error = split(left)
         if cancelled is not None:
             if pipeline._failure is not None:
-                _log_second(pipeline._failure)
+                log_second(pipeline._failure)
             raise
         if isinstance(block_error, BaseExceptionGroup) and len(block_error.exceptions) == 1:
             block_error = block_error.exceptions[0]
     finally:
         pipeline._report = pipeline._make_report()
     errors = [block_error, pipeline._failure] if block_first else [pipeline._failure, block_error]
-    _raise_first([error for error in errors if error is not None])
+    raise_first([error for error in errors if error is not None])
 
 
 async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:

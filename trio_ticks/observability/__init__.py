@@ -1,4 +1,4 @@
-"""What an operator looks at: log set-up and the terminal view. Nothing here is imported by the pipeline itself.
+"""What an operator looks at: metrics and health over HTTP, log set-up, the terminal view. Nothing here is imported with the pipeline.
 
 Every module needs at most one optional dependency, imports it only inside itself, and reads snapshots: it never touches the hot path.
 """

@@ -1,0 +1,104 @@
+"""A pipeline's port for machines: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for orchestrators.
+
+Rules: it lives inside the pipeline's own block and never ends the pipeline; a scrape reads counters and blocks the event loop for a few
+milliseconds at most.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from ..errors import ConfigError
+from .health import Health, HealthReport
+from .prometheus import Exported, export_metrics
+from .web import Response, serve_routes
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+__all__ = ["serve_pipeline"]
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S: Final = 1.0
+
+
+async def serve_pipeline(
+    pipeline: Pipeline[Any],
+    port: int,
+    host: str,
+    name: str,
+    registry: CollectorRegistry | None,
+    fresh_s: float,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *pipeline*'s metrics and health until cancelled; reports the URL of the metrics once it listens.
+
+    Raises:
+        ConfigError: a setting cannot work, or the port cannot be listened on.
+
+    Cancellation: stops listening, closes every connection and takes the pipeline out of the registry.
+    """
+    health = Health(pipeline, fresh_s)
+    if registry is None:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+    with export_metrics(pipeline, registry, name=name, health=health) as exported:
+        listeners = await _listen(port, host)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_look, exported)
+                routes = {
+                    "/metrics": lambda headers: _metrics(registry, headers),
+                    "/healthz": lambda _headers: _health(health.alive()),
+                    "/readyz": lambda _headers: _health(health.ready(trio.current_time())),
+                }
+                nursery.start_soon(serve_routes, listeners, routes)
+                task_status.started(_url(listeners[0], host))
+        except* Exception:
+            # A port that fails is no reason to stop the pipeline; that nobody can scrape it any more is noticed by whoever scrapes.
+            logger.exception("metrics.server_failed")
+
+
+async def _listen(port: int, host: str) -> list[trio.SocketListener]:
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ConfigError(f"port must be a whole number from 0 (any free one) to 65535, got {port!r}")
+    if not isinstance(host, str) or not host:
+        raise ConfigError(f'host must be an address to listen on, such as "127.0.0.1", got {host!r}')
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def _url(listener: trio.SocketListener, host: str) -> str:
+    port = listener.socket.getsockname()[1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
+async def _look(exported: Exported) -> None:
+    """Look once a second how fresh the feed is, and how late the event loop."""
+    while True:
+        due = trio.current_time() + _LOOK_EVERY_S
+        await trio.sleep_until(due)
+        now = trio.current_time()
+        exported.loop_delay.record(now - due, now)
+        exported.health.look(now)
+
+
+def _metrics(registry: CollectorRegistry, headers: Mapping[str, str]) -> Response:
+    encode, content_type = choose_encoder(headers.get("accept", ""))
+    return Response(encode(registry), content_type)
+
+
+def _health(report: HealthReport) -> Response:
+    body = {"status": "ok" if report.ok else "unavailable", **report.facts}
+    return Response(json.dumps(body).encode() + b"\n", "application/json", 200 if report.ok else 503)

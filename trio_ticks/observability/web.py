@@ -1,0 +1,138 @@
+"""A small HTTP/1.1 server for what machines ask an operator's port: a few routes, GET and HEAD, nothing else.
+
+Rules: everything a client can make us keep is bounded (connections, size and time of a request, time of an answer), and no client can
+make the server end. Requests with a body are answered and their connection closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import attrs
+import h11
+import trio
+
+__all__ = ["Response", "Route", "serve_routes"]
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 32
+MAX_HEAD_BYTES: Final = 16 * 1024
+_IDLE_S: Final = 120.0
+"""How long a connection may be silent between requests: longer than the usual interval of scrapes."""
+_HEAD_S: Final = 10.0
+"""How long the head of a request may take from its first byte on."""
+_ANSWER_S: Final = 10.0
+_CHUNK: Final = 16 * 1024
+_PLAIN: Final = "text/plain; charset=utf-8"
+
+
+@attrs.frozen(slots=True)
+class Response:
+    """What a route answers."""
+
+    body: bytes
+    content_type: str = _PLAIN
+    status: int = 200
+
+
+Route = Callable[[Mapping[str, str]], Response]
+"""Takes the headers of the request, their names in lower case. It runs in the event loop, so it must be quick."""
+
+
+async def serve_routes(listeners: Sequence[trio.SocketListener], routes: Mapping[str, Route]) -> None:
+    """Answer requests on *listeners* until cancelled; owns and closes them.
+
+    Raises:
+        OSError: a listener is broken.
+
+    Cancellation: closes the listeners and every connection at once.
+    """
+    connections: set[trio.SocketStream] = set()
+    try:
+        await trio.serve_listeners(partial(_serve_connection, routes=routes, connections=connections), list(listeners))
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+async def _serve_connection(stream: trio.SocketStream, *, routes: Mapping[str, Route], connections: set[trio.SocketStream]) -> None:
+    if len(connections) >= MAX_CONNECTIONS:
+        stream.socket.close()
+        return
+    connections.add(stream)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    try:
+        while await _serve_request(stream, connection, routes):
+            connection.start_next_cycle()
+    except (OSError, trio.BrokenResourceError):
+        pass  # The client has gone.
+    finally:
+        connections.discard(stream)
+        stream.socket.close()
+
+
+async def _serve_request(stream: trio.SocketStream, connection: h11.Connection, routes: Mapping[str, Route]) -> bool:
+    """Answer one request; return whether the connection is good for another one."""
+    try:
+        request = await _next_request(stream, connection)
+        if request is None:
+            return False
+        response, more = _answer(request, routes)
+        without_body = connection.next_event().__class__ is h11.EndOfMessage
+    except h11.RemoteProtocolError as error:
+        response, more, without_body = _refusal(error.error_status_hint), [], False
+        request = None
+    headers = [
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(response.body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        *more,
+        *([] if without_body else [("Connection", "close")]),
+    ]
+    events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
+    if request is None or request.method != b"HEAD":
+        events.append(h11.Data(data=response.body))
+    data = b"".join(connection.send(event) or b"" for event in (*events, h11.EndOfMessage()))
+    with trio.move_on_after(_ANSWER_S) as scope:
+        await stream.send_all(data)
+    return not scope.cancelled_caught and connection.our_state is h11.DONE and connection.their_state is h11.DONE
+
+
+async def _next_request(stream: trio.SocketStream, connection: h11.Connection) -> h11.Request | None:
+    """Return the next request, or ``None`` where the client closed the connection or took too long over it."""
+    with trio.move_on_after(_IDLE_S) as scope:
+        begun = False
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Request):
+                return event
+            if event is not h11.NEED_DATA:
+                return None
+            # What a client has sent ahead of time is the beginning of its request, too.
+            if not begun and connection.trailing_data[0]:
+                begun, scope.deadline = True, trio.current_time() + _HEAD_S
+            connection.receive_data(await stream.receive_some(_CHUNK))
+    return None
+
+
+def _answer(request: h11.Request, routes: Mapping[str, Route]) -> tuple[Response, list[tuple[str, str]]]:
+    """Return the response to *request*, and the headers that it alone needs."""
+    route = routes.get(request.target.split(b"?", 1)[0].decode("ascii", "replace"))
+    if route is None:
+        return Response(f"not found; there is: {' '.join(routes)}\n".encode(), status=404), []
+    if request.method not in (b"GET", b"HEAD"):
+        return Response(b"method not allowed\n", status=405), [("Allow", "GET, HEAD")]
+    try:
+        return route({name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}), []
+    except Exception:
+        logger.exception("web.route_failed: %s", request.target.decode("ascii", "backslashreplace"))
+        return Response(b"internal error\n", status=500), []
+
+
+def _refusal(status: int) -> Response:
+    return Response(b"bad request\n", status=status)
