@@ -133,6 +133,9 @@ class KeyedAdmission(Generic[T]):
         self._default = default
         self._buffer = buffer
         self._strategies: dict[type, OverflowStrategy] = {}
+        # Beside a kind that blocks, the queue may be full of what cannot be evicted; and a quote is not pushed out for a trade.
+        strategies = policy.values() if not isinstance(policy, OverflowStrategy) else ()
+        self._conflate_waits = any(isinstance(strategy, Block) and strategy.timeout is None for strategy in strategies)
 
     def _strategy(self, item: object) -> OverflowStrategy:
         kind = type(item)
@@ -156,7 +159,7 @@ class KeyedAdmission(Generic[T]):
             if isinstance(strategy, Conflate) and self._conflate(item, strategy, now):
                 continue
             if room <= 0:
-                if not isinstance(strategy, Conflate | DropOldest):
+                if not isinstance(strategy, Conflate | DropOldest) or self._waits(strategy):
                     return items[index:]
                 # Senders that wait have a claim on room that comes free, not on the place of what is evicted.
                 if not self._evict_one(strategy):
@@ -261,7 +264,11 @@ class KeyedAdmission(Generic[T]):
     # Waiting
 
     def patience(self, rest: Sequence[T], waited_s: float) -> float:
-        return _patience(self._state, self._strategy(rest[0]), waited_s)
+        strategy = self._strategy(rest[0])
+        return math.inf if self._waits(strategy) else _patience(self._state, strategy, waited_s)
+
+    def _waits(self, strategy: OverflowStrategy) -> bool:
+        return self._conflate_waits and isinstance(strategy, Conflate)
 
     def give_up(self, rest: Sequence[T]) -> Sequence[T]:
         strategy = self._strategy(rest[0])

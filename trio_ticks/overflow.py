@@ -97,7 +97,8 @@ class Conflate:
     come since (a trade), so that the two are handled in the order in which they came.
 
     Bounded by the number of symbols and by ``maxsize``: where that many symbols wait, a further symbol pushes out the one that has waited
-    longest (reason ``evicted``), so give ``maxsize`` at least one place a symbol.
+    longest (reason ``evicted``), so give ``maxsize`` at least one place a symbol. In a policy with a kind that blocks, it waits for room
+    with that kind instead: the last tick of every symbol is delivered.
 
     Raises:
         ConfigError: *merge* is not callable.
