@@ -76,7 +76,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
       2         a bad setting
     """  # noqa: D301 - click wants the very character
     set_up_logging(parameters)
-    view, as_json = parameters.pop("view"), parameters.pop("json")
+    view, as_json, metrics_port = parameters.pop("view"), parameters.pop("json"), parameters.pop("metrics_port")
     options = PipelineOptions.take(parameters)
     duration, milliseconds = parameters.pop("duration"), parameters.pop("strategy_ms")
     capture = parameters["capture"]
@@ -86,6 +86,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
     display = Display(
         view=view,
         json=as_json,
+        metrics_port=metrics_port,
         subtitle=f"demo: {what}, {milliseconds:g} ms a tick",
         duration_s=duration if math.isfinite(duration) else None,
     )

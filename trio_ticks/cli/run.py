@@ -100,10 +100,11 @@ def run(*, url: str, symbols: tuple[str, ...], handler: str, **parameters: Any) 
     secrets = _secrets(url, api_key)
     set_up_logging(parameters, secrets)
     duration = parameters.pop("duration")
-    view, as_json = parameters.pop("view"), parameters.pop("json")
+    view, as_json, metrics_port = parameters.pop("view"), parameters.pop("json"), parameters.pop("metrics_port")
     display = Display(
         view=view,
         json=as_json,
+        metrics_port=metrics_port,
         subtitle=f"{Target.parse(url).host}, {len(symbols)} symbol{'s' * (len(symbols) != 1)}",
         duration_s=duration if duration is not None and math.isfinite(duration) else None,
         line_every_s=5.0,

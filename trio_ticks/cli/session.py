@@ -43,6 +43,8 @@ class Display:
     duration_s: float | None = None
     """When it will end by itself."""
     line_every_s: float = 1.0
+    metrics_port: int | None = None
+    """Where Prometheus may scrape; its URL is written to standard error."""
 
     def choose(self) -> View:
         """Return the view that is possible here; where only rich is missing, say how to get the better one."""
@@ -92,6 +94,8 @@ async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any
         try:
             async with open_pipeline(feed, handler, **settings) as pipeline, trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, pipeline, stop)
+                if display.metrics_port is not None:
+                    click.echo(f"metrics: {await pipeline.serve_metrics(display.metrics_port)}", err=True)
                 nursery.start_soon(_show, pipeline, view, display, stop)
                 if display.duration_s is not None:
                     nursery.start_soon(_end_after, display.duration_s, pipeline, stop)
