@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import ParamSpec
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -12,7 +14,7 @@ from trio_ticks.channel import TickReceiveChannel, TickSendChannel
 from trio_ticks.errors import QueueFullError
 from trio_ticks.ticks import Tick
 
-__all__ = ["Ends", "dropped", "in_background"]
+__all__ = ["Ends", "dropped", "in_background", "within"]
 
 Ends = tuple[TickSendChannel[Tick], TickReceiveChannel[Tick]]
 
@@ -41,3 +43,38 @@ async def in_background(call: Callable[[], Awaitable[object]]) -> AsyncIterator[
         yield ended
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+P = ParamSpec("P")
+
+
+def within(seconds: float) -> Callable[[Callable[P, Awaitable[None]]], Callable[P, Awaitable[None]]]:
+    """Have a test fail, and not hang, where it takes more than *seconds* of its clock, or yields for ever without time passing."""
+
+    def decorate(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+        @functools.wraps(test)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            with trio.fail_after(seconds) as scope:
+                guard = _StepLimit(scope)
+                trio.lowlevel.add_instrument(guard)
+                try:
+                    await test(*args, **kwargs)
+                finally:
+                    trio.lowlevel.remove_instrument(guard)
+
+        return run
+
+    return decorate
+
+
+class _StepLimit(trio.abc.Instrument):
+    """Cancels a test that runs on and on at one moment of a virtual clock, which a deadline cannot end."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+        self._left = 100_000
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left < 0:
+            self._scope.cancel()

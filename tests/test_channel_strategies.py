@@ -9,14 +9,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.channel_helpers import Ends, dropped, in_background
+from tests.channel_helpers import Ends, dropped, in_background, within
 from tests.helpers import make_tick, make_ticks, numbers
 from trio_ticks.channel import open_tick_channel
 from trio_ticks.errors import ConfigError, QueueFullError
-from trio_ticks.overflow import Block, DropNewest, DropOldest, Fail
+from trio_ticks.overflow import Block, DropNewest, DropOldest, Fail, OverflowStrategy
 from trio_ticks.ticks import Tick
 
 
+@within(10_000)
 async def test_block_waits_for_ever_and_says_how_long(autojump_clock: MockClock) -> None:
     ends: Ends = open_tick_channel(2, Block())
     send, receive = ends
@@ -36,6 +37,7 @@ async def test_block_waits_for_ever_and_says_how_long(autojump_clock: MockClock)
     assert dropped(send) == {}
 
 
+@within(10_000)
 async def test_drop_newest_waits_once_an_episode(autojump_clock: MockClock) -> None:
     ends: Ends = open_tick_channel(4, DropNewest(2.0))
     send, receive = ends
@@ -62,6 +64,22 @@ async def test_drop_newest_waits_once_an_episode(autojump_clock: MockClock) -> N
     assert numbers(await receive.receive_many()) == [3, 20, 30, 31]
 
 
+@within(10_000)
+@pytest.mark.parametrize("overflow", [DropNewest(0.1), Block(timeout=0.1)], ids=repr)
+@pytest.mark.parametrize("start", [0.7, 5.3, 0.3, 1e4 / 3])
+async def test_a_patience_that_rounding_leaves_a_trace_of_is_spent(
+    start: float, overflow: OverflowStrategy, autojump_clock: MockClock
+) -> None:
+    """(0.7 + 0.1) - 0.7 is less than 0.1; on a virtual clock, nobody can wait for the difference."""
+    ends: Ends = open_tick_channel(2, overflow)
+    send, _receive = ends
+    await trio.sleep(start)
+    await send.send_many(make_ticks(3))
+    assert trio.current_time() == pytest.approx(start + 0.1)
+    assert dropped(send) == {"overflow": 1}
+
+
+@within(10_000)
 async def test_a_sustained_overload_is_shed_though_a_place_comes_free_in_time_for_every_tick(autojump_clock: MockClock) -> None:
     """The classic pipeline's patience is for each tick: it never drops, and falls ever further behind."""
     ends: Ends = open_tick_channel(10, DropNewest(1.0))
@@ -82,6 +100,7 @@ async def test_a_sustained_overload_is_shed_though_a_place_comes_free_in_time_fo
         assert dropped(send)["overflow"] > 800
 
 
+@within(10_000)
 async def test_senders_that_wait_still_are_not_charged_for_the_episode_before(autojump_clock: MockClock) -> None:
     ends: Ends = open_tick_channel(2, DropNewest(3.0))
     send, receive = ends
@@ -101,6 +120,7 @@ async def test_senders_that_wait_still_are_not_charged_for_the_episode_before(au
     assert len(receive) == 2
 
 
+@within(10_000)
 async def test_senders_wait_in_line(autojump_clock: MockClock) -> None:
     ends: Ends = open_tick_channel(1, Block())
     send, receive = ends
@@ -163,6 +183,7 @@ async def test_fail_takes_what_fits_and_raises_for_the_rest() -> None:
 # Age, peak, logs
 
 
+@within(10_000)
 async def test_ticks_older_than_max_age_are_stale(autojump_clock: MockClock) -> None:
     ends: Ends = open_tick_channel(10, max_age=2.0)
     send, receive = ends
@@ -193,6 +214,7 @@ async def test_the_peak_is_remembered() -> None:
     assert receive.state.peak == 7
 
 
+@within(10_000)
 async def test_drops_are_logged_once_a_second_with_the_count(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     ends: Ends = open_tick_channel(1, DropNewest(0))
     send, receive = ends

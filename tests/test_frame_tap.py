@@ -325,6 +325,22 @@ async def test_a_violator_that_does_not_read_is_left_in_time(autojump_clock: Moc
     assert inbox.messages == [b"m"]
 
 
+async def test_aclose_waits_for_the_close_frame_that_is_about_to_be_sent() -> None:
+    # trio-websocket marks itself closed before it sends that, and whoever sees the mark may be quick to close.
+    near, far = memory_stream_pair()
+    tap = FrameTap(near, Inbox().deliver, max_message_size=LIMIT)
+    await far.send_all(b"HTTP/1.1 101 S\r\n\r\n" + VIOLATIONS["masked"][0])
+    await tap.receive_some()
+    assert (await tap.receive_some())[:4] == b"\x88\x1c\x03\xea"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tap.aclose)
+        await wait_all_tasks_blocked()
+        await tap.send_all(b"\x88\x80mask")
+        assert await far.receive_some() == b"\x88\x80mask"
+        assert await far.receive_some() == b""
+        await far.aclose()
+
+
 # --- deliver() fails
 
 
@@ -381,6 +397,56 @@ async def test_fail_connection_tells_the_peer_and_waits_for_its_close() -> None:
     assert (found.tap.messages, found.tap.discarded) == (0, 1)
     assert inbox.messages == []
     assert found.tap.close_reason is None  # it was us
+
+
+async def test_what_is_thrown_away_is_still_parsed() -> None:
+    # Whoever closes and trio-websocket's reader take turns in reading; cut into frames at the wrong place, anything looks like a violation.
+    near, far = memory_stream_pair()
+    peer, inbox = Peer(far), Inbox()
+    data = b"".join(frame(TEXT, bytes((255,)) * size) for size in range(60)) + frame(PING, b"p" * 100) + close_of(1000)
+
+    async def answer() -> None:
+        assert await peer.receive() == ClientFrame(CLOSE, b"\x03\xe8")
+        for n in range(0, len(data), 7):
+            await peer.send(data[n : n + 7])
+            await wait_all_tasks_blocked()
+        await peer.stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.accept)
+        async with client(near, inbox, linger=math.inf) as found:
+            nursery.start_soon(answer)
+            await fail_connection(found.ws, found.tap, 1000)
+    assert (found.tap.discarded, found.tap.violation) == (60, None)
+    assert inbox.messages == []
+
+
+async def test_the_peers_close_frame_is_for_trio_websocket_whoever_has_read_it() -> None:
+    # Its reader and whoever closes take turns: here the latter reads the Close frame, and the reader the end of the stream.
+    near, far = memory_stream_pair()
+    inbox = Inbox()
+    tap = FrameTap(near, inbox.deliver, max_message_size=LIMIT, linger=math.inf)
+    await far.send_all(b"HTTP/1.1 101 S\r\n\r\n")
+    await tap.receive_some()
+    await tap.send_all(close_of(1000))
+    seen: list[bytes] = []
+
+    async def read() -> None:
+        seen.append(await tap.receive_some())
+        seen.append(await tap.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(tap.aclose)
+        for data in (frame(TEXT, b"late"), close_of(1000)):
+            await wait_all_tasks_blocked()
+            await far.send_all(data)
+        await wait_all_tasks_blocked()
+        assert seen == []
+        await far.aclose()
+    assert seen == [close_of(1000), b""]
+    assert (tap.discarded, inbox.messages) == (1, [])
 
 
 async def test_ping_after_the_close_of_trio_websocket_itself() -> None:
@@ -485,6 +551,30 @@ async def test_fail_connection_after_the_connection_was_lost(autojump_clock: Moc
         await fail_connection(found.ws, found.tap, 1000)
         assert trio.current_time() == begin
     assert found.tap.close_reason == CloseReason(1006, "connection lost")
+
+
+class ClingingStream(trio.abc.Stream):
+    """Takes what it is given, as TLS may, and never has done with closing."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_stream_that_will_not_close_is_left_in_time(autojump_clock: MockClock) -> None:
+    tap = FrameTap(ClingingStream(), Inbox().deliver, max_message_size=LIMIT, linger=5.0)
+    begin = trio.current_time()
+    await tap.aclose()
+    assert trio.current_time() - begin == pytest.approx(5.0)
 
 
 async def test_aclose_before_the_handshake_does_not_wait(autojump_clock: MockClock) -> None:

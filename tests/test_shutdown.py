@@ -20,7 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_ticks as tt
 from tests.helpers import make_tick, make_ticks, numbers
-from tests.pipeline_world import Gate, Recorder, ScriptFeed, Send, assert_accounted, listed, sleepy_feed
+from tests.pipeline_world import Gate, Recorder, ScriptFeed, Send, assert_accounted, listed, raises_as_itself, sleepy_feed
 from trio_ticks import open_pipeline, run_pipeline
 
 FEED_STOP_S = 1.0
@@ -114,6 +114,24 @@ async def test_a_handler_that_fails_while_it_is_cancelled_is_no_reason_to_raise(
         await trio.sleep(1)
     assert_accounted(pipeline.report, produced=1, shutdown=1)
     assert any("failed" in record.getMessage() and "cleanup" in caplog.text for record in caplog.records)
+
+
+@pytest.mark.parametrize("call", ["shutdown", "cancel"])
+async def test_a_keyboard_interrupt_is_not_swallowed_by_a_cancellation(call: str, autojump_clock: MockClock) -> None:
+    error = KeyboardInterrupt("in the middle of it")
+
+    async def handler(tick: tt.Tick) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    with raises_as_itself(error):
+        async with open_pipeline(sleepy_feed([make_tick()]), handler, shutdown_timeout=2) as pipeline:
+            await trio.sleep(1)
+            getattr(pipeline, call)()
+            await pipeline.wait()
+    assert_accounted(pipeline.report, shutdown=1)
 
 
 async def test_a_handler_that_ends_its_cancellation_by_an_error_has_failed(autojump_clock: MockClock) -> None:

@@ -262,6 +262,9 @@ async def test_samples_do_not_fall_into_step_with_the_feed(period: int, phase: i
     report = await run_pipeline(listed(ticks), handler, workers=1, maxsize=len(ticks))
     assert report.handler_latency_ms.max == pytest.approx(50.0)
     assert report.handler_latency_ms.p50 < 50.0 or period == 2
+    # Where there are slow ones, most are timed, so that the figures are fair to them.
+    assert report.handler_latency_ms.count > 0.3 * len(ticks)
+    assert report.handler_latency_ms.mean == pytest.approx(50.0 / period, rel=0.5)
 
 
 async def test_every_tick_is_timed_where_they_are_few(autojump_clock: MockClock) -> None:

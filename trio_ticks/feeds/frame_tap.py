@@ -120,8 +120,8 @@ class FrameTap(trio.abc.Stream):
                 return self._take_control()  # and then the end, for trio-websocket; aclose() sees to the rest
             data = await self._receive()
             if not data:
-                return self._take_control()
-            self._feed(data)  # before any checkpoint: whoever reads next, the parser gets everything in order
+                return self._take_control()  # whoever closes may have read the peer's Close frame meanwhile
+            self._feed(data)  # before any checkpoint: whoever reads next, the parser gets everything, in order
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; once the connection is being closed, for at most as long as that may take.
@@ -250,7 +250,10 @@ class FrameTap(trio.abc.Stream):
         return data if type(data) is bytes else bytes(data)  # a trio stream may give either; a payload must not be mutable
 
     async def _drain(self) -> None:
-        """Read until the peer has closed, and keep nothing but its Close frame, for trio-websocket's reader, if that still lives."""
+        """Read until the peer has closed, and keep nothing but its Close frame, for trio-websocket's reader, if that still lives.
+
+        What is thrown away is parsed all the same: that reader may get what follows.
+        """
         try:
             while not self._eof:
                 self._feed(await self._receive())
