@@ -596,7 +596,6 @@ async def test_no_task_outlives_the_block(autojump_clock: MockClock) -> None:
         ("shutdown_timeout", None),
         ("ordering", "Symbol"),
         ("ordering", None),
-        ("executor", "process"),
         ("executor", "threads"),
         ("executor", None),
         ("max_age", 0),

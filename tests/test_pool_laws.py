@@ -20,8 +20,9 @@ from tests.helpers import EPOCH, make_tick, number
 from trio_ticks.channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from trio_ticks.errors import LedgerError
 from trio_ticks.overflow import Block, Conflate, DropNewest, DropOldest, Policy
+from trio_ticks.settings import Ordering, Settings
 from trio_ticks.ticks import Tick
-from trio_ticks.workers import Ordering, WorkerPool
+from trio_ticks.workers import WorkerPool
 
 Ends = tuple[TickSendChannel[Tick], TickReceiveChannel[Tick]]
 
@@ -161,7 +162,7 @@ async def run(load: Load) -> Watch:
     ends: Ends = open_tick_channel(load.maxsize, load.overflow, load.max_age)
     send, receive = ends
     watch = Watch(load, receive)
-    pool = WorkerPool(receive, watch.handle, workers=load.workers, ordering=load.ordering, executor="loop", on_error=watch.failed)
+    pool = WorkerPool(receive, watch.handle, Settings(workers=load.workers, ordering=load.ordering, on_error=watch.failed))
     trio.lowlevel.add_instrument(watch)
     with trio.fail_after(1000):
         async with trio.open_nursery() as outer:
@@ -207,7 +208,7 @@ async def test_no_worker_sleeps_behind_a_lane_that_was_evicted() -> None:
         begun.append(number(tick))
         await trio.sleep_forever()
 
-    pool = WorkerPool(receive, handler, workers=1, ordering="symbol", executor="loop", on_error=None)
+    pool = WorkerPool(receive, handler, Settings(workers=1, executor="loop"))
     # As it looks after another worker has released "A" with one tick behind it.
     state.lanes.lines["A"] = None
     state.lanes.park("A", make_tick("A", 0), 0.0)

@@ -6,6 +6,7 @@ Memory stays bounded whatever the feed does, and every single tick is accounted 
 from __future__ import annotations
 
 from . import exchange
+from .breaker import Breaker
 from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from .conflation import Conflation, conflation_of
 from .errors import (
@@ -14,10 +15,12 @@ from .errors import (
     FeedBrokenError,
     FeedClosedError,
     FeedError,
+    HandlerTimeoutError,
     LedgerError,
     QueueFullError,
     TickError,
     VenueProtocolError,
+    WorkerCrashedError,
 )
 from .feeds.backoff import BackoffPolicy
 from .feeds.base import Feed, FeedStats
@@ -27,18 +30,23 @@ from .feeds.replay import ReplayFeed
 from .feeds.websocket import WebSocketFeed
 from .freshness import MaxAge
 from .gaps import Gap, SequenceTracker
+from .handling import BatchError, Retry, batch_handler
 from .ledger import DropReason, Ledger, LedgerSnapshot
 from .metrics import LatencyStats, PipelineMetrics, PipelineReport, WorkerMetrics
 from .overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy, Throttle
 from .pipeline import Pipeline, open_pipeline, run_pipeline
 from .pressure import Pressure
+from .scaling import AutoWorkers
 from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
 
 __all__ = [
+    "AutoWorkers",
     "BackoffPolicy",
     "Bar",
+    "BatchError",
     "Block",
     "BookUpdate",
+    "Breaker",
     "ConfigError",
     "Conflate",
     "Conflation",
@@ -53,6 +61,7 @@ __all__ = [
     "FeedError",
     "FeedStats",
     "Gap",
+    "HandlerTimeoutError",
     "IterableFeed",
     "LatencyStats",
     "Ledger",
@@ -68,6 +77,7 @@ __all__ = [
     "Pressure",
     "QueueFullError",
     "ReplayFeed",
+    "Retry",
     "SequenceTracker",
     "Throttle",
     "Tick",
@@ -78,7 +88,9 @@ __all__ = [
     "VenueProtocolError",
     "WebSocketFeed",
     "WebSocketOptions",
+    "WorkerCrashedError",
     "WorkerMetrics",
+    "batch_handler",
     "conflation_of",
     "exchange",
     "open_pipeline",

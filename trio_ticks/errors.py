@@ -12,10 +12,12 @@ __all__ = [
     "FeedBrokenError",
     "FeedClosedError",
     "FeedError",
+    "HandlerTimeoutError",
     "LedgerError",
     "QueueFullError",
     "TickError",
     "VenueProtocolError",
+    "WorkerCrashedError",
 ]
 
 
@@ -41,6 +43,30 @@ class QueueFullError(TickError):
     def __init__(self, message: str, *, maxsize: int) -> None:
         super().__init__(message)
         self.maxsize = maxsize
+
+
+class HandlerTimeoutError(TickError, TimeoutError):
+    """A handler took longer than ``handler_timeout``.
+
+    Attributes:
+        timeout_s: the limit, in seconds.
+    """
+
+    def __init__(self, message: str, *, timeout_s: float) -> None:
+        super().__init__(message)
+        self.timeout_s = timeout_s
+
+
+class WorkerCrashedError(TickError):
+    """A worker process ended while it held ticks.
+
+    Attributes:
+        exitcode: of the process; negative: the signal that ended it; ``None``: unknown.
+    """
+
+    def __init__(self, message: str, *, exitcode: int | None) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
 
 
 class FeedError(TickError):

@@ -1,4 +1,4 @@
-"""Where a handler runs: in the event loop, or in worker threads.
+"""Where a handler runs: in the event loop, in worker threads, in worker processes. What a batch is, and who can run one.
 
 An executor only runs ticks that a worker leased; order, counting and error reports are the worker's. A runner says how far it came,
 also when it was cancelled, so that no tick of a batch is without an outcome.
@@ -9,28 +9,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import threading
 import typing
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import trio
 
 from .errors import ConfigError
 from .gaps import Gap
+from .handling import BatchError, batch_options, is_async
 
-__all__ = ["Batch", "Executor", "Handler", "ThreadRunner", "resolve_executor", "returns_awaitable", "takes_gaps"]
+if TYPE_CHECKING:
+    from .worker import Worker
+
+__all__ = ["Batch", "Executor", "Handler", "LoopRunner", "Place", "Runner", "ThreadRunner", "resolve_executor", "takes_gaps"]
 
 T = TypeVar("T")
 Handler = Callable[[T], Awaitable[Any]] | Callable[[T], Any]
-Executor = Literal["auto", "loop", "thread"]
-
-
-def returns_awaitable(handler: Callable[..., Any]) -> bool:
-    """Tell whether calling *handler* gives something to await: ``async def``, also behind ``partial`` or ``__call__``."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+Executor = Literal["auto", "loop", "thread", "process"]
+Place = Literal["loop", "thread", "process"]
 
 
 def takes_gaps(handler: Callable[..., Any]) -> bool:
@@ -55,7 +54,7 @@ def _yields(handler: Callable[..., Any]) -> bool:
     return any(inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function) for function in functions)
 
 
-def resolve_executor(executor: str, handler: object) -> Literal["loop", "thread"]:
+def resolve_executor(executor: str, handler: object) -> Place:
     """Return where *handler* runs.
 
     Raises:
@@ -63,18 +62,31 @@ def resolve_executor(executor: str, handler: object) -> Literal["loop", "thread"
     """
     if not callable(handler):
         raise ConfigError(f"handler must be a function or another callable that takes one tick, got {handler!r}")
+    if inspect.isclass(handler):
+        _check_class(handler)
     if _yields(handler):
         raise ConfigError(f"handler must not have a yield: to call it would run not one line of it, got {handler!r}")
-    is_async = returns_awaitable(handler)
+    awaits = is_async(handler)
     if executor == "auto":
-        return "loop" if is_async else "thread"
-    if executor == "thread" and is_async:
+        return "loop" if awaits else "thread"
+    if executor == "thread" and awaits:
         raise ConfigError('an async handler runs in the event loop: leave executor="auto", or make the handler a plain def')
-    if executor == "loop":
-        return "loop"
-    if executor == "thread":
-        return "thread"
-    raise ConfigError(f'executor must be "auto", "loop" or "thread", got {executor!r}')
+    if executor == "loop" and batch_options(handler) is not None and not awaits:
+        raise ConfigError('a batch handler that is a plain def would stop the event loop: leave executor="auto", or make it async')
+    if executor in ("loop", "thread", "process"):
+        return typing.cast(Place, executor)
+    raise ConfigError(f'executor must be "auto", "loop", "thread" or "process", got {executor!r}')
+
+
+def _check_class(handler: type) -> None:
+    if not any("__call__" in vars(base) for base in handler.__mro__):
+        raise ConfigError(f"a handler that is a class makes a handler per worker, and needs a method __call__(self, tick), got {handler!r}")
+    try:
+        inspect.signature(handler).bind()
+    except TypeError as error:
+        raise ConfigError(f"a handler that is a class is called without arguments, once per worker; {handler!r}: {error}") from None
+    except ValueError:
+        pass  # it has no signature to read
 
 
 class Batch(Generic[T]):
@@ -95,7 +107,12 @@ class Batch(Generic[T]):
         """Symbols whose gap or failure is being told: their next ticks must not begin, wherever they are."""
         self.done = 0
         self.stale: list[int] = []
-        self.failure: tuple[int, Exception] | None = None
+        self.failures: list[tuple[int, Exception]] = []
+        """Which ticks failed, by their index in ``items``, and how."""
+        self.thread: int | None = None
+        """The thread that runs it, or ran it last."""
+        self.sent_at = 0.0
+        """When it was handed to its runner; on trio's clock."""
         self.began_at: list[float] = []
         """When each tick's turn came, and in the end when the last one's was over; on trio's clock."""
 
@@ -114,16 +131,27 @@ class Batch(Generic[T]):
         del self.items[: self.done], self.arrivals[: self.done]
         self.done = 0
         self.stale = []
-        self.failure = None
+        self.failures = []
         self.began_at = []
 
 
 IsStale = Callable[[Any, float], bool]
 
 
+class Runner(Protocol[T]):
+    """Runs the batches of a pool's workers."""
+
+    calls_back: ClassVar[bool]
+    """Whether what a batch has not begun can be called back while it runs."""
+
+    async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
+        """Run *worker*'s handler over *batch*, until its end or its first failure; whatever raises, *batch* says how far it came."""
+
+
 def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], float], is_stale: IsStale | None) -> None:
+    batch.thread = threading.get_ident()
     take, began = batch.todo.popleft, batch.began_at.append
-    while batch.failure is None:
+    while not batch.failures:
         try:
             item, arrived = take()
         except IndexError:
@@ -139,30 +167,81 @@ def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], f
                 result.close()
                 raise TypeError("the handler is a plain callable that returned a coroutine: make it an async def")
         except Exception as error:
-            batch.failure = (batch.done, error)
+            batch.failures.append((batch.done, error))
         batch.done += 1
     began(now())
+
+
+def _failures_of(error: Exception, count: int) -> list[tuple[int, Exception]]:
+    """Return which of *count* ticks of a batch failed: those that a BatchError names, else all."""
+    if isinstance(error, BatchError) and all(0 <= index < count for index in error.failures):
+        return sorted(error.failures.items(), key=lambda failure: failure[0])
+    return [(index, error) for index in range(count)]
+
+
+def _run_whole(handler: Callable[[list[T]], Any], batch: Batch[T], now: Callable[[], float]) -> None:
+    """Hand all of *batch* to *handler* at once: for batch handlers."""
+    batch.thread = threading.get_ident()
+    batch.todo.clear()
+    batch.began_at.append(now())
+    try:
+        result = handler(list(batch.items))
+        if result is not None and inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("the handler is a plain callable that returned a coroutine: make it an async def")
+    except Exception as error:
+        batch.failures = _failures_of(error, len(batch.items))
+    batch.began_at.append(now())
+    batch.done = len(batch.items)
 
 
 class ThreadRunner(Generic[T]):
     """Runs batches in trio's worker threads, which are kept and used again; at most *limit* at once."""
 
-    def __init__(self, handler: Callable[[T], Any], limit: int, is_stale: IsStale | None) -> None:
-        self._handler = handler
-        self._is_stale = is_stale
-        self._now = trio.lowlevel.current_clock().current_time
-        self._limiter = trio.CapacityLimiter(limit)
+    calls_back: ClassVar[bool] = True
 
-    async def run(self, batch: Batch[T]) -> None:
-        """Run the handler over *batch* in one thread.
+    def __init__(self, limit: int, is_stale: IsStale | None, *, whole: bool) -> None:
+        self._is_stale = is_stale
+        self._whole = whole
+        self._now = trio.lowlevel.current_clock().current_time
+        self.limiter = trio.CapacityLimiter(limit)
+
+    async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
+        """Run *worker*'s handler over *batch* in one thread.
 
         Cancellation: the thread is abandoned at once; it finishes the tick that it is in, which then has no say any more, and begins no
         further one. *batch* holds what was done until then.
         """
         try:
-            await trio.to_thread.run_sync(
-                _run_batch, self._handler, batch, self._now, self._is_stale, limiter=self._limiter, abandon_on_cancel=True
-            )
+            if self._whole:
+                await trio.to_thread.run_sync(_run_whole, worker.handler, batch, self._now, limiter=self.limiter, abandon_on_cancel=True)
+            else:
+                await trio.to_thread.run_sync(
+                    _run_batch, worker.handler, batch, self._now, self._is_stale, limiter=self.limiter, abandon_on_cancel=True
+                )
         except BaseException:
             batch.todo.clear()
             raise
+
+
+class LoopRunner(Generic[T]):
+    """Runs async batch handlers in the event loop."""
+
+    calls_back: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._now = trio.lowlevel.current_clock().current_time
+
+    async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
+        """Await *worker*'s handler with all of *batch*.
+
+        Cancellation: passed on to the handler; none of the batch has an outcome then.
+        """
+        batch.todo.clear()
+        batch.began_at.append(self._now())
+        try:
+            await worker.handler(list(batch.items))
+        except Exception as error:
+            batch.failures = _failures_of(error, len(batch.items))
+        batch.began_at.append(self._now())
+        batch.done = len(batch.items)

@@ -14,25 +14,28 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-import attrs
 import trio
 
+from .breaker import Breaker
 from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from .errors import ConfigError
-from .executors import Handler, resolve_executor
+from .executors import Handler
 from .failures import is_closed_channel, log_second, raise_first, split
 from .feeds.base import Feed, FeedStats, stats_of
 from .freshness import MaxAge
+from .handling import Retry
 from .ledger import Ledger
 from .metrics import PipelineMetrics, PipelineReport
 from .overflow import DropNewest, Overflow, Throttle
 from .pressure import Pressure
 from .rates import Rates
+from .scaling import AutoWorkers
+from .settings import OnCrash, OnError, OnGap, Ordering, Settings
 from .throttle_task import ThrottleTask
 from .ticks import MarketData
-from .workers import OnError, OnGap, Ordering, WorkerPool
+from .workers import WorkerPool
 
 __all__ = ["Pipeline", "open_pipeline", "run_pipeline"]
 
@@ -46,46 +49,12 @@ _SNAPSHOT_EVERY_S = 5.0
 """How often a snapshot of one book is asked for, at most."""
 
 
-@attrs.frozen(slots=True, kw_only=True)
-class _Settings:
-    """The settings of a pipeline, checked."""
-
-    workers: int
-    maxsize: int
-    write_timeout: float
-    lag_threshold: int
-    overflow: Overflow | None
-    ordering: Ordering
-    executor: str
-    max_age: MaxAge | float | None
-    shutdown_timeout: float
-    on_error: OnError | None
-    on_gap: OnGap | None
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("workers", "maxsize", "lag_threshold"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number, 1 or more, got {value!r}")
-        for name in ("write_timeout", "shutdown_timeout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
-                raise ConfigError(f"{name} must be a number of seconds, 0 or more, got {value!r}")
-        if self.ordering not in ("symbol", "none"):
-            raise ConfigError(f'ordering must be "symbol" or "none", got {self.ordering!r}')
-        if self.on_error is not None and not callable(self.on_error):
-            raise ConfigError(f"on_error must be a callable that takes a tick and an exception, got {self.on_error!r}")
-        if self.on_gap is not None and not callable(self.on_gap):
-            raise ConfigError(f"on_gap must be a callable that takes a Gap, got {self.on_gap!r}")
-
-
 class Pipeline(Generic[T]):
     """A running pipeline; made by :func:`open_pipeline`."""
 
-    def __init__(self, feed: Feed, handler: Handler[T], settings: _Settings) -> None:
+    def __init__(self, feed: Feed, handler: Handler[T], settings: Settings) -> None:
         self._feed = feed
         self._settings = settings
-        executor = resolve_executor(settings.executor, handler)
         default = DropNewest(settings.write_timeout)
         self._send: TickSendChannel[T]
         self._receive: TickReceiveChannel[T]
@@ -96,15 +65,7 @@ class Pipeline(Generic[T]):
         self._state.on_change = self._update_pressure
         self._book_lost = trio.Event()
         self._state.on_book_lost = lambda: self._book_lost.set()
-        self._pool: WorkerPool[T] = WorkerPool(
-            self._receive,
-            handler,
-            workers=settings.workers,
-            ordering=settings.ordering,
-            executor=executor,
-            on_error=settings.on_error,
-            on_gap=settings.on_gap,
-        )
+        self._pool: WorkerPool[T] = WorkerPool(self._receive, handler, settings)
         self.throttle: ThrottleTask | None = None
         """The throttling of the feed, where *overflow* is a :class:`Throttle`: its rate and its steps."""
         if isinstance(settings.overflow, Throttle):
@@ -346,7 +307,7 @@ async def open_pipeline(
     feed: Feed,
     handler: Handler[Any],
     *,
-    workers: int = 4,
+    workers: int | Literal["auto"] | AutoWorkers = 4,
     maxsize: int = 1000,
     write_timeout: float = 1.0,
     lag_threshold: int = 500,
@@ -356,6 +317,10 @@ async def open_pipeline(
     max_age: MaxAge | float | None = None,
     shutdown_timeout: float = 5.0,
     buffer: None = None,
+    handler_timeout: float | None = None,
+    retry: Retry | None = None,
+    breaker: Breaker | None = None,
+    on_crash: OnCrash = "fail",
     on_error: OnError | None = None,
     on_gap: OnGap | None = None,
 ) -> AsyncIterator[Pipeline[Any]]:
@@ -366,9 +331,10 @@ async def open_pipeline(
 
     Args:
         feed: anything with ``async def run(self, send)``; see :class:`Feed`.
-        handler: takes one tick. An ``async def`` runs in the event loop, a plain ``def`` in worker threads (see *executor*). What it
-            raises (any ``Exception``) counts the tick as failed; the worker lives on.
-        workers: how many ticks are handled at once, at most.
+        handler: takes one tick, or several (:func:`batch_handler`). An ``async def`` runs in the event loop, a plain ``def`` in worker
+            threads (see *executor*). A class makes one handler per worker; what has ``__enter__`` or ``__aenter__`` is entered first,
+            and left at the end. What it raises (any ``Exception``) counts the tick as failed; the worker lives on.
+        workers: how many ticks are handled at once, at most; ``"auto"``, or :class:`AutoWorkers` with bounds: the pool sizes itself.
         maxsize: how many ticks may wait. ``expected burst seconds x ticks a second x safety factor`` (5 s x 100 Hz x 2 = 1000).
         write_timeout: patience of the default strategy for an episode of pressure, in seconds; not used where *overflow* is given.
         lag_threshold: queued ticks at which the pressure becomes ``"warn"``; capped at *maxsize*.
@@ -376,11 +342,18 @@ async def open_pipeline(
             ``DropNewest(timeout=write_timeout)`` unless given. A :class:`Throttle` over one slows the feed down as well.
         ordering: ``"symbol"``: ticks of a symbol are handled one at a time, in order, while different symbols run in parallel;
             ``"none"``: no order, no lease.
-        executor: ``"auto"``, ``"loop"`` or ``"thread"``.
+        executor: ``"auto"``, ``"loop"``, ``"thread"`` or ``"process"``.
         max_age: in seconds; ticks that waited longer when their turn comes are counted as stale and not handled. A :class:`MaxAge`
             measures by the ticks' own timestamps instead.
         shutdown_timeout: how long the workers may drain the queue at a graceful shutdown, in seconds.
         buffer: reserved for buffers across processes; must be ``None``.
+        handler_timeout: how long a handler may take for one tick (or one batch), in seconds. In the loop it is cancelled then and has
+            failed by :class:`HandlerTimeoutError`; a thread cannot be stopped: its stack is logged, and it is waited for; a process is
+            replaced.
+        retry: which exceptions of a handler are worth another try, and how many; see :class:`Retry`.
+        breaker: when a symbol whose handler fails again and again is set aside, and for how long; see :class:`Breaker`.
+        on_crash: what becomes of the ticks that a worker process held when it ended: ``"fail"`` counts them as failed,
+            ``"retry"`` gives them to its successor, once.
         on_error: called (and awaited, if need be) with the tick and the exception when a handler raised, before the symbol's next tick.
         on_gap: called (and awaited, if need be) with a :class:`Gap` where ticks of a symbol were lost, in the symbol's order, before its
             next tick. A handler whose annotation takes a ``Gap`` (``tick: Tick | Gap``) gets it in-band instead.
@@ -391,7 +364,7 @@ async def open_pipeline(
 
     Cancellation: cancelling the block cancels the feed and the workers at once; every tick is accounted for in ``pipeline.report``.
     """
-    settings = _Settings(
+    settings = Settings(
         workers=workers,
         maxsize=maxsize,
         write_timeout=write_timeout,
@@ -401,6 +374,10 @@ async def open_pipeline(
         executor=executor,
         max_age=max_age,
         shutdown_timeout=shutdown_timeout,
+        handler_timeout=handler_timeout,
+        retry=retry,
+        breaker=breaker,
+        on_crash=on_crash,
         on_error=on_error,
         on_gap=on_gap,
     )

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
-from .executors import Batch
 from .metrics import LatencyWindow, WorkerMetrics
 from .ticks import MarketData
+
+if TYPE_CHECKING:
+    from .executors import Batch
 
 __all__ = ["Meters", "Worker"]
 
@@ -27,6 +30,8 @@ class Meters:
         self.lag = LatencyWindow()
         self.wait = LatencyWindow()
         self.handler = LatencyWindow()
+        self.hand_over = LatencyWindow()
+        """What a batch costs beside its handler: until a thread or a process has begun it, and until its end is known here."""
         self._wall_offset = time.time() - trio.current_time()
 
     def taken(self, item: MarketData, arrived: float, now: float) -> None:
@@ -51,7 +56,9 @@ class Worker(Generic[T]):
         "current",
         "ended",
         "failed",
+        "handler",
         "held",
+        "leaving",
         "name",
         "timed_at",
         "wary",
@@ -59,6 +66,10 @@ class Worker(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.handler: Callable[[Any], Any]
+        """What it calls with a tick, or with a batch of them; ready once it runs."""
+        self.leaving = False
+        """Whether it was told to end as soon as it has done what it holds: the pool shrinks."""
         self.away = False
         """Whether it waits for ``on_error`` or ``on_gap``."""
         self.current: T | None = None

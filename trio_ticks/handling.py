@@ -1,0 +1,230 @@
+"""How a user's handler is made ready: its life cycle, a limit on its time, another try. The workers see one callable.
+
+Rules: a class makes one handler per worker, anything else is shared; a wrapped handler still handles one tick at a time and raises
+what the user raised; a try that is to be followed by another is part of the same handling, so the symbol's next tick waits.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+import attrs
+import trio
+
+from .errors import ConfigError, HandlerTimeoutError
+from .feeds.backoff import Backoff, BackoffPolicy
+
+__all__ = ["BatchError", "BatchOptions", "Retry", "batch_handler", "batch_options", "is_async", "open_handler", "prepared"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _kinds(value: type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check_kinds(_instance: object, field: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
+    if not value or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in value):
+        raise ConfigError(f"{field.name} must name the exceptions that another try may cure, such as (TimeoutError,), got {value!r}")
+
+
+def _check_attempts(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+        raise ConfigError(f"{field.name} must be a whole number, 2 or more, the first try included, got {value!r}")
+
+
+@attrs.frozen(slots=True)
+class Retry:
+    """Try a tick again where its handler raised something that another try may cure.
+
+    The symbol's next ticks wait meanwhile, other symbols do not. After the last try the tick has failed.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    on: tuple[type[Exception], ...] = attrs.field(converter=_kinds, validator=_check_kinds)
+    """Which exceptions; named, since most mean a bug that the next try meets again."""
+    attempts: int = attrs.field(default=3, validator=_check_attempts, kw_only=True)
+    """Tries in all, the first included."""
+    backoff: BackoffPolicy = attrs.field(factory=lambda: BackoffPolicy(initial_s=0.05, maximum_s=1.0), kw_only=True)
+    """How long to wait between them: full jitter."""
+
+
+class BatchError(Exception):
+    """Raise it from a batch handler to say which ticks of the batch failed; the others count as consumed.
+
+    Args:
+        failures: the exception for each tick that failed, by its index in the batch.
+    """
+
+    def __init__(self, failures: dict[int, Exception]) -> None:
+        super().__init__(f"{len(failures)} ticks of a batch failed")
+        self.failures = dict(failures)
+
+
+class HandlerSettings(Protocol):
+    """What a pipeline's settings say about its handler."""
+
+    @property
+    def handler_timeout(self) -> float | None: ...
+
+    @property
+    def retry(self) -> Retry | None: ...
+
+
+@attrs.frozen(slots=True)
+class BatchOptions:
+    """How a batch handler wants its batches."""
+
+    max_size: int
+    max_wait: float
+
+
+def batch_handler(*, max_size: int = 256, max_wait: float = 0.0) -> Callable[[F], F]:
+    """Say that the decorated handler takes a list of ticks at a time, for strategies on arrays.
+
+    The ticks of a batch are in order; with ``ordering="symbol"`` no other batch holds a tick of the same symbols meanwhile. An
+    exception fails all the ticks of the batch, unless it is a :class:`BatchError`, which says which.
+
+    Args:
+        max_size: how many ticks a batch holds at most.
+        max_wait: how long a batch may wait to be filled, in seconds; 0: it takes what is there.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
+        raise ConfigError(f"max_size must be a whole number of ticks, 1 or more, got {max_size!r}")
+    if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not 0 <= max_wait < math.inf:
+        raise ConfigError(f"max_wait must be a number of seconds, 0 or more, got {max_wait!r}")
+
+    def mark(handler: F) -> F:
+        handler.__trio_ticks_batch__ = BatchOptions(max_size, max_wait)  # type: ignore[attr-defined]  # how a decorator leaves a note
+        return handler
+
+    return mark
+
+
+def batch_options(handler: object) -> BatchOptions | None:
+    """Return how *handler* wants its batches, or ``None`` where it takes one tick at a time."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    options = getattr(handler, "__trio_ticks_batch__", None)
+    if options is None and not inspect.isroutine(handler):
+        options = getattr(getattr(handler, "__call__", None), "__trio_ticks_batch__", None)  # noqa: B004
+    return options if isinstance(options, BatchOptions) else None
+
+
+@asynccontextmanager
+async def open_handler(handler: Any, *, in_thread: bool = False) -> AsyncIterator[Callable[..., Any]]:
+    """Make *handler* ready: a class is instantiated, and what has ``__aenter__`` or ``__enter__`` is entered, and left at the end.
+
+    What entering returns is the handler, if it can be called. With *in_thread*, what is not async runs in a worker thread: it may block.
+
+    Cancellation: the handler is left as by any exception; what runs in a thread is waited for.
+    """
+
+    async def call(function: Callable[..., Any], *args: Any) -> Any:
+        return await trio.to_thread.run_sync(function, *args) if in_thread else function(*args)
+
+    instance = await call(handler) if inspect.isclass(handler) else handler
+    kind = type(instance)
+    if inspect.isroutine(instance) or isinstance(instance, functools.partial):
+        yield instance
+    elif hasattr(kind, "__aenter__"):
+        async with instance as entered:
+            yield entered if callable(entered) else instance
+    elif hasattr(kind, "__enter__"):
+        entered = await call(kind.__enter__, instance)
+        try:
+            yield entered if callable(entered) else instance
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                swallowed = await call(kind.__exit__, instance, type(error), error, error.__traceback__)
+            if not swallowed:
+                raise
+        else:
+            with trio.CancelScope(shield=True):
+                await call(kind.__exit__, instance, None, None, None)
+    else:
+        yield instance
+
+
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Tell whether calling *handler* gives something to await: ``async def``, also behind ``partial`` or ``__call__``."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def as_async(handler: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
+    """Return *handler* as something to await, whatever calling it gives."""
+
+    async def call(item: Any) -> Any:
+        result = handler(item)
+        return await result if inspect.isawaitable(result) else result
+
+    return call
+
+
+def prepared(handler: Callable[..., Any], settings: HandlerSettings, *, in_loop: bool) -> Callable[..., Any]:
+    """Return *handler* as the workers call it: with its time limit (in the loop) around each try, and its further tries."""
+    if in_loop and not is_async(handler):
+        handler = as_async(handler)
+    if in_loop and settings.handler_timeout is not None:
+        handler = with_timeout(handler, settings.handler_timeout)
+    if settings.retry is not None:
+        handler = with_retry(handler, settings.retry, is_async=in_loop)
+    return handler
+
+
+def with_timeout(handler: Callable[[Any], Awaitable[Any]], timeout_s: float) -> Callable[[Any], Awaitable[Any]]:
+    """Return *handler* with a limit on its time, after which it is cancelled and the tick has failed by HandlerTimeoutError."""
+
+    @functools.wraps(handler)
+    async def limited(item: Any) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + timeout_s) as scope:
+            await handler(item)
+        if scope.cancelled_caught:
+            raise HandlerTimeoutError(f"the handler took longer than {timeout_s:g} s", timeout_s=timeout_s)
+
+    return limited
+
+
+def _waits(retry: Retry) -> Iterator[float]:
+    backoff = Backoff(retry.backoff)
+    for _ in range(retry.attempts - 1):
+        yield backoff.next_delay()
+
+
+def with_retry(handler: Callable[[Any], Any], retry: Retry, *, is_async: bool) -> Callable[[Any], Any]:
+    """Return *handler* with further tries as *retry* says; a plain one waits in its own thread."""
+
+    @functools.wraps(handler)
+    async def retried(item: Any) -> None:
+        for wait in _waits(retry):
+            try:
+                await handler(item)
+            except retry.on:
+                await trio.sleep(wait)
+            else:
+                return
+        await handler(item)
+
+    @functools.wraps(handler)
+    def retried_in_thread(item: Any) -> Any:
+        for wait in _waits(retry):
+            try:
+                return handler(item)
+            except retry.on:
+                time.sleep(wait)
+        return handler(item)
+
+    return retried if is_async else retried_in_thread

@@ -1,0 +1,83 @@
+"""The settings of a pipeline, checked before anything runs. Plain values; what they mean is told at :func:`open_pipeline`.
+
+Rules: every error says what to change; nothing here knows trio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+
+from .breaker import Breaker
+from .errors import ConfigError
+from .freshness import MaxAge
+from .gaps import Gap
+from .handling import Retry
+from .overflow import Overflow
+from .scaling import AutoWorkers
+
+__all__ = ["OnCrash", "OnError", "OnGap", "Ordering", "Settings"]
+
+Ordering = Literal["symbol", "none"]
+OnCrash = Literal["fail", "retry"]
+OnError = Callable[[Any, Exception], Any]
+OnGap = Callable[[Gap], Any]
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Settings:
+    """The settings of a pipeline, or of a worker pool alone."""
+
+    workers: int | Literal["auto"] | AutoWorkers = 4
+    maxsize: int = 1000
+    write_timeout: float = 1.0
+    lag_threshold: int = 500
+    overflow: Overflow | None = None
+    ordering: Ordering = "symbol"
+    executor: str = "auto"
+    max_age: MaxAge | float | None = None
+    shutdown_timeout: float = 5.0
+    handler_timeout: float | None = None
+    retry: Retry | None = None
+    breaker: Breaker | None = None
+    on_crash: OnCrash = "fail"
+    on_error: OnError | None = None
+    on_gap: OnGap | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("maxsize", "lag_threshold"):
+            _check_count(name, getattr(self, name))
+        if not isinstance(self.workers, AutoWorkers) and self.workers != "auto":
+            _check_count("workers", self.workers, ', or "auto"')
+        for name in ("write_timeout", "shutdown_timeout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+                raise ConfigError(f"{name} must be a number of seconds, 0 or more, got {value!r}")
+        timeout = self.handler_timeout
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf):
+            raise ConfigError(f"handler_timeout must be a number of seconds, more than 0, or None, got {timeout!r}")
+        for name, kind in (("retry", Retry), ("breaker", Breaker)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise ConfigError(f"{name} must be a trio_ticks.{kind.__name__}(...) or None, got {value!r}")
+        if self.ordering not in ("symbol", "none"):
+            raise ConfigError(f'ordering must be "symbol" or "none", got {self.ordering!r}')
+        if self.on_crash not in ("fail", "retry"):
+            raise ConfigError(f'on_crash must be "fail" or "retry", got {self.on_crash!r}')
+        if self.on_error is not None and not callable(self.on_error):
+            raise ConfigError(f"on_error must be a callable that takes a tick and an exception, got {self.on_error!r}")
+        if self.on_gap is not None and not callable(self.on_gap):
+            raise ConfigError(f"on_gap must be a callable that takes a Gap, got {self.on_gap!r}")
+
+    @property
+    def pool_size(self) -> AutoWorkers | int:
+        """How many workers there are, or the bounds between which the pool sizes itself."""
+        return AutoWorkers() if self.workers == "auto" else self.workers
+
+
+def _check_count(name: str, value: object, also: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number, 1 or more{also}, got {value!r}")

@@ -1,0 +1,273 @@
+"""How a worker with threads, processes or a batch handler takes its ticks: several at a time, leased, run elsewhere, settled.
+
+Rules: with order, a symbol is leased from before its tick may begin until its outcome is settled; a failure is reported before the
+symbol's next tick begins; what waits behind a slow tick can be called back, and goes to workers that are free.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import trio
+
+from .channel import TickReceiveChannel
+from .executors import Batch, Runner
+from .gaps import Gap
+from .handling import BatchOptions
+from .ticks import MarketData
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from .workers import WorkerPool
+
+__all__ = ["BatchWork"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=MarketData)
+
+_BATCH_S = 0.005
+"""How much work a thread is given at once, in seconds of handler time."""
+_MAX_BATCH = 256
+_LATE_S = 0.01
+"""How long a tick of a batch may take before those behind it are given to other workers, in seconds."""
+_REPORT_S = 0.5
+"""How long ``on_error`` may take for the failure of a batch that is being cancelled, in seconds."""
+
+
+class BatchWork(Generic[T]):
+    """Leases batches for the workers of a pool, and settles what came of them."""
+
+    def __init__(self, pool: WorkerPool[T], runner: Runner[T], options: BatchOptions | None, batch_s: float = _BATCH_S) -> None:
+        self._pool = pool
+        self._state = pool.state
+        self._ordered = pool.ordered
+        self._runner = runner
+        self._options = options
+        self._batch_s = batch_s
+        self._limit = 1 if options is None else options.max_size
+        self._now = trio.lowlevel.current_clock().current_time
+        self._lane_numbers = itertools.count()
+        self._batch_begun = trio.Event()
+        self._watching = trio.CancelScope()
+
+    def stop_watching(self) -> None:
+        """Say that no worker is left."""
+        self._watching.cancel()
+
+    async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
+        """Lease a batch, have it run, settle it; until no more can come, or *worker* is to leave."""
+        pool, options = self._pool, self._options
+        while not worker.leaving:
+            if options is not None and options.max_wait and len(self._state.buffer) < options.max_size:
+                await self._gather(worker, receive, options)
+            batch, gaps = self._lease()
+            if not batch.items:
+                if not await pool.next_ticks(worker, receive):
+                    return
+                continue
+            if self._state.on_change is not None:
+                self._state.on_change()
+            worker.held, worker.batch = batch.items, batch
+            pool.keep_one_free(worker)
+            if len(batch.items) > 1 and self._runner.calls_back:
+                self._batch_begun.set()
+            batch.telling = {gap.symbol for gap in gaps}
+            for gap in gaps:
+                await pool.tell(worker, gap)
+            batch.telling = set()
+            while batch.items:
+                await self._run(worker, batch)
+            worker.batch = None
+            for symbol in batch.symbols:
+                self._state.release(symbol)
+            pool.give_back()
+
+    async def _gather(self, worker: Worker[T], receive: TickReceiveChannel[T], options: BatchOptions) -> None:
+        """Give a batch some time to be filled. Its ticks stay in the queue meanwhile: they are bounded, replaced and dropped as ever."""
+        if not self._state.buffer and not self._state.lanes.ready and not await self._pool.next_ticks(worker, receive):
+            return
+        with trio.move_on_after(options.max_wait):
+            while len(self._state.buffer) < options.max_size and not worker.leaving:
+                worker.rest()
+                try:
+                    await receive.wait()
+                except trio.EndOfChannel:
+                    return
+                finally:
+                    worker.resume()
+
+    async def _run(self, worker: Worker[T], batch: Batch[T]) -> None:
+        """Have *batch* run until its end or its first failure, count what came of it, and report the failures."""
+        batch.sent_at = self._now()
+        try:
+            await self._runner.run(worker, batch)
+        except trio.Cancelled:
+            for item, error in self._settle(worker, batch):
+                # Shielded, since the failure is counted: whoever counts must be able to say what it was.
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _REPORT_S):
+                    await self._pool.report(worker, item, error)
+            raise
+        except BaseException:
+            self._settle(worker, batch)
+            raise
+        failures = self._settle(worker, batch)
+        batch.telling = {item.symbol for item, _error in failures}
+        for item, error in failures:
+            await self._pool.report(worker, item, error)
+        batch.telling = set()
+
+    def _settle(self, worker: Worker[T], batch: Batch[T]) -> list[tuple[T, Exception]]:
+        """Count what has an outcome, and return what failed. What was not ended stays in ``held``."""
+        # Read once: an abandoned thread may still end its tick, which then is counted as lost.
+        done = batch.done
+        failed = dict(batch.failures)
+        stale = set(batch.stale)
+        outcomes = batch.items[:done]
+        failures = [(item, failed[index]) for index, item in enumerate(outcomes) if index in failed]
+        old = [item for index, item in enumerate(outcomes) if index in stale]
+        worker.failed += len(failures)
+        worker.consumed += done - len(failures) - len(old)
+        if self._pool.breaker:
+            self._pool.breaker_saw(item for index, item in enumerate(outcomes) if index not in failed and index not in stale)
+        if old:
+            # As if it had been found in the channel: with its gap, and with a book that waits for a snapshot.
+            self._state.ledger.delivered -= len(old)
+            self._state.drop_queued(old, "stale")
+        else:
+            self._measure(batch, done)
+        batch.done = done
+        batch.settle()
+        worker.held = batch.items
+        return failures
+
+    def _measure(self, batch: Batch[T], done: int) -> None:
+        """Record the latencies of some of a batch's first *done* ticks, and choose the size of the next one."""
+        turns, meters = batch.began_at, self._pool.meters
+        if not done or len(turns) < 2:
+            return
+        now = self._now()
+        taken_s = turns[-1] - turns[0]
+        meters.hand_over.record(max(0.0, now - batch.sent_at - taken_s), now)
+        if self._options is not None:
+            meters.handler.record(taken_s, now)
+            meters.taken(batch.items[0], batch.arrivals[0], turns[0])
+            return
+        count = min(done, len(turns) - 1)
+        for index in range(0, count, max(1, count // 16)):
+            meters.handler.record(turns[index + 1] - turns[index], now)
+            meters.taken(batch.items[index], batch.arrivals[index], turns[index])
+        mean = (turns[count] - turns[0]) / count
+        self._limit = max(1, min(_MAX_BATCH, int(self._batch_s / mean) if mean > 0 else _MAX_BATCH, self._limit * 2))
+
+    async def call_back_late_batches(self) -> None:
+        """Take back what waits behind a slow tick of its batch, for workers that are free. Sleeps while there is no batch to watch."""
+        with self._watching:
+            while True:
+                await self._batch_begun.wait()
+                await trio.sleep(_LATE_S)
+                self._batch_begun = trio.Event()
+                for worker in self._pool.workers:
+                    batch = worker.batch
+                    if batch is None or not (batch.todo or len(batch.symbols) > 1):
+                        continue
+                    if batch.began_at and self._now() - batch.began_at[-1] < _LATE_S:
+                        self._batch_begun.set()
+                        continue
+                    self._take_back(worker, batch)
+
+    def _take_back(self, worker: Worker[T], batch: Batch[T]) -> None:
+        """Put what *batch* has not begun back to the heads of its symbols' lanes: it is queued again."""
+        state = self._state
+        rest = batch.call_back()
+        state.ledger.delivered -= len(rest)
+        if self._ordered:
+            for item, arrived in rest:
+                state.lanes.park_first(item.symbol, item, arrived)
+            kept = ({item.symbol for item in batch.items[batch.done :]} | batch.telling) & batch.symbols
+            for symbol in batch.symbols - kept:
+                state.release(symbol)
+            batch.symbols = kept
+        else:
+            # Without order nothing is leased by its symbol: each of them is a lane of its own, under a name of its own.
+            for item, arrived in reversed(rest):
+                name = f"{item.symbol} {next(self._lane_numbers)}"
+                state.lanes.lines[name] = None
+                state.lanes.park(name, item, arrived)
+                state.release(name)
+        self._pool.keep_one_free(worker)
+        self._pool.give_back()
+
+    def _lease(self) -> tuple[Batch[T], list[Gap]]:
+        """Take the ticks of a batch, and (with order) lease their symbols; what belongs to others' symbols is parked.
+
+        Returns:
+            The batch, and the gaps to tell before it. A tick with a gap before it begins a batch of its
+            own, but where no order is asked for.
+        """
+        state, ordered = self._state, self._ordered
+        lanes, limit = state.lanes, self._limit
+        batch: list[T] = []
+        arrivals: list[float] = []
+        symbols: set[str] = set()
+        gaps: list[Gap] = []
+        lane: str | None = None
+        while len(batch) < limit and (found := self._next_free(symbols, lane)) is not None:
+            item, arrived, lane = found
+            if state.is_stale(item, arrived):
+                state.drop_queued((item,), "stale")
+                continue
+            if state.attention:
+                plain, gap = state.inspect(item)
+                if plain is None:
+                    continue
+                if gap is not None:
+                    if batch and ordered:
+                        state.gaps.add(gap, at_head=True)
+                        state.look()
+                        lanes.park_first(plain.symbol, plain, arrived)
+                        break
+                    gaps.append(gap)
+                item = plain
+            batch.append(item)
+            arrivals.append(arrived)
+        state.ledger.delivered += len(batch)
+        if not batch:
+            for symbol in symbols:
+                state.release(symbol)
+        if state.sleeping_senders:
+            state.wake_sender()
+        return Batch(batch, arrivals, symbols), gaps
+
+    def _next_free(self, symbols: set[str], lane: str | None) -> tuple[T, float, str | None] | None:
+        """Take the next tick that may be handled by the holder of *symbols*, leasing its symbol; ``None`` where there is none.
+
+        Returns:
+            The tick, when it arrived, and the symbol whose lane it came out of: give that back as *lane*, to go on with it.
+        """
+        lanes, buffer = self._state.lanes, self._state.buffer
+        if lane is not None and (parked := lanes.take_next(lane)) is not None:
+            return *parked, lane
+        if lanes.ready:
+            try:
+                symbol, item, arrived = lanes.take()
+            except IndexError:
+                pass
+            else:
+                symbols.add(symbol)
+                return item, arrived, symbol
+        while buffer:
+            item, arrived = buffer.take(), buffer.arrival()
+            if not self._ordered:
+                return item, arrived, None
+            symbol = item.symbol
+            if symbol in symbols and not lanes.lines[symbol]:
+                return item, arrived, None
+            if symbol not in lanes.lines:
+                lanes.lines[symbol] = None
+                symbols.add(symbol)
+                return item, arrived, None
+            lanes.park(symbol, item, arrived)
+        return None
