@@ -71,6 +71,8 @@ class ChannelState(Generic[T]):
         """Where a pool receives: how many ticks its workers may still give back, which keep their room until they are begun."""
         self.on_book_lost: Callable[[], None] | None = None
         """Called when a book needs a fresh snapshot; which is in ``books.wanted``."""
+        self.on_items: Callable[[Sequence[T], DropReason | None], None] | None = None
+        """Called once a batch, where somebody counts by symbol: with what a sender brought (no reason), and with what is dropped."""
         self._wake_receivers, self.items_gate = trio.open_memory_channel[None](0)
         self.room_gate, self._wake_senders = trio.open_memory_channel[None](0)
         self._marked = 0
@@ -115,6 +117,8 @@ class ChannelState(Generic[T]):
             self._waited_before += self.waited_in_episode
             self._waited_in_episode = 0.0
             self._waiting_since = self.now()
+        if self.on_items is not None and not first_in_line:
+            self.on_items(items, None)
         if self.books.tail:
             items, held = self.books.let_in(items)
             self.drop_new(held, "held")
@@ -149,6 +153,8 @@ class ChannelState(Generic[T]):
         """Count *item*, which took the place of one that was queued."""
         self.ledger.produced += 1
         self.ledger.in_channel.conflated += 1
+        if self.on_items is not None:
+            self.on_items((item,), "conflated")
         if self.ages is not None:
             self.ages.arrived(item, self.now())
 
@@ -197,6 +203,8 @@ class ChannelState(Generic[T]):
     def _drop(self, items: Sequence[T], reason: DropReason, *, at_head: bool) -> None:
         drops = self.ledger.in_channel
         setattr(drops, reason, getattr(drops, reason) + len(items))
+        if self.on_items is not None:
+            self.on_items(items, reason)
         if reason in _TOLD:
             if self.tells_gaps:
                 self.gaps.lost(items, reason, at_head=at_head)  # type: ignore[arg-type]  # _TOLD holds gap reasons only
