@@ -15,10 +15,9 @@ import trio
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from ..errors import ConfigError
 from .health import Health, HealthReport
 from .prometheus import Exported, export_metrics
-from .web import Response, serve_routes
+from .web import Response, listen, serve_routes, url_of
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -52,7 +51,7 @@ async def serve_pipeline(
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
     with export_metrics(pipeline, registry, name=name, health=health) as exported:
-        listeners = await _listen(port, host)
+        listeners = await listen(port, host)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_look, exported)
@@ -62,26 +61,10 @@ async def serve_pipeline(
                     "/readyz": lambda _headers: _health(health.ready(trio.current_time())),
                 }
                 nursery.start_soon(serve_routes, listeners, routes)
-                task_status.started(_url(listeners[0], host))
+                task_status.started(url_of(listeners[0], host, "/metrics"))
         except* Exception:
             # A port that fails is no reason to stop the pipeline; that nobody can scrape it any more is noticed by whoever scrapes.
             logger.exception("metrics.server_failed")
-
-
-async def _listen(port: int, host: str) -> list[trio.SocketListener]:
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise ConfigError(f"port must be a whole number from 0 (any free one) to 65535, got {port!r}")
-    if not isinstance(host, str) or not host:
-        raise ConfigError(f'host must be an address to listen on, such as "127.0.0.1", got {host!r}')
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-
-
-def _url(listener: trio.SocketListener, host: str) -> str:
-    port = listener.socket.getsockname()[1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 async def _look(exported: Exported) -> None:

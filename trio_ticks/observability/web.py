@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for what machines ask an operator's port: a few routes, GET and HEAD, nothing else.
+"""A small HTTP/1.1 server for an operator's ports: a few routes, GET and HEAD, answers whole or in pieces for as long as a client listens.
 
 Rules: everything a client can make us keep is bounded (connections, size and time of a request, time of an answer), and no client can
 make the server end. Requests with a body are answered and their connection closed.
@@ -7,7 +7,7 @@ make the server end. Requests with a body are answered and their connection clos
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,7 +15,9 @@ import attrs
 import h11
 import trio
 
-__all__ = ["Response", "Route", "serve_routes"]
+from ..errors import ConfigError
+
+__all__ = ["Response", "Route", "Stream", "listen", "serve_routes", "url_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ _CHUNK: Final = 16 * 1024
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
+Stream = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+"""Sends an answer in pieces by what it is given, until it returns; it is cancelled with the server, and ends when the client has gone."""
+
+
 @attrs.frozen(slots=True)
 class Response:
     """What a route answers."""
@@ -37,10 +43,37 @@ class Response:
     body: bytes
     content_type: str = _PLAIN
     status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    stream: Stream | None = None
+    """What sends the body instead, piece by piece; the connection is closed behind it."""
 
 
 Route = Callable[[Mapping[str, str]], Response]
 """Takes the headers of the request, their names in lower case. It runs in the event loop, so it must be quick."""
+
+
+async def listen(port: int, host: str) -> list[trio.SocketListener]:
+    """Listen on *port* (0: any free one) of *host*.
+
+    Raises:
+        ConfigError: there is no such port or host, or it cannot be listened on.
+
+    Cancellation: nothing is left open.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ConfigError(f"port must be a whole number from 0 (any free one) to 65535, got {port!r}")
+    if not isinstance(host, str) or not host:
+        raise ConfigError(f'host must be an address to listen on, such as "127.0.0.1", got {host!r}')
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def url_of(listener: trio.SocketListener, host: str, path: str) -> str:
+    """Return the address of *path* on *listener*, which listens on *host*."""
+    port = listener.socket.getsockname()[1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
 async def serve_routes(listeners: Sequence[trio.SocketListener], routes: Mapping[str, Route]) -> None:
@@ -68,7 +101,7 @@ async def _serve_connection(stream: trio.SocketStream, *, routes: Mapping[str, R
     try:
         while await _serve_request(stream, connection, routes):
             connection.start_next_cycle()
-    except (OSError, trio.BrokenResourceError):
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError):
         pass  # The client has gone.
     finally:
         connections.discard(stream)
@@ -86,21 +119,46 @@ async def _serve_request(stream: trio.SocketStream, connection: h11.Connection, 
     except h11.RemoteProtocolError as error:
         response, more, without_body = _refusal(error.error_status_hint), [], False
         request = None
+    close = not without_body or response.stream is not None
     headers = [
         ("Content-Type", response.content_type),
-        ("Content-Length", str(len(response.body))),
+        # Without a length, h11 sends chunks.
+        *([] if response.stream is not None else [("Content-Length", str(len(response.body)))]),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
+        *response.headers,
         *more,
-        *([] if without_body else [("Connection", "close")]),
+        *([("Connection", "close")] if close else []),
     ]
     events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
+    if response.stream is not None and request is not None and request.method != b"HEAD":
+        await _send(stream, connection, events)
+        await _serve_stream(stream, connection, response.stream)
+        return False
     if request is None or request.method != b"HEAD":
         events.append(h11.Data(data=response.body))
-    data = b"".join(connection.send(event) or b"" for event in (*events, h11.EndOfMessage()))
-    with trio.move_on_after(_ANSWER_S) as scope:
+    await _send(stream, connection, [*events, h11.EndOfMessage()])
+    return connection.our_state is h11.DONE and connection.their_state is h11.DONE
+
+
+async def _send(stream: trio.SocketStream, connection: h11.Connection, events: Sequence[h11.Event]) -> None:
+    data = b"".join(connection.send(event) or b"" for event in events)
+    with trio.fail_after(_ANSWER_S):
         await stream.send_all(data)
-    return not scope.cancelled_caught and connection.our_state is h11.DONE and connection.their_state is h11.DONE
+
+
+async def _serve_stream(stream: trio.SocketStream, connection: h11.Connection, produce: Stream) -> None:
+    async def send(piece: bytes) -> None:
+        await _send(stream, connection, [h11.Data(data=piece)])
+
+    try:
+        await produce(send)
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+        raise
+    except Exception:
+        logger.exception("web.stream_failed")
+        return  # A body without its end tells the client that something is missing.
+    await _send(stream, connection, [h11.EndOfMessage()])
 
 
 async def _next_request(stream: trio.SocketStream, connection: h11.Connection) -> h11.Request | None:
