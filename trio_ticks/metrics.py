@@ -20,7 +20,8 @@ __all__ = ["LatencyStats", "LatencyWindow", "PipelineMetrics", "PipelineReport",
 
 _RATIO = 1.05
 _FLOOR_S = 1e-7
-_BOUNDS = tuple(_FLOOR_S * _RATIO**exponent for exponent in range(math.ceil(math.log(1e5 / _FLOOR_S, _RATIO)) + 1))
+BOUNDS_S = tuple(_FLOOR_S * _RATIO**exponent for exponent in range(math.ceil(math.log(1e5 / _FLOOR_S, _RATIO)) + 1))
+"""The upper bounds of a window's buckets, in seconds; one more bucket is above them all."""
 
 
 @attrs.frozen(slots=True)
@@ -42,7 +43,7 @@ class _Slot:
     __slots__ = ("counts", "maximum", "minimum", "number", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS) + 1)
+        self.counts = [0] * (len(BOUNDS_S) + 1)
         self.clear()
 
     def clear(self) -> None:
@@ -65,8 +66,8 @@ class _Slot:
         for index, count in enumerate(self.counts):
             seen += count
             if count and seen >= rank:
-                low = _BOUNDS[index - 1] if index else min(self.minimum, 0.0)
-                high = _BOUNDS[index] if index < len(_BOUNDS) else self.maximum
+                low = BOUNDS_S[index - 1] if index else min(self.minimum, 0.0)
+                high = BOUNDS_S[index] if index < len(BOUNDS_S) else self.maximum
                 inside = 1 - (seen - rank) / count
                 return min(max(low + (high - low) * inside, self.minimum), self.maximum)
         return self.maximum
@@ -107,7 +108,7 @@ class LatencyWindow:
         if now >= self._ends:
             self._turn(now)
         slot = self._current
-        slot.counts[bisect_right(_BOUNDS, seconds)] += 1
+        slot.counts[bisect_right(BOUNDS_S, seconds)] += 1
         slot.number += 1
         slot.total += seconds
         if seconds > slot.maximum:
@@ -146,10 +147,14 @@ class LatencyWindow:
         """Return the distribution over the whole run."""
         return self._whole().stats()
 
+    def counts(self) -> list[int]:
+        """Return how many samples of the whole run are in each bucket; what came between two calls is their difference."""
+        return self._whole().counts
+
     def cumulative(self, bounds_s: tuple[float, ...]) -> tuple[list[int], float]:
         """Return how many samples of the whole run were at most each of *bounds_s* (seconds), then all of them; and their sum (seconds)."""
         whole = self._whole()
-        return [*(sum(whole.counts[: bisect_right(_BOUNDS, bound)]) for bound in bounds_s), whole.number], whole.total
+        return [*(sum(whole.counts[: bisect_right(BOUNDS_S, bound)]) for bound in bounds_s), whole.number], whole.total
 
 
 @attrs.frozen(slots=True, kw_only=True)
