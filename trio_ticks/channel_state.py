@@ -235,6 +235,7 @@ class ChannelState(Generic[T]):
 
     def tell_gap(self, gap: Gap, *, book: bool) -> None:
         """Note a loss that happened before the channel; *book*: its symbol's book updates need a snapshot."""
+        self.gaps.note(gap)
         if self.tells_gaps:
             self.gaps.add(gap, at_head=False)
         if book:

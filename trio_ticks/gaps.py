@@ -1,7 +1,7 @@
 """Losses, told to the strategy in the symbol's order; and book updates that are worthless until the next snapshot. Sync, no clock.
 
 Rules: a loss at the head of a symbol's line is told before the next item taken; a loss at its tail before the next item let in, which
-is marked for that. A gap is told exactly once, and nothing is counted here: the ledger counts.
+is marked for that. A gap is told exactly once. What is lost in the channel is the ledger's to count, what was lost before it ours.
 """
 
 from __future__ import annotations
@@ -60,13 +60,22 @@ class Marked(Generic[T]):
 class GapBook:
     """The gaps that have not been told yet, by symbol."""
 
-    __slots__ = ("head", "tail")
+    __slots__ = ("found", "head", "missed", "tail")
 
     def __init__(self) -> None:
+        self.found: dict[str, int] = {}
+        """How many gaps lay before the channel, by reason."""
+        self.missed: dict[str, int] = {}
+        """How many items they held, as far as it was known, by reason."""
         self.head: dict[str, Gap] = {}
         """To be told before the next item taken."""
         self.tail: dict[str, Gap] = {}
         """To be told before the next item let in."""
+
+    def note(self, gap: Gap) -> None:
+        """Count a gap that lay before the channel, whether or not anybody wants to be told."""
+        self.found[gap.reason] = self.found.get(gap.reason, 0) + 1
+        self.missed[gap.reason] = self.missed.get(gap.reason, 0) + gap.count
 
     def add(self, gap: Gap, *, at_head: bool) -> None:
         gaps = self.head if at_head else self.tail

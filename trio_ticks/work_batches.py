@@ -152,13 +152,11 @@ class BatchWork(Generic[T]):
         taken_s = turns[-1] - turns[0]
         meters.hand_over.record(max(0.0, now - batch.sent_at - taken_s), now)
         if self._options is not None:
-            meters.handler.record(taken_s, now)
-            meters.taken(batch.items[0], batch.arrivals[0], turns[0])
+            meters.handled(batch.items[0], batch.arrivals[0], turns[0], turns[-1])
             return
         count = min(done, len(turns) - 1)
         for index in range(0, count, max(1, count // 16)):
-            meters.handler.record(turns[index + 1] - turns[index], now)
-            meters.taken(batch.items[index], batch.arrivals[index], turns[index])
+            meters.handled(batch.items[index], batch.arrivals[index], turns[index], turns[index + 1])
         mean = (turns[count] - turns[0]) / count
         self._limit = max(1, min(_MAX_BATCH, int(self._batch_s / mean) if mean > 0 else _MAX_BATCH, self._limit * 2))
 

@@ -32,12 +32,21 @@ class Meters:
         self.handler = LatencyWindow()
         self.hand_over = LatencyWindow()
         """What a batch costs beside its handler: until a thread or a process has begun it, and until its end is known here."""
+        self.end_to_end = LatencyWindow()
+        """From a tick's own timestamp to the end of its handling."""
         self._wall_offset = time.time() - trio.current_time()
 
     def taken(self, item: MarketData, arrived: float, now: float) -> None:
         """Record how old *item* is and how long it waited. The wall clock is read once a run, so that a virtual clock rules here too."""
         self.wait.record(now - arrived, now)
         self.lag.record(now + self._wall_offset - item.timestamp.timestamp(), now)
+
+    def handled(self, item: MarketData, arrived: float, began: float, ended: float) -> None:
+        """Record all of one handling, when it is over: the handler need not wait for that."""
+        self.wait.record(began - arrived, ended)
+        self.lag.record(began + self._wall_offset - item.timestamp.timestamp(), ended)
+        self.handler.record(ended - began, ended)
+        self.end_to_end.record(ended + self._wall_offset - item.timestamp.timestamp(), ended)
 
 
 class Worker(Generic[T]):
