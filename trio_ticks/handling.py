@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,6 @@ import attrs
 import trio
 
 from .errors import ConfigError, HandlerTimeoutError
-from .feeds.backoff import Backoff, BackoffPolicy
 
 __all__ = ["BatchError", "BatchOptions", "Retry", "batch_handler", "batch_options", "is_async", "open_handler", "prepared"]
 
@@ -39,6 +39,11 @@ def _check_attempts(_instance: object, field: attrs.Attribute[Any], value: objec
         raise ConfigError(f"{field.name} must be a whole number, 2 or more, the first try included, got {value!r}")
 
 
+def _check_seconds(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigError(f"{field.name} must be a number of seconds, 0 or more, got {value!r}")
+
+
 @attrs.frozen(slots=True)
 class Retry:
     """Try a tick again where its handler raised something that another try may cure.
@@ -53,8 +58,21 @@ class Retry:
     """Which exceptions; named, since most mean a bug that the next try meets again."""
     attempts: int = attrs.field(default=3, validator=_check_attempts, kw_only=True)
     """Tries in all, the first included."""
-    backoff: BackoffPolicy = attrs.field(factory=lambda: BackoffPolicy(initial_s=0.05, maximum_s=1.0), kw_only=True)
-    """How long to wait between them: full jitter."""
+    initial_s: float = attrs.field(default=0.05, validator=_check_seconds, kw_only=True)
+    """The bound of the first wait between two tries, in seconds; of each wait a uniformly random part is waited ("full jitter")."""
+    maximum_s: float = attrs.field(default=1.0, validator=_check_seconds, kw_only=True)
+    """The bound doubles with every try, up to this."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.initial_s > self.maximum_s:
+            raise ConfigError(f"initial_s ({self.initial_s!r}) must not exceed maximum_s ({self.maximum_s!r})")
+
+    def waits(self) -> Iterator[float]:
+        """Return how long to wait before each further try, in seconds."""
+        bound = self.initial_s
+        for _ in range(self.attempts - 1):
+            yield bound * random.random()
+            bound = min(2 * bound, self.maximum_s)
 
 
 class BatchError(Exception):
@@ -198,18 +216,12 @@ def with_timeout(handler: Callable[[Any], Awaitable[Any]], timeout_s: float) -> 
     return limited
 
 
-def _waits(retry: Retry) -> Iterator[float]:
-    backoff = Backoff(retry.backoff)
-    for _ in range(retry.attempts - 1):
-        yield backoff.next_delay()
-
-
 def with_retry(handler: Callable[[Any], Any], retry: Retry, *, is_async: bool) -> Callable[[Any], Any]:
     """Return *handler* with further tries as *retry* says; a plain one waits in its own thread."""
 
     @functools.wraps(handler)
     async def retried(item: Any) -> None:
-        for wait in _waits(retry):
+        for wait in retry.waits():
             try:
                 await handler(item)
             except retry.on:
@@ -220,7 +232,7 @@ def with_retry(handler: Callable[[Any], Any], retry: Retry, *, is_async: bool) -
 
     @functools.wraps(handler)
     def retried_in_thread(item: Any) -> Any:
-        for wait in _waits(retry):
+        for wait in retry.waits():
             try:
                 return handler(item)
             except retry.on:
