@@ -63,6 +63,8 @@ class ChannelState(Generic[T]):
         self.open_receivers = 0
         self.sleeping_senders = 0
         self.sleeping_receivers = 0
+        self.coming = 0
+        """Receivers that were woken and have not run since."""
         self.on_change: Callable[[], None] | None = None
         """Called when the number of queued ticks may have crossed a mark: after a send, and when a worker rests."""
         self.anyone_free: Callable[[], bool] | None = None
@@ -146,7 +148,7 @@ class ChannelState(Generic[T]):
         if self.sleeping_receivers:
             if self.anyone_free is None:
                 self.wake_receivers(count)
-            elif not self.anyone_free():
+            elif not self.coming and not self.anyone_free():
                 self.wake_receivers(1)
 
     def replaced(self, item: T) -> None:
@@ -221,11 +223,12 @@ class ChannelState(Generic[T]):
         return item.item
 
     @property
-    def _untold(self) -> bool:
+    def untold(self) -> bool:
+        """Whether any gap is still to be told, or a book held back."""
         return bool(self._marked or self.gaps.head or self.books.head)
 
     def look(self) -> None:
-        self.attention = bool(self.sleeping_senders or self.lanes.ready or self.ages is not None or self._untold)
+        self.attention = bool(self.sleeping_senders or self.lanes.ready or self.ages is not None or self.untold)
 
     def release(self, symbol: str) -> None:
         """Say that *symbol* is no longer being handled; what waits behind it becomes ready for any worker."""
@@ -287,6 +290,7 @@ class ChannelState(Generic[T]):
             except trio.WouldBlock:
                 return  # The rest were cancelled or closed, and have not run since to say so.
             self.sleeping_receivers -= 1
+            self.coming += 1
 
     async def wait_for_items(self, gate: trio.MemoryReceiveChannel[None]) -> None:
         """Wait until there may be ticks. Raises trio.EndOfChannel where no more can come."""
@@ -298,7 +302,9 @@ class ChannelState(Generic[T]):
             await gate.receive()
             woken = True
         finally:
-            if not woken:
+            if woken:
+                self.coming -= 1
+            else:
                 self.sleeping_receivers -= 1
 
     def is_stale(self, item: T, arrived: float) -> bool:
@@ -306,7 +312,7 @@ class ChannelState(Generic[T]):
 
     def inspect(self, item: T | Marked[T]) -> tuple[T | None, Gap | None]:
         """Look at an item just taken: return it (``None`` where it is held back, and counted) and the gap to tell before it."""
-        if not self._untold:
+        if not self.untold:
             return cast(T, item), None
         plain = self._unmark(item)
         if self.books.holds(plain):
@@ -318,7 +324,7 @@ class ChannelState(Generic[T]):
 
     def take(self, limit: int) -> list[T]:
         """Remove and return up to *limit* fresh ticks, in order; those that are too old are counted as stale on the way."""
-        if self.ages is None and not self._untold:
+        if self.ages is None and not self.untold:
             batch = self.buffer.take_many(limit)
         else:
             batch = []

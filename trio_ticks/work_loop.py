@@ -24,13 +24,15 @@ T = TypeVar("T", bound=MarketData)
 
 _BURST_S = 0.001
 """Seconds for which a worker handles ticks at most without letting other tasks run, as far as the samples tell."""
-_SAMPLE_S = 200e-6
+_SAMPLE_S = 800e-6
 """A worker whose handlings follow each other densely times one tick in so many seconds of handling,"""
-_MAX_UNTIMED = 63
+_MAX_UNTIMED = 255
 """but no fewer than one in so many and one, on average: the gaps are random, or they could fall into step with a rhythm in the feed."""
-_WARY = 64
+_WARY = 2 * _MAX_UNTIMED
 """Ticks that it times one by one after a stretch of untimed ones that took too long: there were slow ones among them."""
 _DENSE_S = 0.001
+_SPRINT = 63
+"""Ticks that are handled without a look at the clock, at most."""
 
 
 class LoopWork(Generic[T]):
@@ -41,10 +43,12 @@ class LoopWork(Generic[T]):
         self._state = pool.state
         self._ordered = pool.ordered
         self._now = trio.lowlevel.current_clock().current_time
+        self._sprinter: Worker[T] | None = None
+        """Who was the last to begin a sprint; nobody, if a tick was taken otherwise since. Where a worker comes back from a handler and
+        is not the sprinter any more, others have run, and the lease of its tick is written down."""
 
     async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
         """Handle ticks until no more can come, or *worker* is to leave."""
-        state = self._state
         while not worker.leaving:
             try:
                 symbol, item, arrived = self._take_one(worker)
@@ -53,52 +57,84 @@ class LoopWork(Generic[T]):
                     return
                 continue
             untimed = await self._handle_one(worker, symbol, item, arrived)
-            if untimed and not state.attention:
-                await self._sprint(worker, untimed)
-                if self._now() - worker.timed_at > _DENSE_S:
-                    worker.wary = _WARY
+            if untimed:
+                await self._run_on(worker, untimed)
             if self._now() - worker.burst_began > _BURST_S:
                 await self._let_others_run(worker)
 
-    async def _sprint(self, worker: Worker[T], count: int) -> None:
-        """Handle up to *count* ticks. The hot path: what only changes while others run is told by one flag, ``attention``."""
-        state, handler, ordered = self._state, worker.handler, self._ordered
+    async def _run_on(self, worker: Worker[T], untimed: int) -> None:
+        """Handle up to *untimed* ticks in sprints, with a look at the clock after each."""
+        state, began = self._state, worker.timed_at
+        while untimed > 0 and not state.attention:
+            if not await self._sprint(worker, min(untimed, _SPRINT)):
+                untimed = 0
+            untimed -= _SPRINT
+            now = self._now()
+            if now - began > _DENSE_S:
+                worker.wary = _WARY
+                return
+            if now - worker.burst_began > _BURST_S:
+                return
+            began = now
+
+    async def _sprint(self, worker: Worker[T], count: int) -> bool:
+        """Handle up to *count* ticks; False where something came between. The hot path.
+
+        What only changes while others run is told by one flag, ``attention``. The lease of the tick in hand is not written down: that
+        is done by whoever takes a tick while we wait in a handler (:meth:`_claim`), which most handlers never do.
+        """
+        state, handler = self._state, worker.handler
         buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
         take, lines = buffer.take, lanes.lines
+        self._claim()
+        self._sprinter = worker
         for _ in range(count):
             try:
                 item = take()
             except IndexError:
-                return
-            if ordered:
-                symbol = item.symbol
-                if symbol in lines:
-                    lanes.park(symbol, item, buffer.arrival())
-                    continue
-                lines[symbol] = None
+                break
+            if lines and item.symbol in lines:
+                lanes.park(item.symbol, item, buffer.arrival())
+                continue
             ledger.delivered += 1
             worker.current = item
             try:
                 await handler(item)
             except Exception as error:
                 worker.failed += 1
+                self._claim()
                 worker.current = None
                 await self._pool.report(worker, item, error)
-            else:
-                worker.consumed += 1
+                self._release(item.symbol)
+                return False
+            worker.consumed += 1
+            if self._sprinter is not worker:
                 worker.current = None
-            if ordered:
-                if lines[symbol]:
-                    state.release(symbol)
-                else:
-                    del lines[symbol]
+                self._release(item.symbol)
+                return False
             if state.attention:
-                return
+                break
+        else:
+            worker.current = None
+            return True
+        worker.current = None
+        return False
+
+    def _claim(self) -> None:
+        """Write down the lease of the worker that waits in the middle of a sprint, if there is one."""
+        sprinter, self._sprinter = self._sprinter, None
+        if sprinter is not None and sprinter.current is not None and self._ordered:
+            self._state.lanes.lines[sprinter.current.symbol] = None
+
+    def _release(self, symbol: str) -> None:
+        if self._ordered:
+            self._state.release(symbol)
 
     def _take_one(self, worker: Worker[T]) -> tuple[str, T, float]:
         """Take the next tick whose symbol nobody handles, and lease it; park the ticks before it. IndexError where there is none."""
         state = self._state
         buffer, lanes = state.buffer, state.lanes
+        self._claim()
         if lanes.is_ready():
             symbol, item, arrived = lanes.take()
         else:
@@ -113,7 +149,8 @@ class LoopWork(Generic[T]):
                 lanes.park(symbol, item, arrived)
         if state.sleeping_senders:
             state.wake_sender()
-        self._pool.keep_one_free(worker)
+        if state.sleeping_receivers:
+            self._pool.keep_one_free(worker)
         state.look()
         return symbol, item, arrived
 
@@ -121,43 +158,40 @@ class LoopWork(Generic[T]):
         """Handle a tick with all that may be due: staleness, gaps, the clock. Return how many may follow without."""
         state = self._state
         untimed = 0
-        if state.is_stale(item, arrived):
+        if state.ages is not None and state.is_stale(item, arrived):
             state.drop_queued((item,), "stale")
-        elif (plain := await self._pool.told(worker, item)) is not None:
+        elif (plain := await self._pool.told(worker, item) if state.untold else item) is not None:
             state.ledger.delivered += 1
             worker.current = plain
+            began = self._now()
             try:
-                untimed = await self._handle_timed(worker, plain, arrived)
+                await worker.handler(plain)
             except Exception as error:
                 worker.failed += 1
                 worker.current = None
+                untimed = self._measure(worker, plain, arrived, began)
                 await self._pool.report(worker, plain, error)
             else:
                 worker.consumed += 1
                 worker.current = None
-        if self._ordered:
-            state.release(symbol)
+                untimed = self._measure(worker, plain, arrived, began)
+        self._release(symbol)
         state.look()
         return untimed
 
-    async def _let_others_run(self, worker: Worker[T]) -> None:
-        if self._state.on_change is not None:
-            self._state.on_change()
-        await trio.lowlevel.checkpoint()
-        worker.burst_began = self._now()
-
-    async def _handle_timed(self, worker: Worker[T], item: T, arrived: float) -> int:
-        """Await the handler between two looks at the clock; return how many ticks may go untimed now."""
-        began = self._now()
-        self._pool.meters.taken(item, arrived, began)
-        try:
-            await worker.handler(item)
-        finally:
-            ended = self._now()
-            self._pool.meters.handler.record(ended - began, ended)
+    def _measure(self, worker: Worker[T], item: T, arrived: float, began: float) -> int:
+        """Record how the handling of *item* went; return how many ticks may go untimed now."""
+        ended = self._now()
+        self._pool.meters.handled(item, arrived, began, ended)
         dense = began - worker.timed_at < _DENSE_S
         worker.timed_at = ended
         if worker.wary:
             worker.wary -= 1
             return 0
         return random.randrange(2 * min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) + 1) if dense else 0
+
+    async def _let_others_run(self, worker: Worker[T]) -> None:
+        if self._state.on_change is not None:
+            self._state.on_change()
+        await trio.lowlevel.checkpoint()
+        worker.burst_began = self._now()

@@ -107,7 +107,12 @@ class Worker(Generic[T]):
     @property
     def free(self) -> bool:
         """Whether it is awake and will come for ticks by itself."""
-        return not (self.current is not None or self._idle_since is not None or self.held or self.away or self.ended)
+        return not (self.current is not None or self.idle or self.held or self.away or self.leaving or self.ended)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for ticks, or its handler is not ready yet."""
+        return self._idle_since is not None
 
     def rest(self) -> None:
         self._idle_since = self._clock()
@@ -122,10 +127,18 @@ class Worker(Generic[T]):
         self.ended = True
         self._ended_at = self._clock()
 
-    def metrics(self, now: float) -> WorkerMetrics:
+    def busy_s(self, now: float) -> float:
+        """How long it did not wait for ticks, up to *now*, in seconds."""
         now = min(now, self._ended_at)
         idle = self._idle_s + (now - self._idle_since if self._idle_since is not None else 0.0)
-        life = now - self._born
+        return max(0.0, now - self._born - idle)
+
+    def life_s(self, now: float) -> float:
+        """How long it has been there up to *now*, in seconds."""
+        return min(now, self._ended_at) - self._born
+
+    def metrics(self, now: float) -> WorkerMetrics:
+        life = self.life_s(now)
         holds = self.current if self.current is not None else (self.held[0] if self.held else None)
         return WorkerMetrics(
             name=self.name,
@@ -133,6 +146,6 @@ class Worker(Generic[T]):
             consumed=self.consumed,
             failed=self.failed,
             in_flight=self.in_flight,
-            busy_ratio=max(0.0, 1 - idle / life) if life > 0 else 0.0,
+            busy_ratio=self.busy_s(now) / life if life > 0 else 0.0,
             symbol=None if holds is None else holds.symbol,
         )
