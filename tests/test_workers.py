@@ -5,6 +5,7 @@ Order per symbol is in test_order.py, worker threads in test_threads.py. Time is
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from itertools import pairwise
 
@@ -253,6 +254,7 @@ async def test_several_senders_all_get_their_turn(autojump_clock: MockClock) -> 
 @pytest.mark.parametrize("phase", [0, -1])
 async def test_samples_do_not_fall_into_step_with_the_feed(period: int, phase: int, autojump_clock: MockClock) -> None:
     """Every so many ticks one is slow, as where one symbol of several has the costly strategy. Not every tick is timed, but it shows."""
+    random.seed(f"{period} {phase}")  # the samples are taken at random
 
     async def handler(tick: tt.Tick) -> None:
         if tick.volume % period == phase % period:
@@ -262,9 +264,9 @@ async def test_samples_do_not_fall_into_step_with_the_feed(period: int, phase: i
     report = await run_pipeline(listed(ticks), handler, workers=1, maxsize=len(ticks))
     assert report.handler_latency_ms.max == pytest.approx(50.0)
     assert report.handler_latency_ms.p50 < 50.0 or period == 2
-    # Where there are slow ones, most are timed, so that the figures are fair to them.
+    # A good part is timed where there are slow ones. The mean errs low, for what follows slow ones is timed too, and is quick.
     assert report.handler_latency_ms.count > 0.3 * len(ticks)
-    assert report.handler_latency_ms.mean == pytest.approx(50.0 / period, rel=0.5)
+    assert 0.4 < report.handler_latency_ms.mean * period / 50.0 < 1.2
 
 
 async def test_every_tick_is_timed_where_they_are_few(autojump_clock: MockClock) -> None:
