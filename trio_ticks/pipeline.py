@@ -179,6 +179,25 @@ class Pipeline(Generic[T]):
         url: str = await self._block.start(serve_pipeline, self, port, host, name, registry, fresh_s)
         return url
 
+    async def serve_dashboard(self, port: int = 9465, host: str = "127.0.0.1", *, title: str = "pipeline") -> str:
+        """Serve a live page for a browser until the pipeline's block is left; return its URL.
+
+        Args:
+            port: 0 takes any free one.
+            host: the address to listen on; the page has no password, so leave it on this machine or put a proxy with one before it.
+            title: what stands at the top of the page.
+
+        Raises:
+            ConfigError: a setting cannot work, or is in use.
+
+        Cancellation: nothing is served.
+        """
+        from .observability.dashboard import serve_dashboard
+
+        assert self._block is not None
+        url: str = await self._block.start(serve_dashboard, self, port, host, title)
+        return url
+
     def _make_report(self) -> PipelineReport:
         duration = trio.current_time() - self._began
         ledger, meters, stats = self.ledger.snapshot(), self._pool.meters, self.feed_stats
