@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
+import math
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Generic, Protocol, TypeVar
@@ -60,11 +61,13 @@ class WorkerPool(Generic[T]):
         """Handlings that took longer than ``handler_timeout``."""
         self.restarts = 0
         """Workers that were replaced since their process had ended."""
-        self._numbers = itertools.count(1)
         self._gone_consumed = self._gone_failed = 0
+        self._gone_busy_s = self._gone_life_s = 0.0
         self._given_back = trio.Event()
         """Set when a batch has ended, or part of it was called back: for workers that would go home."""
         self._nursery: trio.Nursery | None = None
+        self._shared: Any = None
+        """The handler that all workers share, ready for later hires too."""
         self._threads: ThreadRunner[T] | None = None
         self._work = self._make_work()
         self.workers: list[Worker[T]] = []
@@ -100,27 +103,61 @@ class WorkerPool(Generic[T]):
         with self._receive:
             async with AsyncExitStack() as stack:
                 if not inspect.isclass(self._handler) and self.place != "process":
-                    shared = await stack.enter_async_context(open_handler(self._handler, in_thread=self.place == "thread"))
-                else:
-                    shared = None
+                    self._shared = await stack.enter_async_context(open_handler(self._handler, in_thread=self.place == "thread"))
                 async with trio.open_nursery() as self._nursery:
                     if isinstance(self._work, BatchWork):
                         self._nursery.start_soon(self._work.call_back_late_batches)
                     for worker in self.workers:
-                        self._start(worker, shared)
+                        self._start(worker)
 
     # How many there are
 
+    @property
+    def size(self) -> int:
+        """How many workers there are; those that are to leave are not counted."""
+        return sum(not (worker.leaving or worker.ended) for worker in self.workers)
+
+    def grow(self, count: int) -> None:
+        """Hire *count* more workers. Does nothing where all have ended, or none has begun."""
+        if self._nursery is not None and self.size:
+            for _ in range(count):
+                self._start(self._hire())
+
+    def shrink(self, count: int) -> None:
+        """Let *count* workers go, but for the last one: each ends as soon as it has done what it holds. Idle ones go first."""
+        staying = [worker for worker in self.workers if not (worker.leaving or worker.ended)]
+        # Of the idle the youngest: those that stay keep their names, and what they have warmed up.
+        staying.sort(key=lambda worker: worker.idle)
+        for worker in staying[max(1, len(staying) - count) :]:
+            worker.leaving = True
+        # A wake-up is nobody's in particular. All of them look around then, which is cheaper than to know who sleeps where.
+        self.state.wake_receivers(self.state.sleeping_receivers)
+        self.give_back()
+
+    def busy_s(self, now: float) -> float:
+        """How long all workers that ever were did not wait for ticks, up to *now*, in seconds."""
+        return self._gone_busy_s + sum(worker.busy_s(now) for worker in self.workers)
+
+    def life_s(self, now: float) -> float:
+        """How long all workers that ever were have been there, up to *now*, in seconds."""
+        return self._gone_life_s + sum(worker.life_s(now) for worker in self.workers)
+
     def _hire(self) -> Worker[T]:
-        worker: Worker[T] = Worker(f"{self.place}-{next(self._numbers)}")
+        taken = {worker.name for worker in self.workers}
+        # The lowest free number: where the pool shrinks and grows, whoever keeps a row by name would never be done.
+        name = next(name for name in (f"{self.place}-{number}" for number in itertools.count(1)) if name not in taken)
+        worker: Worker[T] = Worker(name)
+        # It is no help until its handler, or its process, is ready.
+        worker.rest()
         self.workers.append(worker)
         return worker
 
-    def _start(self, worker: Worker[T], shared: Any) -> None:
+    def _start(self, worker: Worker[T]) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._run_worker, worker, shared, self._receive.clone(), name=f"trio_ticks {worker.name}")
+        self._nursery.start_soon(self._run_worker, worker, self._receive.clone(), name=f"trio_ticks {worker.name}")
 
-    async def _run_worker(self, worker: Worker[T], shared: Any, receive: TickReceiveChannel[T]) -> None:
+    async def _run_worker(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
+        shared = self._shared
         with receive:
             try:
                 async with AsyncExitStack() as stack:
@@ -128,6 +165,7 @@ class WorkerPool(Generic[T]):
                         shared = await stack.enter_async_context(open_handler(self._handler, in_thread=self.place == "thread"))
                     if shared is not None:
                         worker.handler = prepared(shared, self.settings, in_loop=self.place == "loop")
+                    worker.resume()
                     await self._work.work(worker, receive)
             except BaseExceptionGroup as group:
                 # A handler's own nursery, cancelled by us, where one of its tasks failed to clean up: no reason to end by an error.
@@ -153,19 +191,23 @@ class WorkerPool(Generic[T]):
             self.workers.remove(worker)
             self._gone_consumed += worker.consumed
             self._gone_failed += worker.failed
+            self._gone_busy_s += worker.busy_s(math.inf)
+            self._gone_life_s += worker.life_s(math.inf)
             self.keep_one_free(worker)
 
     # For the workers
 
     async def next_ticks(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
-        """Wait for ticks; False when no more can come."""
+        """Wait for ticks; False when no more can come, or *worker* is to leave."""
+        if worker.leaving:
+            return False
         worker.rest()
         try:
             await receive.wait()
         except trio.EndOfChannel:
             # Another worker may have been woken for the last ticks and have ended before it took them; or hold more than it gets to.
             while not (self.state.buffer or self.state.lanes.ready):
-                if not any(other.batch is not None for other in self.workers):
+                if worker.leaving or not any(other.batch is not None for other in self.workers):
                     return False
                 await self._given_back.wait()
         finally:
@@ -180,7 +222,7 @@ class WorkerPool(Generic[T]):
     def keep_one_free(self, worker: Worker[T]) -> None:
         """See to it that somebody comes for what is left, should the handler of *worker* wait: each that is called calls the next."""
         state = self.state
-        if state.sleeping_receivers and (len(state.buffer) or state.lanes.ready):
+        if state.sleeping_receivers and not state.coming and (len(state.buffer) or state.lanes.ready):
             for other in self.workers:
                 if other is not worker and other.free:
                     return
