@@ -63,9 +63,9 @@ class BatchWork(Generic[T]):
         while not worker.leaving:
             if options is not None and options.max_wait and len(self._state.buffer) < options.max_size:
                 await self._gather(worker, receive, options)
-            batch, gaps = self._lease()
+            batch, gaps = self._lease(worker)
             if not batch.items:
-                if not await pool.next_ticks(worker, receive):
+                if not await self._wait(worker, receive):
                     return
                 continue
             if self._state.on_change is not None:
@@ -85,9 +85,13 @@ class BatchWork(Generic[T]):
                 self._state.release(symbol)
             pool.give_back()
 
+    async def _wait(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
+        """Wait for ticks; False when no more can come, or *worker* is to leave."""
+        return await self._pool.next_ticks(worker, receive)
+
     async def _gather(self, worker: Worker[T], receive: TickReceiveChannel[T], options: BatchOptions) -> None:
         """Give a batch some time to be filled. Its ticks stay in the queue meanwhile: they are bounded, replaced and dropped as ever."""
-        if not self._state.buffer and not self._state.lanes.ready and not await self._pool.next_ticks(worker, receive):
+        if not self._state.buffer and not self._state.lanes.ready and not await self._wait(worker, receive):
             return
         with trio.move_on_after(options.max_wait):
             while len(self._state.buffer) < options.max_size and not worker.leaving:
@@ -198,7 +202,7 @@ class BatchWork(Generic[T]):
         self._pool.keep_one_free(worker)
         self._pool.give_back()
 
-    def _lease(self) -> tuple[Batch[T], list[Gap]]:
+    def _lease(self, worker: Worker[T]) -> tuple[Batch[T], list[Gap]]:
         """Take the ticks of a batch, and (with order) lease their symbols; what belongs to others' symbols is parked.
 
         Returns:
@@ -212,7 +216,7 @@ class BatchWork(Generic[T]):
         symbols: set[str] = set()
         gaps: list[Gap] = []
         lane: str | None = None
-        while len(batch) < limit and (found := self._next_free(symbols, lane)) is not None:
+        while len(batch) < limit and (found := self._next_free(worker, symbols, lane)) is not None:
             item, arrived, lane = found
             if state.is_stale(item, arrived):
                 state.drop_queued((item,), "stale")
@@ -239,7 +243,7 @@ class BatchWork(Generic[T]):
             state.wake_sender()
         return Batch(batch, arrivals, symbols), gaps
 
-    def _next_free(self, symbols: set[str], lane: str | None) -> tuple[T, float, str | None] | None:
+    def _next_free(self, worker: Worker[T], symbols: set[str], lane: str | None) -> tuple[T, float, str | None] | None:
         """Take the next tick that may be handled by the holder of *symbols*, leasing its symbol; ``None`` where there is none.
 
         Returns:
