@@ -57,9 +57,14 @@ def install(session: nox.Session, *groups: str, editable: bool = True, project: 
 
 
 def tests(session: nox.Session) -> None:
-    """Run the test suite; arguments after ``--`` go to pytest."""
+    """Run the test suite, the files shared out among two processes; arguments after ``--`` go to pytest.
+
+    The oldest Python tries all of hypothesis' examples, the others a third of them: what they could find alone is not in the data.
+    """
     install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs)
+    profile = "default" if session.name.endswith(PYTHONS[0]) else "quick"
+    env = {"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile)}
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=env)
 
 
 for _version in PYTHONS:
@@ -114,6 +119,16 @@ def soak(session: nox.Session) -> None:
     """A minute at ten times what the workers can take: memory stays flat, the law holds in every sample."""
     install(session, "test")
     session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session(default=False)
+def thorough(session: nox.Session) -> None:
+    """The tests that make up their own data, with many more examples, other ones at every run; arguments after ``--`` go to pytest."""
+    install(session, "test")
+    env = {"HYPOTHESIS_PROFILE": "thorough", "TRIO_TICKS_THREAD_RUNS": "400"}
+    files = (path for path in sorted((ROOT / "tests").glob("test_*.py")) if re.search("hypothesis|THREAD_RUNS", path.read_text()))
+    which = session.posargs or [str(path.relative_to(ROOT)) for path in files]
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *which, env=env)
 
 
 @nox.session(default=False)
