@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-import subprocess
+import time
+import weakref
 
 import pytest
 import trio
@@ -15,11 +17,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_ticks as tt
 from tests.helpers import make_tick, make_ticks
-from tests.pipeline_world import Gate, Recorder, listed, sleepy_feed
+from tests.pipeline_world import Gate, Recorder, ScriptFeed, Send, listed, sleepy_feed
 from trio_ticks import open_pipeline
 from trio_ticks.ledger import INTENTIONAL, REASONS
 from trio_ticks.metrics import LatencyWindow
-from trio_ticks.observability.prometheus import BUCKETS_S, export_metrics
+from trio_ticks.observability.fetch import fetch
+from trio_ticks.observability.prometheus import export_metrics
+from trio_ticks.observability.readings import BUCKETS_S, MOST_WORKERS
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -113,6 +117,91 @@ async def test_blocked_time_and_the_throttle(autojump_clock: MockClock) -> None:
             assert value(scrape(registry), "queue_blocked_seconds_total") == 7
 
 
+async def test_gaps_are_counted_by_reason_whether_or_not_anybody_is_told() -> None:
+    registry = CollectorRegistry()
+
+    async def script(send: Send) -> None:
+        when = make_tick().timestamp
+        for reason, count in (("sequence", 3), ("sequence", 4), ("reconnect", 0), ("phase of the moon", 1), ("of the sun", 1)):
+            send.mark_gap(tt.Gap("A", when, reason, count, when))  # type: ignore[arg-type]  # a feed of the user's may say anything
+        await trio.sleep_forever()
+
+    async with open_pipeline(ScriptFeed(script), Recorder()) as pipeline:
+        with export_metrics(pipeline, registry):
+            before = scrape(registry)
+            await wait_all_tasks_blocked()
+            after = scrape(registry)
+    for reason, gaps, missed in (("sequence", 2, 7), ("reconnect", 1, 0), ("malformed", 0, 0), ("breaker", 0, 0), ("throttle", 0, 0)):
+        assert value(before, "feed_gaps_total", reason=reason) == 0
+        assert value(after, "feed_gaps_total", reason=reason) == gaps
+        assert value(after, "feed_missed_items_total", reason=reason) == missed
+    assert value(after, "feed_gaps_total", reason="other") == 2
+    assert "phase of the moon" not in str(after)
+
+
+async def test_restarts_and_timeouts_are_the_pools_own() -> None:
+    registry = CollectorRegistry()
+    async with open_pipeline(sleepy_feed(), Recorder(), breaker=tt.Breaker(failures=1)) as pipeline:
+        with export_metrics(pipeline, registry):
+            assert value(scrape(registry), "breaker_open_symbols") == 0
+            pipeline._pool.restarts, pipeline._pool.timeouts = 2, 3
+            assert pipeline._pool.breaker is not None
+            pipeline._pool.breaker.failed("A", trio.current_time())
+            samples = scrape(registry)
+    assert value(samples, "worker_restarts_total") == 2
+    assert value(samples, "handler_timeouts_total") == 3
+    assert value(samples, "breaker_open_symbols") == 1
+
+
+async def test_handing_over_to_a_thread_is_timed() -> None:
+    registry = CollectorRegistry()
+    async with open_pipeline(listed(make_ticks(20)), lambda _tick: time.sleep(0.001), workers=1, executor="thread") as pipeline:
+        await pipeline.wait()
+        with export_metrics(pipeline, registry):
+            samples = scrape(registry)
+    assert value(samples, "hand_over_seconds_count") > 0
+    assert 0 < value(samples, "hand_over_seconds_sum") < 20
+    assert value(samples, "handler_seconds_count") > 0
+
+
+async def test_end_to_end_is_from_the_timestamp_to_the_end_of_the_handling(autojump_clock: MockClock) -> None:
+    registry = CollectorRegistry()
+    async with open_pipeline(sleepy_feed([make_tick(age_s=3)]), Recorder(2.0), workers=1) as pipeline:
+        with export_metrics(pipeline, registry):
+            assert not [name for name, _labels in scrape(registry) if "recent" in name], "nothing was measured yet"
+            await trio.sleep(10)
+            samples = scrape(registry)
+    assert value(samples, "end_to_end_seconds_sum") == pytest.approx(3 + 2, abs=0.5)
+    assert value(samples, "tick_lag_seconds_sum") == pytest.approx(3, abs=0.5)
+    for statistic in ("mean", "p50", "p99", "p999", "max"):
+        assert value(samples, "handler_recent_seconds", statistic=statistic) == pytest.approx(2.0)
+        assert value(samples, "end_to_end_recent_seconds", statistic=statistic) == pytest.approx(5, abs=0.5)
+
+
+async def test_each_worker_has_its_row_but_not_in_a_crowd(autojump_clock: MockClock) -> None:
+    registry = CollectorRegistry()
+    async with open_pipeline(sleepy_feed(make_ticks(3)), Recorder(4.0), workers=2, ordering="none", shutdown_timeout=0) as pipeline:
+        with export_metrics(pipeline, registry):
+            await trio.sleep(6)
+            samples = scrape(registry)
+            # Which of them took the third tick is trio's to say.
+            busy, idle = ("loop-1", "loop-2") if value(samples, "worker_in_flight_ticks", worker="loop-1") else ("loop-2", "loop-1")
+            for worker, state in ((busy, "busy"), (idle, "idle")):
+                assert value(samples, "worker_ticks_handled_total", worker=worker, result="success") == 1
+                assert value(samples, "worker_ticks_handled_total", worker=worker, result="failure") == 0
+                assert value(samples, "worker_state", worker=worker, state=state) == 1
+                assert value(samples, "worker_state", worker=worker, state="ended") == 0
+                assert value(samples, "worker_in_flight_ticks", worker=worker) == (state == "busy")
+            assert value(samples, "worker_busy_ratio", worker=busy) == 1
+            assert value(samples, "worker_busy_ratio", worker=idle) == pytest.approx(4 / 6)
+    async with open_pipeline(sleepy_feed(), Recorder(), workers=MOST_WORKERS + 7) as pipeline:
+        with export_metrics(pipeline, registry):
+            await wait_all_tasks_blocked()
+            samples = scrape(registry)
+    assert len({labels for name, labels in samples if name == "trio_ticks_worker_busy_ratio"}) == MOST_WORKERS
+    assert value(samples, "workers", state="idle") == MOST_WORKERS + 7
+
+
 async def test_lag_is_split_into_the_way_here_and_the_wait(autojump_clock: MockClock) -> None:
     registry = CollectorRegistry()
     old = [make_tick(n=n, age_s=40) for n in range(3)]
@@ -147,6 +236,29 @@ async def test_pipelines_share_a_registry_and_leave_it_empty() -> None:
         with export_metrics(two, registry, name="one"):
             assert value(scrape(registry), "ticks_received_total", "one") == 5
     assert generate_latest(registry) == b""
+
+
+@pytest.mark.parametrize("served", [False, True])
+async def test_a_pipeline_that_has_gone_is_kept_by_nobody(served: bool) -> None:
+    registry = CollectorRegistry()
+
+    async def run() -> weakref.ref[object]:
+        async with open_pipeline(sleepy_feed(make_ticks(3)), Recorder()) as pipeline:
+            if served:
+                await pipeline.serve_metrics(0, registry=registry)
+                assert b'"main"' in generate_latest(registry)
+            else:
+                with export_metrics(pipeline, registry):
+                    assert b'"main"' in generate_latest(registry)
+            return weakref.ref(pipeline)
+
+    async with open_pipeline(sleepy_feed(), Recorder()) as another:
+        with export_metrics(another, registry, name="another"):
+            gone = await run()
+            await wait_all_tasks_blocked()
+            gc.collect()
+            assert gone() is None
+            assert value(scrape(registry), "ticks_received_total", "another") == 0
 
 
 @pytest.mark.parametrize("name", ["", None, 3])
@@ -203,13 +315,21 @@ async def test_openmetrics_has_the_same_numbers() -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
-async def test_promtool_has_nothing_to_say() -> None:
+async def test_promtool_has_nothing_to_say_about_what_is_served() -> None:
+    def handler(tick: tt.Tick) -> None:
+        if tick.volume % 2:
+            raise ValueError
+
     registry = CollectorRegistry()
-    async with open_pipeline(sleepy_feed(make_ticks(30)), Recorder()) as pipeline:
-        await wait_all_tasks_blocked()
-        with export_metrics(pipeline, registry), export_metrics(pipeline, registry, name="again"):
-            text = generate_latest(registry)
-    done = await trio.to_thread.run_sync(
-        lambda: subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=20, check=False)
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    with trio.fail_after(30):
+        async with (
+            open_pipeline(sleepy_feed(make_ticks(30)), handler, breaker=tt.Breaker(), overflow=tt.Throttle(tt.DropNewest())) as pipeline,
+            open_pipeline(sleepy_feed(), Recorder()) as another,
+        ):
+            # Each in a registry of its own has the process's own metrics, too.
+            texts = [await fetch(await pipeline.serve_metrics(0))]
+            await pipeline.serve_metrics(0, registry=registry)
+            texts.append(await fetch(await another.serve_metrics(0, name="another", registry=registry)))
+    for text in texts:
+        done = await trio.run_process(["promtool", "check", "metrics"], stdin=text, capture_stdout=True, capture_stderr=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

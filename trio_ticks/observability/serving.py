@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.exposition import choose_encoder
 
 from .health import Health, HealthReport
-from .prometheus import Exported, export_metrics
+from .prometheus import export_metrics
+from .readings import Readings
 from .web import Response, listen, serve_routes, url_of
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ async def serve_pipeline(
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-    with export_metrics(pipeline, registry, name=name, health=health) as exported:
+    with export_metrics(pipeline, registry, name=name, health=health) as readings:
         listeners = await listen(port, host)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_look, exported)
+                nursery.start_soon(_look, readings)
                 routes = {
                     "/metrics": lambda headers: _metrics(registry, headers),
                     "/healthz": lambda _headers: _health(health.alive()),
@@ -67,14 +68,14 @@ async def serve_pipeline(
             logger.exception("metrics.server_failed")
 
 
-async def _look(exported: Exported) -> None:
+async def _look(readings: Readings) -> None:
     """Look once a second how fresh the feed is, and how late the event loop."""
     while True:
         due = trio.current_time() + _LOOK_EVERY_S
         await trio.sleep_until(due)
         now = trio.current_time()
-        exported.loop_delay.record(now - due, now)
-        exported.health.look(now)
+        readings.loop_delay.record(now - due, now)
+        readings.health.look(now)
 
 
 def _metrics(registry: CollectorRegistry, headers: Mapping[str, str]) -> Response:
