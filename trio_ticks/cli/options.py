@@ -259,6 +259,11 @@ def output_options(view: str) -> Callable[[Command], Command]:
                 type=Number("port", below=65536, whole=True),
                 help="Serve /metrics, /healthz and /readyz on this port of 127.0.0.1; 0: any free one.  [default: none]",
             ),
+            option(
+                "--dashboard-port",
+                type=Number("port", below=65536, whole=True),
+                help="Serve a live page for a browser on this port of 127.0.0.1; 0: any free one.  [default: none]",
+            ),
             option("--json", is_flag=True, help="Write the report as one JSON object, and nothing else, to standard output."),
             log_options,
         ]

@@ -45,6 +45,8 @@ class Display:
     line_every_s: float = 1.0
     metrics_port: int | None = None
     """Where Prometheus may scrape; its URL is written to standard error."""
+    dashboard_port: int | None = None
+    """Where a browser finds the live page; its URL is written to standard error."""
 
     def choose(self) -> View:
         """Return the view that is possible here; where only rich is missing, say how to get the better one."""
@@ -96,6 +98,9 @@ async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any
                 nursery.start_soon(_obey, signals, pipeline, stop)
                 if display.metrics_port is not None:
                     click.echo(f"metrics: {await pipeline.serve_metrics(display.metrics_port)}", err=True)
+                if display.dashboard_port is not None:
+                    title = display.subtitle or "pipeline"
+                    click.echo(f"dashboard: {await pipeline.serve_dashboard(display.dashboard_port, title=title)}", err=True)
                 nursery.start_soon(_show, pipeline, view, display, stop)
                 if display.duration_s is not None:
                     nursery.start_soon(_end_after, display.duration_s, pipeline, stop)
