@@ -368,17 +368,31 @@ async def test_a_slow_symbol_holds_up_nobody_else(autojump_clock: MockClock) -> 
     assert_accounted(pipeline.report, consumed=990)
 
 
-async def test_the_lane_of_a_slow_symbol_goes_to_whichever_worker_is_free(autojump_clock: MockClock) -> None:
+async def test_the_lane_of_a_slow_symbol_goes_to_whichever_worker_is_free() -> None:
     """No symbol belongs to a worker: the next tick of one may well be handled by another."""
-    by_worker: dict[str, set[str]] = defaultdict(set)
+    by_number: dict[int, str] = {}
+    done = [trio.Event() for _ in range(4)]
 
     async def handler(tick: tt.Tick) -> None:
-        by_worker[tick.symbol].add(trio.lowlevel.current_task().name)
-        await trio.sleep(0.01 * (1 + number(tick) % 3))
+        by_number[number(tick)] = trio.lowlevel.current_task().name
+        await done[number(tick)].wait()
 
-    report = await run_pipeline(listed(make_ticks(300, "ABC")), handler, workers=3)
-    assert all(len(names) > 1 for names in by_worker.values())
-    assert_accounted(report, consumed=300)
+    async def script(send: Send) -> None:
+        # A0 and B1 keep both workers; whoever is done with A0 goes on with C2, so that A3 is for the other.
+        await send.send_many([make_tick("A", 0), make_tick("B", 1), make_tick("C", 2)])
+        await wait_all_tasks_blocked()
+        done[0].set()
+        await wait_all_tasks_blocked()
+        await send.send(make_tick("A", 3))
+        await wait_all_tasks_blocked()
+        done[1].set()
+        await wait_all_tasks_blocked()
+        done[3].set()
+        done[2].set()
+
+    report = await run_pipeline(ScriptFeed(script), handler, workers=2)
+    assert by_number[0] == by_number[2] != by_number[1] == by_number[3]
+    assert_accounted(report, consumed=4)
 
 
 async def test_lanes_count_in_maxsize(autojump_clock: MockClock) -> None:
