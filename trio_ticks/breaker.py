@@ -28,8 +28,11 @@ def _check_pause(_instance: object, _field: object, value: object) -> None:
 class Breaker:
     """Set a symbol aside where its handler failed *failures* times in a row; try it again after *pause_s*.
 
-    Its ticks meanwhile are counted as ``held`` and told as a gap with the reason ``breaker``. The first tick after the pause is a
-    trial: where it fails, the symbol is set aside again at once.
+    Its ticks meanwhile are counted as ``held`` and told as a gap with the reason ``breaker`` before the next tick that is handled. That
+    one is a trial: where it fails, the symbol is set aside again at once. Other symbols are not concerned.
+
+    A handling with all its tries is one failure, and so is a batch, whatever it held of the symbol. Failures that lie a pause apart are
+    not in a row.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -42,11 +45,12 @@ class Breaker:
 
 
 class BreakerState:
-    """Which symbols failed of late, and which are set aside. Symbols that are well take no memory."""
+    """Which symbols failed of late, and which are set aside. Symbols that are well, or were not heard of for long, take no memory."""
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker
-        self._failures: dict[str, int] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
+        """How often each failed in a row, and when that is forgotten; who failed last is the last. Those set aside are in it too."""
         self._until: dict[str, float] = {}
 
     def __bool__(self) -> bool:
@@ -59,16 +63,29 @@ class BreakerState:
         return tuple(self._until)
 
     def failed(self, symbol: str, now: float) -> bool:
-        """Note a failure; True where the symbol has just been set aside."""
-        count = self._failures[symbol] = self._failures.get(symbol, 0) + 1
-        if count < self._breaker.failures:
+        """Note a failure; True where the symbol is set aside by it, and was not before."""
+        count, _ = self._failures.pop(symbol, (0, now))
+        pause_s = self._breaker.pause_s
+        if count + 1 < self._breaker.failures:
+            self._failures[symbol] = count + 1, now + pause_s
             return False
-        self._until[symbol] = now + self._breaker.pause_s
-        return True
+        # Kept beyond the pause, so that the trial finds it: one more failure is enough then.
+        self._failures[symbol] = count + 1, now + 2 * pause_s
+        first = symbol not in self._until
+        self._until[symbol] = now + pause_s
+        return first
 
-    def succeeded(self, symbol: str) -> None:
-        """Note that a tick of *symbol* was handled."""
-        if self._failures.pop(symbol, None) is not None:
+    def succeeded(self, symbol: str) -> bool:
+        """Note that a tick of *symbol* was handled; True where the symbol was set aside and is well now."""
+        return self._failures.pop(symbol, None) is not None and self._until.pop(symbol, None) is not None
+
+    def forget(self, now: float) -> None:
+        """Forget what is long past, the oldest first: a symbol that has gone quiet costs nobody anything."""
+        while self._failures:
+            symbol, (_count, until) = next(iter(self._failures.items()))
+            if now < until:
+                return
+            del self._failures[symbol]
             self._until.pop(symbol, None)
 
     def holds(self, symbol: str, now: float) -> bool:

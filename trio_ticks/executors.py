@@ -110,7 +110,7 @@ class Batch(Generic[T]):
         self.failures: list[tuple[int, Exception]] = []
         """Which ticks failed, by their index in ``items``, and how."""
         self.thread: int | None = None
-        """The thread that runs it, or ran it last."""
+        """The thread that runs it now."""
         self.sent_at = 0.0
         """When it was handed to its runner; on trio's clock."""
         self.began_at: list[float] = []
@@ -170,6 +170,7 @@ def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], f
             batch.failures.append((batch.done, error))
         batch.done += 1
     began(now())
+    batch.thread = None
 
 
 def _failures_of(error: Exception, count: int) -> list[tuple[int, Exception]]:
@@ -193,6 +194,7 @@ def _run_whole(handler: Callable[[list[T]], Any], batch: Batch[T], now: Callable
         batch.failures = _failures_of(error, len(batch.items))
     batch.began_at.append(now())
     batch.done = len(batch.items)
+    batch.thread = None
 
 
 class ThreadRunner(Generic[T]):
@@ -205,6 +207,16 @@ class ThreadRunner(Generic[T]):
         self._whole = whole
         self._now = trio.lowlevel.current_clock().current_time
         self.limiter = trio.CapacityLimiter(limit)
+        self._left = threading.Event()
+        """Set when threads were left behind: all of a pool's are at once."""
+
+    def pause(self, worker: Worker[Any], seconds: float) -> bool:
+        """Have *worker*'s thread wait between two tries; False where nobody is interested in the next one any more."""
+        worker.pausing = True
+        try:
+            return not self._left.wait(seconds)
+        finally:
+            worker.pausing = False
 
     async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
         """Run *worker*'s handler over *batch* in one thread.
@@ -220,6 +232,7 @@ class ThreadRunner(Generic[T]):
                     _run_batch, worker.handler, batch, self._now, self._is_stale, limiter=self.limiter, abandon_on_cancel=True
                 )
         except BaseException:
+            self._left.set()
             batch.todo.clear()
             raise
 

@@ -1,7 +1,7 @@
-"""How a user's handler is made ready: its life cycle, a limit on its time, another try. The workers see one callable.
+"""How a user's handler is made ready: one tick or many, a limit on its time, another try. The workers see one callable.
 
-Rules: a class makes one handler per worker, anything else is shared; a wrapped handler still handles one tick at a time and raises
-what the user raised; a try that is to be followed by another is part of the same handling, so the symbol's next tick waits.
+Rules: a wrapped handler still handles one tick at a time and raises what the user raised; a try that is to be followed by another is
+part of the same handling, so the symbol's next tick waits. Its life cycle is in lives.py.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import inspect
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import attrs
 import trio
 
 from .errors import ConfigError, HandlerTimeoutError
+from .lives import open_handler
 
-__all__ = ["BatchError", "BatchOptions", "Retry", "batch_handler", "batch_options", "is_async", "open_handler", "prepared"]
+__all__ = ["BatchError", "BatchOptions", "Hooks", "Retry", "batch_handler", "batch_options", "is_async", "open_handler", "prepared"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +48,11 @@ def _check_seconds(_instance: object, field: attrs.Attribute[Any], value: object
 class Retry:
     """Try a tick again where its handler raised something that another try may cure.
 
-    The symbol's next ticks wait meanwhile, other symbols do not. After the last try the tick has failed.
+    The symbol's next ticks wait meanwhile, other symbols do not. After the last try the tick has failed, by what that one raised. An
+    exception group is worth another try where all that it holds is.
+
+    A batch handler is tried again with the whole batch, unless it raised a :class:`BatchError`: then the rest of the batch has been
+    handled, and to go back to what failed would change the order.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -66,6 +70,12 @@ class Retry:
     def __attrs_post_init__(self) -> None:
         if self.initial_s > self.maximum_s:
             raise ConfigError(f"initial_s ({self.initial_s!r}) must not exceed maximum_s ({self.maximum_s!r})")
+
+    def cures(self, error: Exception) -> bool:
+        """Tell whether another try may cure *error*."""
+        if isinstance(error, BatchError):
+            return False
+        return isinstance(error, self.on) or (isinstance(error, ExceptionGroup) and error.split(self.on)[1] is None)
 
     def waits(self) -> Iterator[float]:
         """Return how long to wait before each further try, in seconds."""
@@ -140,41 +150,6 @@ def batch_options(handler: object) -> BatchOptions | None:
     return options if isinstance(options, BatchOptions) else None
 
 
-@asynccontextmanager
-async def open_handler(handler: Any, *, in_thread: bool = False) -> AsyncIterator[Callable[..., Any]]:
-    """Make *handler* ready: a class is instantiated, and what has ``__aenter__`` or ``__enter__`` is entered, and left at the end.
-
-    What entering returns is the handler, if it can be called. With *in_thread*, what is not async runs in a worker thread: it may block.
-
-    Cancellation: the handler is left as by any exception; what runs in a thread is waited for.
-    """
-
-    async def call(function: Callable[..., Any], *args: Any) -> Any:
-        return await trio.to_thread.run_sync(function, *args) if in_thread else function(*args)
-
-    instance = await call(handler) if inspect.isclass(handler) else handler
-    kind = type(instance)
-    if inspect.isroutine(instance) or isinstance(instance, functools.partial):
-        yield instance
-    elif hasattr(kind, "__aenter__"):
-        async with instance as entered:
-            yield entered if callable(entered) else instance
-    elif hasattr(kind, "__enter__"):
-        entered = await call(kind.__enter__, instance)
-        try:
-            yield entered if callable(entered) else instance
-        except BaseException as error:
-            with trio.CancelScope(shield=True):
-                swallowed = await call(kind.__exit__, instance, type(error), error, error.__traceback__)
-            if not swallowed:
-                raise
-        else:
-            with trio.CancelScope(shield=True):
-                await call(kind.__exit__, instance, None, None, None)
-    else:
-        yield instance
-
-
 def is_async(handler: Callable[..., Any]) -> bool:
     """Tell whether calling *handler* gives something to await: ``async def``, also behind ``partial`` or ``__call__``."""
     while isinstance(handler, functools.partial):
@@ -182,9 +157,35 @@ def is_async(handler: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
-def as_async(handler: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
-    """Return *handler* as something to await, whatever calling it gives."""
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
 
+
+@attrs.frozen(slots=True)
+class Hooks:
+    """What a prepared handler tells its worker, and asks of it."""
+
+    on_timeout: Callable[[Any, bool], None] = lambda _item, _cut_off: None
+    """Called with what took too long, and whether it was cut off: False where it ended by itself, too late."""
+    on_retry: Callable[[], None] = lambda: None
+    """Called before each further try, in whatever thread the handler runs."""
+    pause: Callable[[float], bool] = _pause
+    """How a plain handler's thread waits between two tries: until the end (True), or until nobody is interested any more (False)."""
+
+
+def prepared(handler: Callable[..., Any], settings: HandlerSettings, *, in_loop: bool, hooks: Hooks = Hooks()) -> Callable[..., Any]:
+    """Return *handler* as the workers call it: with its time limit (in the loop) around each try, and its further tries."""
+    if in_loop and not is_async(handler):
+        handler = _as_async(handler)
+    if in_loop and settings.handler_timeout is not None:
+        handler = _with_timeout(handler, settings.handler_timeout, hooks)
+    if settings.retry is not None:
+        handler = (_with_retry if in_loop else _with_retry_in_thread)(handler, settings.retry, hooks)
+    return handler
+
+
+def _as_async(handler: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
     async def call(item: Any) -> Any:
         result = handler(item)
         return await result if inspect.isawaitable(result) else result
@@ -192,51 +193,54 @@ def as_async(handler: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
     return call
 
 
-def prepared(handler: Callable[..., Any], settings: HandlerSettings, *, in_loop: bool) -> Callable[..., Any]:
-    """Return *handler* as the workers call it: with its time limit (in the loop) around each try, and its further tries."""
-    if in_loop and not is_async(handler):
-        handler = as_async(handler)
-    if in_loop and settings.handler_timeout is not None:
-        handler = with_timeout(handler, settings.handler_timeout)
-    if settings.retry is not None:
-        handler = with_retry(handler, settings.retry, is_async=in_loop)
-    return handler
+def _with_timeout(handler: Callable[[Any], Awaitable[Any]], timeout_s: float, hooks: Hooks) -> Callable[[Any], Awaitable[None]]:
+    """Limit *handler*'s time: then it is cancelled, and the tick has failed by HandlerTimeoutError.
 
+    As with ``trio.fail_after``, one that ends by itself all the same (in a shield, without a checkpoint, or since it swallowed the
+    cancellation) has done what it did; that it took too long is counted and logged.
+    """
 
-def with_timeout(handler: Callable[[Any], Awaitable[Any]], timeout_s: float) -> Callable[[Any], Awaitable[Any]]:
-    """Return *handler* with a limit on its time, after which it is cancelled and the tick has failed by HandlerTimeoutError."""
-
-    @functools.wraps(handler)
     async def limited(item: Any) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + timeout_s) as scope:
-            await handler(item)
+        deadline = trio.current_time() + timeout_s
+        scope = trio.CancelScope(deadline=deadline)
+        try:
+            with scope:
+                await handler(item)
+        finally:
+            if scope.cancelled_caught or trio.current_time() > deadline:
+                hooks.on_timeout(item, scope.cancelled_caught)
         if scope.cancelled_caught:
             raise HandlerTimeoutError(f"the handler took longer than {timeout_s:g} s", timeout_s=timeout_s)
 
     return limited
 
 
-def with_retry(handler: Callable[[Any], Any], retry: Retry, *, is_async: bool) -> Callable[[Any], Any]:
-    """Return *handler* with further tries as *retry* says; a plain one waits in its own thread."""
-
-    @functools.wraps(handler)
+def _with_retry(handler: Callable[[Any], Awaitable[Any]], retry: Retry, hooks: Hooks) -> Callable[[Any], Awaitable[None]]:
     async def retried(item: Any) -> None:
         for wait in retry.waits():
             try:
                 await handler(item)
-            except retry.on:
-                await trio.sleep(wait)
+            except Exception as error:
+                if not retry.cures(error):
+                    raise
             else:
                 return
+            await trio.sleep(wait)
+            hooks.on_retry()
         await handler(item)
 
-    @functools.wraps(handler)
-    def retried_in_thread(item: Any) -> Any:
+    return retried
+
+
+def _with_retry_in_thread(handler: Callable[[Any], Any], retry: Retry, hooks: Hooks) -> Callable[[Any], Any]:
+    def retried(item: Any) -> Any:
         for wait in retry.waits():
             try:
                 return handler(item)
-            except retry.on:
-                time.sleep(wait)
+            except Exception as error:
+                if not retry.cures(error) or not hooks.pause(wait):
+                    raise
+            hooks.on_retry()
         return handler(item)
 
-    return retried if is_async else retried_in_thread
+    return retried

@@ -69,6 +69,8 @@ class Worker(Generic[T]):
         "held",
         "leaving",
         "name",
+        "pausing",
+        "retries",
         "timed_at",
         "wary",
     )
@@ -86,6 +88,10 @@ class Worker(Generic[T]):
         self.batch: Batch[T] | None = None
         self.consumed = 0
         self.failed = 0
+        self.retries = 0
+        """Further tries of its handler. Written where the handler runs, which may be a thread."""
+        self.pausing = False
+        """Whether its thread waits between two tries."""
         self.ended = False
         self._clock = trio.lowlevel.current_clock().current_time
         self._born = self.burst_began = self._clock()
@@ -113,6 +119,10 @@ class Worker(Generic[T]):
     def idle(self) -> bool:
         """Whether it waits for ticks, or its handler is not ready yet."""
         return self._idle_since is not None
+
+    def retried(self) -> None:
+        """Note another try."""
+        self.retries += 1
 
     def rest(self) -> None:
         self._idle_since = self._clock()

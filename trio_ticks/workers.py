@@ -6,6 +6,7 @@ Rules: a tick that a worker holds is in ``current`` or ``held``, and leaves it i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import logging
@@ -19,9 +20,13 @@ import trio
 from .breaker import BreakerState
 from .channel import TickReceiveChannel
 from .channel_state import ChannelState
+from .errors import HandlerTimeoutError
 from .executors import Handler, LoopRunner, ThreadRunner, resolve_executor, takes_gaps
+from .failures import split
 from .gaps import Gap
-from .handling import batch_options, open_handler, prepared
+from .handling import Hooks, batch_options, prepared
+from .hangs import HangWatch
+from .lives import Lives
 from .scaling import AutoWorkers
 from .settings import OnError, OnGap, Ordering, Settings
 from .ticks import MarketData
@@ -61,14 +66,16 @@ class WorkerPool(Generic[T]):
         """Handlings that took longer than ``handler_timeout``."""
         self.restarts = 0
         """Workers that were replaced since their process had ended."""
-        self._gone_consumed = self._gone_failed = 0
+        self._gone_consumed = self._gone_failed = self._gone_retries = 0
         self._gone_busy_s = self._gone_life_s = 0.0
         self._given_back = trio.Event()
         """Set when a batch has ended, or part of it was called back: for workers that would go home."""
         self._nursery: trio.Nursery | None = None
         self._shared: Any = None
         """The handler that all workers share, ready for later hires too."""
+        self._lives = None if self.place == "process" else Lives(handler, in_thread=self.place == "thread")
         self._threads: ThreadRunner[T] | None = None
+        self._hangs: HangWatch[T] | None = None
         self._work = self._make_work()
         self.workers: list[Worker[T]] = []
         for _ in range(size.minimum if isinstance(size, AutoWorkers) else size):
@@ -88,6 +95,8 @@ class WorkerPool(Generic[T]):
         size = self.settings.pool_size
         limit = size.maximum if isinstance(size, AutoWorkers) else size
         self._threads = ThreadRunner(limit, self.state.is_stale if self.state.ages else None, whole=options is not None)
+        if self.settings.handler_timeout is not None:
+            self._hangs = HangWatch(self, self.settings.handler_timeout)
         return BatchWork(self, self._threads, options)
 
     async def run(self) -> None:
@@ -99,16 +108,32 @@ class WorkerPool(Generic[T]):
 
         Cancellation: ticks in flight and ticks still queued are counted as dropped at shutdown.
         """
+        ours: BaseException | None = None
         # Not "async with": its checkpoint would put a Cancelled in the place of what a worker raised.
         with self._receive:
-            async with AsyncExitStack() as stack:
-                if not inspect.isclass(self._handler) and self.place != "process":
-                    self._shared = await stack.enter_async_context(open_handler(self._handler, in_thread=self.place == "thread"))
-                async with trio.open_nursery() as self._nursery:
-                    if isinstance(self._work, BatchWork):
-                        self._nursery.start_soon(self._work.call_back_late_batches)
-                    for worker in self.workers:
-                        self._start(worker)
+            try:
+                async with AsyncExitStack() as stack:
+                    if self._lives is not None and not self._lives.per_worker:
+                        self._shared = await stack.enter_async_context(self._lives.open())
+                    try:
+                        await self._run_workers()
+                    except BaseExceptionGroup as group:
+                        ours = group
+                        raise
+            except BaseException as error:
+                if error is ours or split(error)[0] is not None:
+                    raise
+                # What a handler raised on its way in or out: in a group, as what workers raise, whatever it is itself.
+                raise BaseExceptionGroup("the handler's life", [error]) from None
+
+    async def _run_workers(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            if isinstance(self._work, BatchWork):
+                self._nursery.start_soon(self._work.call_back_late_batches)
+            if self._hangs is not None:
+                self._nursery.start_soon(self._hangs.run)
+            for worker in self.workers:
+                self._start(worker)
 
     # How many there are
 
@@ -161,10 +186,10 @@ class WorkerPool(Generic[T]):
         with receive:
             try:
                 async with AsyncExitStack() as stack:
-                    if inspect.isclass(self._handler) and self.place != "process":
-                        shared = await stack.enter_async_context(open_handler(self._handler, in_thread=self.place == "thread"))
+                    if self._lives is not None and self._lives.per_worker:
+                        shared = await stack.enter_async_context(self._lives.open())
                     if shared is not None:
-                        worker.handler = prepared(shared, self.settings, in_loop=self.place == "loop")
+                        worker.handler = prepared(shared, self.settings, in_loop=self.place == "loop", hooks=self._hooks(worker))
                     worker.resume()
                     await self._work.work(worker, receive)
             except BaseExceptionGroup as group:
@@ -182,6 +207,8 @@ class WorkerPool(Generic[T]):
         worker.end()
         if isinstance(self._work, BatchWork) and all(worker.ended for worker in self.workers):
             self._work.stop_watching()
+            if self._hangs is not None:
+                self._hangs.stop()
         lost = worker.in_flight
         worker.current, worker.held = None, []
         if lost:
@@ -191,11 +218,31 @@ class WorkerPool(Generic[T]):
             self.workers.remove(worker)
             self._gone_consumed += worker.consumed
             self._gone_failed += worker.failed
+            self._gone_retries += worker.retries
             self._gone_busy_s += worker.busy_s(math.inf)
             self._gone_life_s += worker.life_s(math.inf)
             self.keep_one_free(worker)
 
     # For the workers
+
+    @property
+    def retries(self) -> int:
+        """Further tries of handlers that raised."""
+        return self._gone_retries + sum(worker.retries for worker in self.workers)
+
+    def _hooks(self, worker: Worker[T]) -> Hooks:
+        if self._threads is None:
+            return Hooks(on_timeout=self._timed_out, on_retry=worker.retried)
+        return Hooks(on_retry=worker.retried, pause=functools.partial(self._threads.pause, worker))
+
+    def _timed_out(self, held: T | list[T], cut_off: bool) -> None:
+        """Count a handling in the loop that took too long."""
+        self.timeouts += 1
+        if not cut_off:
+            first = held[0] if isinstance(held, list) else held
+            limit = self.settings.handler_timeout or 0.0
+            error = HandlerTimeoutError("the handler took too long, and could not be cut off", timeout_s=limit)
+            self.state.log_error("handler.overran", first.symbol, error)
 
     async def next_ticks(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
         """Wait for ticks; False when no more can come, or *worker* is to leave."""
