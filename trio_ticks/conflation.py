@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-__all__ = ["Conflation", "conflation_of", "replace_pending"]
+__all__ = ["Conflation", "base_of", "conflation_of", "replace_pending", "with_evidence", "without_evidence"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def conflation_of(item: object) -> Conflation | None:
 
 
 @functools.cache
-def _with_evidence(cls: type) -> tuple[type, tuple[str, ...]] | None:
+def _subclass_of(cls: type) -> tuple[type, tuple[str, ...]] | None:
     if not attrs.has(cls):
         return None
     names = tuple(field.name for field in attrs.fields(cls))
@@ -54,16 +54,35 @@ def replace_pending(old: Any, new: T, arrived: float, merge: Callable[[Any, T], 
         evidence = Conflation(2, old.timestamp, arrived)
     else:
         evidence = Conflation(before.count + 1, before.first_timestamp, before.first_arrival)
-    item = new if merge is None else merge(old, new)
-    base: type = type(item) if conflation_of(item) is None else type(item).__mro__[1]
-    made = _with_evidence(base)
+    return with_evidence(new if merge is None else merge(old, new), evidence)
+
+
+def with_evidence(item: T, evidence: Conflation) -> T:
+    """Return *item* as one that stands for what *evidence* says; itself, where its class cannot carry that."""
+    made = _subclass_of(base_of(item))
     if made is None:
         return item
     subclass, names = made
-    result: Any = object.__new__(subclass)
+    result = _copied(item, subclass, names)
+    object.__setattr__(result, "conflation", evidence)
+    return result
+
+
+def without_evidence(item: T) -> T:
+    """Return *item* as one of its own class, which stands for itself alone."""
+    made = _subclass_of(base_of(item))
+    return item if made is None or conflation_of(item) is None else _copied(item, base_of(item), made[1])
+
+
+def base_of(item: object) -> type:
+    """Return the class of *item* that the user knows: not the one made on the spot for its evidence."""
+    return type(item) if conflation_of(item) is None else type(item).__mro__[1]
+
+
+def _copied(item: T, into: type, names: tuple[str, ...]) -> T:
+    result: Any = object.__new__(into)
     # The class is frozen; this is how attrs itself fills a frozen instance.
     fill = object.__setattr__
     for name in names:
         fill(result, name, getattr(item, name))
-    fill(result, "conflation", evidence)
     return cast(T, result)

@@ -15,6 +15,7 @@ __all__ = [
     "HandlerTimeoutError",
     "LedgerError",
     "QueueFullError",
+    "RemoteHandlerError",
     "TickError",
     "VenueProtocolError",
     "WorkerCrashedError",
@@ -67,6 +68,20 @@ class WorkerCrashedError(TickError):
     def __init__(self, message: str, *, exitcode: int | None) -> None:
         super().__init__(message)
         self.exitcode = exitcode
+
+
+class RemoteHandlerError(TickError):
+    """A handler in a worker process raised something that cannot leave it; this stands for it.
+
+    Attributes:
+        kind: the name of its class.
+        traceback: all of it, as text.
+    """
+
+    def __init__(self, message: str, *, kind: str, traceback: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.traceback = traceback
 
 
 class FeedError(TickError):

@@ -24,7 +24,7 @@ from .handling import BatchError, batch_options, is_async
 if TYPE_CHECKING:
     from .worker import Worker
 
-__all__ = ["Batch", "Executor", "Handler", "LoopRunner", "Place", "Runner", "ThreadRunner", "resolve_executor", "takes_gaps"]
+__all__ = ["Batch", "Executor", "Handler", "LoopRunner", "Place", "Runner", "ThreadRunner", "failures_of", "resolve_executor", "takes_gaps"]
 
 T = TypeVar("T")
 Handler = Callable[[T], Awaitable[Any]] | Callable[[T], Any]
@@ -173,7 +173,7 @@ def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], f
     batch.thread = None
 
 
-def _failures_of(error: Exception, count: int) -> list[tuple[int, Exception]]:
+def failures_of(error: Exception, count: int) -> list[tuple[int, Exception]]:
     """Return which of *count* ticks of a batch failed: those that a BatchError names, else all."""
     if isinstance(error, BatchError) and all(0 <= index < count for index in error.failures):
         return sorted(error.failures.items(), key=lambda failure: failure[0])
@@ -191,7 +191,7 @@ def _run_whole(handler: Callable[[list[T]], Any], batch: Batch[T], now: Callable
             result.close()
             raise TypeError("the handler is a plain callable that returned a coroutine: make it an async def")
     except Exception as error:
-        batch.failures = _failures_of(error, len(batch.items))
+        batch.failures = failures_of(error, len(batch.items))
     batch.began_at.append(now())
     batch.done = len(batch.items)
     batch.thread = None
@@ -255,6 +255,6 @@ class LoopRunner(Generic[T]):
         try:
             await worker.handler(list(batch.items))
         except Exception as error:
-            batch.failures = _failures_of(error, len(batch.items))
+            batch.failures = failures_of(error, len(batch.items))
         batch.began_at.append(self._now())
         batch.done = len(batch.items)
