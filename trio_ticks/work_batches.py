@@ -188,7 +188,10 @@ class BatchWork(Generic[T]):
         if self._ordered:
             for item, arrived in rest:
                 state.lanes.park_first(item.symbol, item, arrived)
-            kept = ({item.symbol for item in batch.items[batch.done :]} | batch.telling) & batch.symbols
+            under_way = {item.symbol for item in batch.items[batch.done :]}
+            # A thread notes a failure before it counts the tick as done: looked at in this order, none is missed. They are told later.
+            failed = {batch.items[index].symbol for index, _error in tuple(batch.failures)}
+            kept = (under_way | failed | batch.telling) & batch.symbols
             for symbol in batch.symbols - kept:
                 state.release(symbol)
             batch.symbols = kept
