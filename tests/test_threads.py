@@ -473,6 +473,60 @@ async def test_on_error_comes_before_the_symbols_next_tick() -> None:
     assert events == ["handle 0", "told 0", "handle 1", "told 1"]
 
 
+@attrs.define
+class HeldClock(trio.abc.Clock):
+    """The real time; a thread that asks for it may be held up."""
+
+    loop: int = attrs.field(factory=threading.get_ident)
+    hold: Callable[[], bool] = lambda: False
+    opened: threading.Event = attrs.field(factory=threading.Event)
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        if threading.get_ident() != self.loop and self.hold():
+            assert self.opened.wait(PATIENCE_S)
+        return time.perf_counter()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return deadline - self.current_time()
+
+
+@pytest.fixture
+def held_clock() -> Generator[HeldClock]:
+    clock = HeldClock()
+    try:
+        yield clock
+    finally:
+        clock.opened.set()
+
+
+async def test_a_batch_that_is_late_after_a_failure_keeps_the_symbol_until_that_is_told(held_clock: HeldClock) -> None:
+    """The thread is stopped between the failure and its return; what waits is called back, but for what follows the failure."""
+    events: list[str] = []
+
+    def handler(tick: tt.Tick) -> None:
+        events.append(f"handle {tick.symbol}{number(tick)}")
+        if number(tick) == 0:
+            mine = threading.get_ident()
+            held_clock.hold = lambda: threading.get_ident() == mine
+            raise ValueError
+
+    def on_error(tick: tt.Tick, _error: Exception) -> None:
+        events.append(f"told {tick.symbol}{number(tick)}")
+
+    feed, sends = warm_feed()
+    async with open_pipeline(feed, quick_then(handler), workers=3, maxsize=5000, on_error=on_error) as pipeline:
+        await (await warm(pipeline, sends)).send_many([make_tick("A", 0), make_tick("A", 1), make_tick("B", 2)])
+        await until(lambda: "handle B2" in events)
+        for _ in range(100):
+            await trio.lowlevel.checkpoint()
+        assert "handle A1" not in events
+        held_clock.opened.set()
+    assert events.index("told A0") < events.index("handle A1")
+
+
 @pytest.mark.parametrize("seconds", [0.05, 0.7])
 async def test_on_error_that_takes_its_time_keeps_its_symbol_and_nobody_else(seconds: float) -> None:
     """Longer than a batch may be late, and longer than a shutdown would wait: it is let be, and other workers take the other symbols."""
