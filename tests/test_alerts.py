@@ -23,6 +23,7 @@ import trio_ticks as tt
 from tests.helpers import make_tick, make_ticks
 from tests.pipeline_world import Recorder, ScriptFeed, Send, sleepy_feed
 from trio_ticks import open_pipeline
+from trio_ticks.observability.fetch import FetchError, fetch
 from trio_ticks.observability.prometheus import export_metrics
 
 OPERATIONS = Path(__file__).parent.parent / "docs" / "operations"
@@ -126,13 +127,7 @@ class Prometheus:
     port: int
 
     async def get(self, path: str) -> Any:
-        request = f"GET /api/v1/{path} HTTP/1.0\r\nHost: x\r\n\r\n".encode()
-        async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
-            await stream.send_all(request)
-            received = b"".join([chunk async for chunk in stream])
-        head, _, body = received.partition(b"\r\n\r\n")
-        assert head.split()[1] == b"200", received
-        return json.loads(body)["data"]
+        return json.loads(await fetch(f"http://127.0.0.1:{self.port}/api/v1/{path}"))["data"]
 
     async def query(self, expression: str) -> list[Any]:
         return list((await self.get("query?" + urllib.parse.urlencode({"query": expression})))["result"])
@@ -167,8 +162,9 @@ async def start_prometheus(nursery: trio.Nursery, url: str, folder: Path) -> Pro
         await nursery.start(partial(trio.run_process, command, cwd=folder, stdout=log, stderr=log))
     while True:
         try:
-            await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-        except OSError:
+            # It listens before it answers questions.
+            await fetch(f"http://127.0.0.1:{port}/-/ready")
+        except FetchError:
             await trio.sleep(0.1)
         else:
             return Prometheus(port)
