@@ -15,9 +15,10 @@ from typing import Any, Generic, TypeVar, cast
 import trio
 
 from .admission import Admission, FifoAdmission, KeyedAdmission, is_plain
+from .breaker import BreakerState
 from .buffers import FifoBuffer, Lanes
 from .freshness import AgeMeter, MaxAge
-from .gaps import BookHold, Gap, GapBook, Marked
+from .gaps import BookHold, Gap, GapBook, GapReason, Marked
 from .keyed import KeyedBuffer
 from .ledger import DropReason, Ledger
 from .overflow import OverflowStrategy, Policy
@@ -54,6 +55,8 @@ class ChannelState(Generic[T]):
         self.books = BookHold()
         self.tells_gaps = False
         """Whether anybody listens for gaps."""
+        self.breaker: BreakerState | None = None
+        """Where a pool receives: which symbols are set aside, since their handler fails."""
         self.attention = False
         """Whether a worker has to look around before the next tick: senders that sleep, lanes that are ready, gaps, held books, ages.
         One flag for all, so that the hot path looks at one thing; true too often does no harm."""
@@ -202,15 +205,19 @@ class ChannelState(Generic[T]):
         if plain:
             self._drop(plain, reason, at_head=True)
 
-    def _drop(self, items: Sequence[T], reason: DropReason, *, at_head: bool) -> None:
+    def set_aside(self, items: Sequence[T]) -> None:
+        """Count *items*, which have just been taken out, as held: the breaker has set their symbols aside."""
+        self._drop(items, "held", at_head=True, told_as="breaker")
+
+    def _drop(self, items: Sequence[T], reason: DropReason, *, at_head: bool, told_as: GapReason | None = None) -> None:
         drops = self.ledger.in_channel
         setattr(drops, reason, getattr(drops, reason) + len(items))
         if self.on_items is not None:
             self.on_items(items, reason)
         if reason in _TOLD:
             if self.tells_gaps:
-                self.gaps.lost(items, reason, at_head=at_head)  # type: ignore[arg-type]  # _TOLD holds gap reasons only
-            if reason != "held" and self.books.lost(items, at_head=at_head) and self.on_book_lost is not None:
+                self.gaps.lost(items, told_as or reason, at_head=at_head)  # type: ignore[arg-type]  # _TOLD holds gap reasons only
+            if (reason != "held" or told_as) and self.books.lost(items, at_head=at_head) and self.on_book_lost is not None:
                 self.on_book_lost()
             self.look()
         self.log_drop(len(items), reason)
@@ -224,8 +231,8 @@ class ChannelState(Generic[T]):
 
     @property
     def untold(self) -> bool:
-        """Whether any gap is still to be told, or a book held back."""
-        return bool(self._marked or self.gaps.head or self.books.head)
+        """Whether any gap is still to be told, a book held back, or a symbol failing."""
+        return bool(self._marked or self.gaps.head or self.books.head or self.breaker)
 
     def look(self) -> None:
         self.attention = bool(self.sleeping_senders or self.lanes.ready or self.ages is not None or self.untold)
@@ -317,6 +324,9 @@ class ChannelState(Generic[T]):
         plain = self._unmark(item)
         if self.books.holds(plain):
             self.drop_queued((plain,), "held")
+            return None, None
+        if self.breaker and self.breaker.holds(plain.symbol, self.now()):
+            self.set_aside((plain,))
             return None, None
         gap = self.gaps.head.pop(plain.symbol, None)
         self.look()

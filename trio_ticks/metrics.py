@@ -216,6 +216,12 @@ class PipelineMetrics:
     pressure: str
     """``"ok"``, ``"warn"`` or ``"shed"``."""
     workers: tuple[WorkerMetrics, ...]
+    handler_timeouts: int = 0
+    """Handlings that took longer than ``handler_timeout``, whatever came of them."""
+    handler_retries: int = 0
+    """Further tries of handlers that raised; see :class:`~trio_ticks.Retry`."""
+    symbols_set_aside: int = 0
+    """Symbols that the breaker has set aside now, or that wait for their trial."""
     throttle_rate: float | None = None
     """What the feed was asked to keep to; ``None``: no limit, or no :class:`~trio_ticks.Throttle`."""
 
@@ -243,6 +249,8 @@ class PipelineReport:
     queue_peak: int
     reconnects: int
     blocked_s: float
+    handler_timeouts: int = 0
+    handler_retries: int = 0
 
     @property
     def produced(self) -> int:

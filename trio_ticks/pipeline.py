@@ -152,6 +152,9 @@ class Pipeline(Generic[T]):
             reconnects=stats.reconnects,
             blocked_s=self._state.blocked_s,
             pressure=self.pressure.state,
+            handler_timeouts=self._pool.timeouts,
+            handler_retries=self._pool.retries,
+            symbols_set_aside=self._pool.symbols_set_aside,
             throttle_rate=None if self.throttle is None else self.throttle.rate,
             workers=tuple(worker.metrics(now) for worker in self._pool.workers),
         )
@@ -214,6 +217,8 @@ class Pipeline(Generic[T]):
             queue_peak=self._state.peak,
             reconnects=stats.reconnects,
             blocked_s=self._state.blocked_s,
+            handler_timeouts=self._pool.timeouts,
+            handler_retries=self._pool.retries,
         )
 
     def _update_pressure(self) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
+from .breaker import BreakerState
 from .channel import TickReceiveChannel
 from .executors import Batch, Runner
 from .gaps import Gap
@@ -112,7 +114,7 @@ class BatchWork(Generic[T]):
             for item, error in self._settle(worker, batch):
                 # Shielded, since the failure is counted: whoever counts must be able to say what it was.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _REPORT_S):
-                    await self._pool.report(worker, item, error)
+                    await self._pool.tell_error(worker, item, error)
             raise
         except BaseException:
             self._settle(worker, batch)
@@ -120,8 +122,22 @@ class BatchWork(Generic[T]):
         failures = self._settle(worker, batch)
         batch.telling = {item.symbol for item, _error in failures}
         for item, error in failures:
-            await self._pool.report(worker, item, error)
+            await self._pool.tell_error(worker, item, error)
         batch.telling = set()
+        if failures and self._pool.breaker is not None:
+            self._hold_back(batch, self._pool.breaker)
+
+    def _hold_back(self, batch: Batch[T], breaker: BreakerState) -> None:
+        """Take out of *batch*, which does not run now, what belongs to symbols that have just been set aside."""
+        now = self._now()
+        held = [item for item in batch.items if breaker.holds(item.symbol, now)]
+        if held:
+            rest = [pair for pair in zip(batch.items, batch.arrivals, strict=True) if not breaker.holds(pair[0].symbol, now)]
+            batch.items[:] = [item for item, _arrived in rest]
+            batch.arrivals[:] = [arrived for _item, arrived in rest]
+            batch.todo = deque(rest)
+            self._state.ledger.delivered -= len(held)
+            self._state.set_aside(held)
 
     def _settle(self, worker: Worker[T], batch: Batch[T]) -> list[tuple[T, Exception]]:
         """Count what has an outcome, and return what failed. What was not ended stays in ``held``."""
@@ -134,8 +150,10 @@ class BatchWork(Generic[T]):
         old = [item for index, item in enumerate(outcomes) if index in stale]
         worker.failed += len(failures)
         worker.consumed += done - len(failures) - len(old)
-        if self._pool.breaker:
-            self._pool.breaker_saw(item for index, item in enumerate(outcomes) if index not in failed and index not in stale)
+        if self._pool.breaker is not None and (failed or self._pool.breaker):
+            # Of each symbol its last word: a batch is one handling.
+            for symbol, bad in {item.symbol: index in failed for index, item in enumerate(outcomes) if index not in stale}.items():
+                self._pool.note(symbol, failed=bad)
         if old:
             # As if it had been found in the channel: with its gap, and with a book that waits for a snapshot.
             self._state.ledger.delivered -= len(old)

@@ -175,6 +175,8 @@ class LoopWork(Generic[T]):
                 worker.consumed += 1
                 worker.current = None
                 untimed = self._measure(worker, plain, arrived, began)
+                if self._pool.breaker:
+                    self._pool.note(plain.symbol, failed=False)
         self._release(symbol)
         state.look()
         return untimed

@@ -11,7 +11,6 @@ import inspect
 import itertools
 import logging
 import math
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -57,7 +56,7 @@ class WorkerPool(Generic[T]):
         self._handler = handler
         self._takes_gaps = takes_gaps(handler)
         self.state.tells_gaps = settings.on_gap is not None or self._takes_gaps
-        self.breaker = None if settings.breaker is None else BreakerState(settings.breaker)
+        self.breaker = self.state.breaker = None if settings.breaker is None else BreakerState(settings.breaker)
         """Which symbols are set aside; false while none has failed of late."""
         size = settings.pool_size
         self.auto = size if isinstance(size, AutoWorkers) else None
@@ -276,6 +275,12 @@ class WorkerPool(Generic[T]):
             state.wake_receivers(1)
 
     async def report(self, worker: Worker[T], item: MarketData, error: Exception) -> None:
+        """Note that *worker* failed with *item*, and tell of it."""
+        if self.breaker is not None:
+            self.note(item.symbol, failed=True)
+        await self.tell_error(worker, item, error)
+
+    async def tell_error(self, worker: Worker[T], item: MarketData, error: Exception) -> None:
         """Tell ``on_error``; without one, log at most once a second."""
         if self.settings.on_error is None:
             self.state.log_error("handler.failed", item.symbol, error)
@@ -288,11 +293,21 @@ class WorkerPool(Generic[T]):
         finally:
             worker.away = False
 
-    def breaker_saw(self, items: Iterable[T]) -> None:
-        """Tell the breaker that *items* were handled."""
+    @property
+    def symbols_set_aside(self) -> int:
+        """How many symbols the breaker has set aside, or are to be tried again."""
+        return 0 if self.breaker is None else len(self.breaker.set_aside)
+
+    def note(self, symbol: str, *, failed: bool) -> None:
+        """Tell the breaker what came of a handling of *symbol*. Where all are well, successes need not be told."""
         assert self.breaker is not None
-        for item in items:
-            self.breaker.succeeded(item.symbol)
+        now = self.state.now()
+        if failed and self.breaker.failed(symbol, now):
+            logger.warning("breaker.set_aside: %s, after failures in a row: %r", symbol, self.settings.breaker, extra={"symbol": symbol})
+        elif not failed and self.breaker.succeeded(symbol):
+            logger.info("breaker.well: %s is handled again", symbol, extra={"symbol": symbol})
+        self.breaker.forget(now)
+        self.state.look()
 
     async def told(self, worker: Worker[T], item: T) -> T | None:
         """Tell the gap before *item*, which the worker holds meanwhile; return the item, or ``None`` where it is held back."""
@@ -318,4 +333,4 @@ class WorkerPool(Generic[T]):
                 else:
                     await trio.to_thread.run_sync(worker.handler, gap, abandon_on_cancel=True)
             except Exception as error:
-                await self.report(worker, gap, error)
+                await self.tell_error(worker, gap, error)
