@@ -6,6 +6,8 @@ import ast
 import graphlib
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +63,22 @@ def test_everything_that_init_imports_is_exported() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imported = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) and node.level for alias in node.names}
     assert imported - set(tt.__all__) == set()
+
+
+def test_what_a_pipeline_alone_does_not_need_is_imported_later() -> None:
+    program = (
+        "import sys, trio_ticks as tt\n"
+        "assert set(tt.__all__) <= set(dir(tt))\n"
+        "late = {'trio_ticks.exchange', 'trio_ticks.feeds.websocket', 'trio_ticks.feeds.replay', 'trio_websocket', 'click'}\n"
+        "print(sorted(late & set(sys.modules)))\n"
+        "tt.exchange.open_exchange, tt.WebSocketFeed, tt.ReplayFeed\n"
+        "print(len(late & set(sys.modules)))\n"
+        "try: tt.exchnage\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["[]", "4", "module 'trio_ticks' has no attribute 'exchnage'"]
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FUNCTIONS])
