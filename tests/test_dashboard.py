@@ -177,7 +177,7 @@ async def test_the_history_has_a_point_a_second(autojump_clock: MockClock) -> No
     assert columns["received"] == pytest.approx([100] * 3, rel=0.05)
     assert columns["wait_p99"][-1] is not None
     assert set(columns["pressure"]) == {"ok"}
-    assert past["events"] == [{"t": past["events"][0]["t"], "kind": "connected", "count": 1}]
+    assert past["events"] == [{"id": 1, "t": past["events"][0]["t"], "kind": "connected", "count": 1}]
 
 
 # The stream

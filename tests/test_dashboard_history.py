@@ -231,7 +231,9 @@ def test_a_window_forgets() -> None:
         read = table.read()
         table.count(make_ticks(1, ["NEW"]), None)
         assert ("OLD" in names(read["by_rate"])) == (second <= 10)
+        assert read["window_s"] <= 10
     assert names(read["by_rate"]) == ["NEW"]
+    assert read["by_rate"][0]["received_per_s"] == 1.0
     table.start()
     assert table.read() == {"window_s": 0.0, "distinct": 0, "exact": True, "by_rate": [], "by_loss": []}
 

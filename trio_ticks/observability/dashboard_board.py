@@ -203,6 +203,7 @@ class Board:
                 "size": state.queued,
                 "capacity": state.maxsize,
                 "peak": state.peak,
+                "warn_at": min(pipeline._settings.lag_threshold, state.maxsize),
                 "oldest_ms": round(self._oldest_s(now) * 1e3, 3),
                 "blocked_s": round(state.blocked_s, 3),
             },

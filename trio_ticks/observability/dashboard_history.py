@@ -216,6 +216,8 @@ class History:
 class Moment:
     """An event of the connection."""
 
+    id: int
+    """Rises from one to the next; one that is counted again keeps it."""
     t: int
     """When it was seen, in milliseconds since the epoch; of several, the last."""
     kind: str
@@ -256,6 +258,6 @@ class ConnectionLog:
             return
         newest = self.moments[-1] if self.moments else None
         if newest is not None and newest.kind == kind and t - newest.t <= _SAME_S * 1e3:
-            self.moments[-1] = Moment(t, kind, newest.count + count)
+            self.moments[-1] = Moment(newest.id, t, kind, newest.count + count)
         else:
-            self.moments.append(Moment(t, kind, count))
+            self.moments.append(Moment(1 if newest is None else newest.id + 1, t, kind, count))

@@ -28,13 +28,14 @@ class _Window:
 
     def __init__(self, began: float) -> None:
         self.began = began
-        self.full_at: float | None = None
+        self.ended: float | None = None
+        self.is_full = False
         self.received: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.intentional: Counter[str] = Counter()
 
     def span(self, now: float) -> float:
-        return (now if self.full_at is None else self.full_at) - self.began
+        return (now if self.ended is None else self.ended) - self.began
 
 
 class SymbolTable:
@@ -58,12 +59,13 @@ class SymbolTable:
     def count(self, items: Sequence[Any], reason: DropReason | None) -> None:
         """Count *items*, which a sender brought, or which were dropped for *reason*: the channel's ``on_items``."""
         window = self._current
-        if window.full_at is not None:
+        if window.ended is not None:
             return
         if reason is None:
             window.received.update(map(_symbol_of, items))
             if len(window.received) > self._most:
-                window.full_at = self._clock()
+                window.ended = self._clock()
+                window.is_full = True
         else:
             # What is dropped has been received; not always in this window, but then in no more symbols than the queue holds.
             (window.intentional if reason in INTENTIONAL else window.lost).update(map(_symbol_of, items))
@@ -77,11 +79,12 @@ class SymbolTable:
         result = {
             "window_s": round(span, 1),
             "distinct": len(received),
-            "exact": all(window.full_at is None for window in windows),
+            "exact": not any(window.is_full for window in windows),
             "by_rate": [self._row(symbol, received, lost, intentional, span) for symbol in _top(received)],
             "by_loss": [self._row(symbol, received, lost, intentional, span) for symbol in _top(lost)],
         }
         if now - current.began >= _WINDOW_S:
+            current.ended = now if current.ended is None else current.ended
             self._previous, self._current = current, _Window(now)
         return result
 

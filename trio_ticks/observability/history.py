@@ -37,14 +37,18 @@ class History:
         self._rates: deque[Rates] = deque(maxlen=steps)
         self._last = (0.0, 0, 0, 0)
 
+    def begin(self, metrics: PipelineMetrics) -> None:
+        """Begin with a snapshot of a pipeline that has been running: what was before it is not shown."""
+        self._rates.clear()
+        self._last = self._reading(metrics)
+
+    @staticmethod
+    def _reading(metrics: PipelineMetrics) -> tuple[float, int, int, int]:
+        return metrics.uptime_s, metrics.items_produced, metrics.items_consumed + metrics.items_failed, metrics.items_dropped
+
     def add(self, metrics: PipelineMetrics) -> None:
         """Take note of a snapshot; one that comes less than a step after the last one noted waits for the next."""
-        now = (
-            metrics.uptime_s,
-            metrics.items_produced,
-            metrics.items_consumed + metrics.items_failed,
-            metrics.items_dropped,
-        )
+        now = self._reading(metrics)
         elapsed = now[0] - self._last[0]
         if elapsed < 0:  # another pipeline, or the same program started again
             self._rates.clear()

@@ -87,10 +87,12 @@ def _share(part: int, whole: int) -> Text:
     return Text(f"{part / whole:6.1%}" if whole else "", "bright_black")
 
 
-def header(metrics: PipelineMetrics, pen: Pen, width: int, *, title: str, subtitle: str, duration_s: float | None) -> Text:
-    """Return the first line: connection, state, time; *subtitle* on the right where there is room."""
+def header(metrics: PipelineMetrics, pen: Pen, width: int, *, title: str, subtitle: str, duration_s: float | None, alarm: str = "") -> Text:
+    """Return the first line: connection (or *alarm*), state, time; *subtitle* on the right where there is room."""
     text = Text(f"{title}  ", "bold cyan", no_wrap=True, overflow="crop")
-    if metrics.state != "running":
+    if alarm:
+        text.append(f" {pen.glyph('✗', '!!')} {alarm} ", "bold white on red")
+    elif metrics.state != "running":
         text.append(f"{pen.glyph('■', '#')} feed stopped", "not bold cyan")
     elif metrics.producer_connected:
         text.append(f"{pen.glyph('●', '*')} connected", "not bold green")

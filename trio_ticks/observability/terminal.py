@@ -40,6 +40,8 @@ class Scene:
     messages: Sequence[str] = ()
     """The latest log lines, newest last."""
     hint: str = "Ctrl-C ends gracefully"
+    alarm: str = ""
+    """Why what is shown is not how it is now; stands in the place of the connection."""
     plain: bool = False
     """Draw with ASCII alone, for a terminal that is not UTF-8."""
 
@@ -60,7 +62,7 @@ def render(metrics: PipelineMetrics, *, history: History, width: int = 80, heigh
     half = width // 2 if wide else width
     rates, latency = panels.rates(metrics, history, pen, half), panels.latency(metrics, pen, half)
     ledger, drops = panels.ledger(metrics, pen), panels.drops(metrics, pen)
-    first = panels.header(metrics, pen, width, title=scene.title, subtitle=scene.subtitle, duration_s=scene.duration_s)
+    first = panels.header(metrics, pen, width, title=scene.title, subtitle=scene.subtitle, duration_s=scene.duration_s, alarm=scene.alarm)
     left = height
     shown: list[tuple[int, RenderableType]] = []
 
@@ -100,14 +102,17 @@ async def show_live(
     console: Console | None = None,
     interval_s: float = 0.25,
     get_scene: Callable[[], Scene] = Scene,
+    get_history: Callable[[], History] | None = None,
 ) -> NoReturn:
     """Draw ``get_metrics()`` every *interval_s* seconds on the terminal's other screen, until cancelled.
+
+    The rates' history is kept here, from the first frame on, unless *get_history* has one.
 
     Cancellation: the terminal gets its own screen and its cursor back, within half a second even where it takes no output any more.
     """
     console = console or Console()
     plain = not console.encoding.lower().startswith("utf")
-    history = History()
+    own = History()
     live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     lock, closed = threading.Lock(), False
 
@@ -120,7 +125,9 @@ async def show_live(
     try:
         while True:
             metrics = get_metrics()
-            history.add(metrics)
+            if get_history is None:
+                own.add(metrics)
+            history = own if get_history is None else get_history()
             scene = attrs.evolve(get_scene(), plain=plain)
             frame = render(metrics, history=history, width=console.width, height=console.height, scene=scene)
             await trio.to_thread.run_sync(partial(draw, frame), abandon_on_cancel=True)
