@@ -87,6 +87,10 @@ class AgeMeter:
         return offset if math.isfinite(offset) else 0.0
 
     def is_stale(self, item: MarketData, arrived: float, now: float) -> bool:
+        return self.life_s(item, arrived, now) < 0
+
+    def life_s(self, item: MarketData, arrived: float, now: float) -> float:
+        """Return for how much longer *item* is fresh, in seconds; less than 0 where it is stale."""
         if self._by_timestamp:
-            return now + self._wall_offset - item.timestamp.timestamp() - self.offset_s > self._limit
-        return now - arrived > self._limit
+            return self._limit - (now + self._wall_offset - item.timestamp.timestamp() - self.offset_s)
+        return self._limit - (now - arrived)

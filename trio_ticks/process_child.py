@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from .executors import failures_of
+from .gaps import Gap
 from .handling import Hooks, Retry, is_async, prepared
 from .lives import open_handler
 from .progress import Progress
@@ -135,7 +136,7 @@ class Session:
         self._timeouts = self._retries = 0
         items, wrong = self._decoder.decode(job)
         batch = _Batch(items, job.lives_s, received)
-        work = (self._handle_whole if self._set_up.whole else self._handle)(batch)
+        work = (self._handle_whole if self._set_up.whole and items else self._handle)(batch)
         if self._loop is not None:
             self._loop.run(work)
         else:
@@ -178,7 +179,8 @@ class Session:
         batch.began.append(time.perf_counter() - batch.received)
         self._progress.begin(count)
         try:
-            await self._handler(batch.items)
+            # A gap comes alone, and is no batch.
+            await self._handler(batch.items[0] if isinstance(batch.items[0], Gap) else batch.items)
         except Exception as error:
             batch.failures = failures_of(error, count)
         else:

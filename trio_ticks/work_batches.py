@@ -182,6 +182,10 @@ class BatchWork(Generic[T]):
         mean = (turns[count] - turns[0]) / count
         self._limit = max(1, min(_MAX_BATCH, int(self._batch_s / mean) if mean > 0 else _MAX_BATCH, self._limit * 2))
 
+    async def attend(self, _receive: TickReceiveChannel[T]) -> None:
+        """Do what has to be done beside the workers, until the last of them has ended."""
+        await self.call_back_late_batches()
+
     async def call_back_late_batches(self) -> None:
         """Take back what waits behind a slow tick of its batch, for workers that are free. Sleeps while there is no batch to watch."""
         with self._watching:
