@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .breaker import Breaker
 from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
 from .conflation import Conflation, conflation_of
+from .dead_letters import DeadLetter, DeadLetterFile, read_dead_letters
 from .errors import (
     ConfigError,
     FeedAuthError,
@@ -56,6 +57,8 @@ __all__ = [
     "ConfigError",
     "Conflate",
     "Conflation",
+    "DeadLetter",
+    "DeadLetterFile",
     "DropNewest",
     "DropOldest",
     "DropReason",
@@ -102,6 +105,7 @@ __all__ = [
     "exchange",
     "open_pipeline",
     "open_tick_channel",
+    "read_dead_letters",
     "run_pipeline",
 ]
 

@@ -19,13 +19,14 @@ import trio
 from .breaker import BreakerState
 from .channel import TickReceiveChannel
 from .channel_state import ChannelState
+from .dead_letters import DeadLetterFile
 from .errors import HandlerTimeoutError
 from .executors import Handler, LoopRunner, ThreadRunner, resolve_executor, takes_gaps
 from .failures import split
 from .gaps import Gap
 from .handling import Hooks, batch_options, prepared
 from .hangs import HangWatch
-from .lives import Lives
+from .lives import Lives, open_handler
 from .scaling import AutoWorkers
 from .settings import OnError, OnGap, Ordering, Settings
 from .ticks import MarketData
@@ -112,6 +113,8 @@ class WorkerPool(Generic[T]):
         with self._receive:
             try:
                 async with AsyncExitStack() as stack:
+                    if isinstance(self.settings.on_error, DeadLetterFile):
+                        await stack.enter_async_context(open_handler(self.settings.on_error, in_thread=True))
                     if self._lives is not None and not self._lives.per_worker:
                         self._shared = await stack.enter_async_context(self._lives.open())
                     try:
