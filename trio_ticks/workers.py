@@ -11,6 +11,7 @@ import inspect
 import itertools
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ import trio
 from .breaker import BreakerState
 from .channel import TickReceiveChannel
 from .channel_state import ChannelState
+from .cores import usable_cores
 from .dead_letters import DeadLetterFile
 from .errors import HandlerTimeoutError
 from .executors import Handler, LoopRunner, ThreadRunner, resolve_executor, takes_gaps
@@ -60,6 +62,10 @@ class WorkerPool(Generic[T]):
         self.breaker = self.state.breaker = None if settings.breaker is None else BreakerState(settings.breaker)
         """Which symbols are set aside; false while none has failed of late."""
         size = settings.pool_size
+        if self.place == "process" and self.ordered and isinstance(size, AutoWorkers):
+            # A symbol stays with its process: to hire later would help nobody who is there already.
+            size = max(size.minimum, min(size.maximum, math.ceil(usable_cores())))
+            logger.info("pool.size: %d processes, since symbols stay with theirs: as many as cores may be used", size)
         self.auto = size if isinstance(size, AutoWorkers) else None
         self.meters = Meters()
         self.timeouts = 0
@@ -76,6 +82,8 @@ class WorkerPool(Generic[T]):
         self._lives = None if self.place == "process" else Lives(handler, in_thread=self.place == "thread")
         self._threads: ThreadRunner[T] | None = None
         self._hangs: HangWatch[T] | None = None
+        self._tell_remotely: Callable[[Worker[T], Gap], Awaitable[None]] | None = None
+        """How a handler in another process is told of a gap."""
         self._work = self._make_work()
         self.workers: list[Worker[T]] = []
         for _ in range(size.minimum if isinstance(size, AutoWorkers) else size):
@@ -92,6 +100,12 @@ class WorkerPool(Generic[T]):
         options = batch_options(self._handler)
         if self.place == "loop":
             return LoopWork(self) if options is None else BatchWork(self, LoopRunner[T](), options)
+        if self.place == "process":
+            from .work_processes import ProcessWork  # needs an extra
+
+            work = ProcessWork(self, self._handler, options)
+            self._tell_remotely = work.tell
+            return work
         size = self.settings.pool_size
         limit = size.maximum if isinstance(size, AutoWorkers) else size
         self._threads = ThreadRunner(limit, self.state.is_stale if self.state.ages else None, whole=options is not None)
@@ -131,7 +145,7 @@ class WorkerPool(Generic[T]):
     async def _run_workers(self) -> None:
         async with trio.open_nursery() as self._nursery:
             if isinstance(self._work, BatchWork):
-                self._nursery.start_soon(self._work.call_back_late_batches)
+                self._nursery.start_soon(self._work.attend, self._receive)
             if self._hangs is not None:
                 self._nursery.start_soon(self._hangs.run)
             for worker in self.workers:
@@ -333,6 +347,8 @@ class WorkerPool(Generic[T]):
             try:
                 if self.place == "loop":
                     await worker.handler(gap)
+                elif self._tell_remotely is not None:
+                    await self._tell_remotely(worker, gap)
                 else:
                     await trio.to_thread.run_sync(worker.handler, gap, abandon_on_cancel=True)
             except Exception as error:
