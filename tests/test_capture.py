@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +17,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.exchange_client import subscribed, ticks
+from tests.exchange_client import deaf_client, subscribed, ticks, until
 from trio_ticks import ConfigError
-from trio_ticks.exchange import open_exchange
+from trio_ticks.exchange import ClientLimits, open_exchange
 from trio_ticks.feeds.captures import CaptureReader, Playback, Quote, capture_symbols, utc_from_ns
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/binance/binance_spot_btcusdt_20240808.gz"
@@ -268,6 +269,50 @@ async def test_the_exchange_plays_a_recording(path: Path) -> None:
     assert 0 <= age.total_seconds() < 3600
     assert exchange.sent_by_symbol == {"A": 500, "B": 500}
     assert exchange.disconnects == {"finished": 1}
+
+
+@pytest.mark.parametrize("speed", [math.inf, 1e6])
+async def test_a_recording_waits_for_its_slowest_client(path: Path, speed: float) -> None:
+    write(path, *(book(n) for n in range(4000)))
+    limits = ClientLimits(buffer_bytes=4096, socket_buffer_bytes=4096)
+    async with (
+        open_exchange(capture=path, speed=speed, limits=limits) as exchange,
+        await deaf_client(exchange, *exchange.symbols) as slow,
+        subscribed(exchange) as ws,
+        trio.open_nursery() as nursery,
+    ):
+        # Neither has got it all, and one of them does not read.
+        await until(lambda: exchange.clients == 2 and not all(client.has_room for client in exchange._clients))
+        assert exchange.generated < 4000
+
+        async def read_on() -> None:
+            with suppress(trio.BrokenResourceError):
+                while await slow.receive_some(1 << 20):
+                    pass
+
+        nursery.start_soon(read_on)
+        seen = await ticks(ws)
+        nursery.cancel_scope.cancel()
+    assert [tick["bid"] for tick in seen] == [float(n) for n in range(4000 - len(seen), 4000)]
+    assert exchange.generated == 4000
+    assert exchange.skipped == 0
+    assert exchange.waited > 0
+
+
+async def test_a_recording_does_not_wait_for_ever_for_who_takes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(path, *(book(n) for n in range(4000)))
+    limits = ClientLimits(buffer_bytes=4096, socket_buffer_bytes=4096, slow_timeout_s=1.1)
+    async with open_exchange(capture=path, speed=math.inf, limits=limits) as exchange, await deaf_client(exchange, *exchange.symbols):
+        await exchange.wait_subscribed()
+        await until(lambda: exchange.disconnects)
+        assert exchange.disconnects == {"slow_consumer": 1}
+        assert exchange.skipped == 0
+        assert exchange.generated < 4000
+        # Nobody is there: it stands still. Whoever comes gets the rest.
+        before = exchange.generated
+        async with subscribed(exchange) as ws:
+            assert len(await ticks(ws)) == 4000 - before
+    assert "exchange.waiting waited_s=" in caplog.text
 
 
 async def test_original_timestamps_and_chosen_symbols(path: Path) -> None:

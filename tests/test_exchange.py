@@ -19,6 +19,7 @@ import trustme
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from tests.channel_helpers import within
 from tests.exchange_client import PATIENCE, ask, connect, deaf_client, refused, subscribed, ticks, until, websocket
 from trio_ticks import ConfigError
 from trio_ticks.exchange import ClientLimits, Exchange, ExchangeConfig, Settings, open_exchange, serve_exchange
@@ -214,7 +215,7 @@ async def test_pings_can_be_left_without_an_answer() -> None:
 # Bounds
 
 
-async def test_a_client_that_does_not_read_is_bounded_and_stops_nobody() -> None:
+async def test_a_client_that_does_not_read_is_bounded_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
     limits = ClientLimits(buffer_bytes=65536, socket_buffer_bytes=1 << 17, slow_timeout_s=None)
     async with open_exchange(symbols=["SPY"], rate=math.inf, limits=limits) as exchange:
         async with await deaf_client(exchange, "SPY"):
@@ -226,7 +227,9 @@ async def test_a_client_that_does_not_read_is_bounded_and_stops_nobody() -> None
             assert deaf._waiting_bytes <= 65536
             assert exchange.skipped >= deaf.skipped
             assert exchange.clients >= 1
-        await exchange.drop_clients()
+        with caplog.at_level("WARNING", logger="trio_ticks.exchange"):
+            await exchange.drop_clients()
+    assert "exchange.skipped ticks=" in caplog.text
 
 
 async def test_a_client_that_stays_slow_is_disconnected() -> None:
@@ -546,6 +549,26 @@ async def test_standing_still_takes_no_market_time(autojump_clock: MockClock) ->
         nursery.cancel_scope.cancel()
     assert 9000 < running.generated < 11_000
     assert running.behind == 0
+
+
+@within(1000)
+@pytest.mark.parametrize(("max_rate", "symbols"), [(0.5, SYMBOLS), (10.0, SYMBOLS), (900.0, SYMBOLS), (900.0, ("SPY",))])
+async def test_a_market_without_a_pace_makes_what_throttled_clients_ask_for(
+    max_rate: float, symbols: tuple[str, ...], autojump_clock: MockClock
+) -> None:
+    """It would make hundreds of thousands of ticks a second, and throw all but a few away."""
+    client = make_client(ClientLimits())
+    client.follow(frozenset(symbols), max_rate)
+    running = Broadcast(ExchangeConfig(symbols=SYMBOLS, rate=math.inf), Market(SYMBOLS, rate=math.inf, seed=1), [client])
+    with trio.move_on_after(4.0):
+        await running.run()
+    assert 3.5 * max_rate - 1 <= client.queued.total() <= 4.2 * max_rate + 1
+    assert running.generated < 120 * max_rate + 20
+    client.follow(frozenset(symbols), None)
+    running.note_audience()
+    with trio.move_on_after(4.0):
+        await running.run()
+    assert not client.has_room  # as fast as it reads: it does not
 
 
 class Overloaded(Market):

@@ -1,7 +1,8 @@
 """The market's clock: which ticks are due, and offering them to every client without waiting for any.
 
 Rules: one task makes ticks, and only it offers them. The market stands still while nobody is subscribed, and keeps to the clock otherwise,
-catching up rather than drifting; where this machine cannot keep up, it says so instead of racing on for ever.
+catching up rather than drifting; where this machine cannot keep up, it says so instead of racing on for ever. A recording waits for its
+slowest client, so that none of its ticks is skipped: a synthetic market waits for nobody, a recording is there to be seen whole.
 """
 
 from __future__ import annotations
@@ -77,12 +78,15 @@ class Broadcast:
     def __init__(self, config: ExchangeConfig, source: Source, clients: Collection[Client]) -> None:
         self.generated = 0
         self.behind = 0.0
+        self.waited = 0.0
         self.audience_changed = trio.Event()
         """Set, and replaced, whenever somebody comes, goes or subscribes."""
         self._limit = math.inf if config.limit is None else config.limit
         self._flood = not math.isfinite(config.rate if config.capture is None else config.speed)
-        # Small enough for the half of the buffer that is free, so that a single client misses nothing.
-        self._flood_batch = max(1, min(MAX_BATCH, config.limits.buffer_bytes // 1024))
+        self._recorded = config.capture is not None
+        # Small enough for the half of the buffer that is free, so that whom we have waited for misses nothing.
+        self._fitting_batch = max(1, min(MAX_BATCH, config.limits.buffer_bytes // 1024))
+        self._patience = math.inf if config.limits.slow_timeout_s is None else config.limits.slow_timeout_s
         self._source = source
         self._clients = clients
         self._room_made = trio.Event()
@@ -132,7 +136,10 @@ class Broadcast:
         """Keep to the clock until there is nobody to send to, or nothing to send."""
         source = self._source
         start = trio.current_time() - self._market_time
+        most = self._fitting_batch if self._recorded else MAX_BATCH
         while self._has_audience() and not self._at_end():
+            if self._recorded:
+                start += await self._wait_for_room()
             if source.wants_more:
                 await source.read_ahead()
             now = trio.current_time() - start
@@ -141,23 +148,52 @@ class Broadcast:
                 self._note_lag(lag)
                 start, now = start + lag, now - lag
             self._market_time = now
-            if self._send(now, MAX_BATCH) == MAX_BATCH:
+            if self._send(now, most) == most:
                 await trio.lowlevel.checkpoint()
             elif not source.wants_more and not self._at_end():
                 await trio.sleep_until(start + max(source.next_at, now + SLOT_S))
 
     async def _send_as_fast_as_possible(self) -> None:
-        """Send as long as a client has room; the fastest one sets the pace, the others skip."""
+        """Send as long as a client has room; the fastest one sets the pace, the others skip. With a recording, the slowest one does."""
         while self._has_audience() and not self._at_end():
+            if self._recorded:
+                await self._wait_for_room()
             if self._source.wants_more:
                 await self._source.read_ahead()
-            if any(client.has_room for client in self._clients if client.subscription):
-                self._send(math.inf, self._flood_batch)
+            now = trio.current_time()
+            wanting = {client: client.wants_more_at(now) for client in self._clients if client.subscription}
+            ready = [client.appetite for client, wanted_at in wanting.items() if wanted_at <= now]
+            if ready:
+                self._send(math.inf, min(self._fitting_batch, max(ready)))
                 await trio.lowlevel.checkpoint()
             else:
-                await self._room_made.wait()
+                with trio.move_on_at(min(wanting.values(), default=math.inf)):
+                    await self._room_made.wait()
 
-    def _send(self, until: float, count: int) -> int:
+    def _full(self) -> list[Client]:
+        return [client for client in self._clients if client.subscription and not client.has_room]
+
+    async def _wait_for_room(self) -> float:
+        """Stand still until all have room, and return for how long. Who takes nothing at all for as long as a slow one may is cut off."""
+        began = trio.current_time()
+        seen: dict[Client, tuple[int, float]] = {}
+        while full := self._full():
+            now = trio.current_time()
+            for client in full:
+                if client not in seen or seen[client][0] != client.messages_sent:
+                    seen[client] = client.messages_sent, now
+                elif now >= seen[client][1] + self._patience:
+                    client.kick("slow_consumer")
+                    await client.gone.wait()
+            with trio.move_on_at(min(seen[client][1] for client in full) + self._patience):
+                await self._room_made.wait()
+        waited = trio.current_time() - began
+        if waited > MAX_LAG_S and self.waited <= MAX_LAG_S:
+            logger.warning("exchange.waiting waited_s=%.3f: a recording stands still while a client has no room", waited)
+        self.waited += waited
+        return waited
+
+    def _send(self, until: float, count: float) -> int:
         """Make the ticks that are due, at most *count*, offer them to all clients, and return how many there were."""
         ticks = self._source.take(until, int(min(count, self._limit - self.generated)), stamp_now())
         if ticks:

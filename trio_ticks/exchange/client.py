@@ -184,6 +184,17 @@ class Client:
         """Half the buffer is free."""
         return 2 * self._waiting_bytes <= self._limits.buffer_bytes
 
+    def wants_more_at(self, now: float) -> float:
+        """Return when more ticks would be of use: *now*, when its turn comes if it asked for less, or never as long as it has no room."""
+        if not self.has_room:
+            return math.inf
+        return now if self._pacer is None else self._pacer.next_turn
+
+    @property
+    def appetite(self) -> float:
+        """How many ticks at once are of use; a few for each that it asked for, since not all are of its symbols, or of different ones."""
+        return math.inf if self._pacer is None else 4 * self._pacer.turn
+
     def offer(self, batch: Batch) -> None:
         """Queue what the client subscribed to, as much as there is room for; skip and count the rest."""
         symbols, frames, blob = batch.cut(self.subscription)

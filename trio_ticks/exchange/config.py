@@ -64,9 +64,11 @@ class ClientLimits:
     """
 
     buffer_bytes: int = attrs.field(default=1 << 20, validator=_number(least=4096))
-    """Frames that wait for one client; what comes beyond is skipped and counted. The system's socket buffer comes on top."""
+    """Frames that wait for one client; what comes beyond is skipped, counted and logged. The system's socket buffer comes on top.
+    A recording skips nothing: it stands still until its clients have room for more."""
     slow_timeout_s: float | None = attrs.field(default=10.0, validator=_number_or_none)
-    """A client whose buffer has not been empty for so long since something was skipped is disconnected; ``None``: never."""
+    """A client whose buffer has not been empty for so long since something was skipped is disconnected, and so is one that a recording has
+    waited for while it took nothing; ``None``: never."""
     socket_buffer_bytes: int | None = attrs.field(default=None, validator=_number_or_none)
     """Size of the system's send buffer (``SO_SNDBUF``); ``None`` leaves it to the system, which takes megabytes."""
     close_timeout_s: float = attrs.field(default=2.0, validator=_number())

@@ -12,6 +12,8 @@ __all__ = ["Pacer"]
 
 _UNUSED_S = 0.1
 """What a client did not use is good for so long."""
+_TURN_S = 0.005
+"""At high rates, the ticks of so long make a turn."""
 
 
 class Pacer:
@@ -33,6 +35,16 @@ class Pacer:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def turn(self) -> float:
+        """How many ticks make a turn: one, or a few at high rates."""
+        return max(1.0, self.max_rate * _TURN_S)
+
+    @property
+    def next_turn(self) -> float:
+        """When the allowance will be good for a turn."""
+        return self._allowed_at + max(0.0, self.turn - self._allowance) / self.max_rate
+
     def pass_on(self, symbols: Sequence[str], frames: Sequence[bytes], now: float) -> tuple[list[str], list[bytes]]:
         """Take in *frames* of *symbols*, and return those whose turn has come."""
         waiting = self._waiting
@@ -42,7 +54,7 @@ class Pacer:
         unused = self._allowance + (now - self._allowed_at) * self.max_rate
         self._allowance = min(unused, max(1.0, self.max_rate * _UNUSED_S))
         self._allowed_at = now
-        count = min(len(waiting), int(self._allowance))
+        count = min(len(waiting), int(self._allowance + 1e-9))  # what rounding takes away must not make a turn come to nothing
         self._allowance -= count
         return self._take(count)
 

@@ -121,6 +121,11 @@ class Exchange:
         """Seconds by which the market has been put back since this machine could not keep up with it."""
         return self._broadcast.behind
 
+    @property
+    def waited(self) -> float:
+        """Seconds for which a recording has stood still since a client had no room for more."""
+        return self._broadcast.waited
+
     # What follows is for trying out how a feed takes it.
 
     def pause(self) -> None:
@@ -256,6 +261,8 @@ class Exchange:
             self.disconnects[client.close_reason()] += 1
             self._former_sent += client.messages_sent
             self._former_skipped += client.skipped
+            if client.skipped:
+                logger.warning("exchange.skipped ticks=%d reason=%s: a client had no room for them", client.skipped, client.close_reason())
             self._former_throttled += client.throttled
             self._former_queued += client.queued
             client.gone.set()
