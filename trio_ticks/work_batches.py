@@ -177,7 +177,7 @@ class BatchWork(Generic[T]):
             meters.handled(batch.items[0], batch.arrivals[0], turns[0], turns[-1])
             return
         count = min(done, len(turns) - 1)
-        for index in range(0, count, max(1, count // 16)):
+        for index in range(0, count, -(-count // 16)):
             meters.handled(batch.items[index], batch.arrivals[index], turns[index], turns[index + 1])
         mean = (turns[count] - turns[0]) / count
         self._limit = max(1, min(_MAX_BATCH, int(self._batch_s / mean) if mean > 0 else _MAX_BATCH, self._limit * 2))
@@ -287,6 +287,8 @@ class BatchWork(Generic[T]):
                 return item, arrived, symbol
         while buffer:
             item, arrived = buffer.take(), buffer.arrival()
+            if self._state.gaps.lanes:
+                item = self._state.leave_buffer(item)
             if not self._ordered:
                 return item, arrived, None
             symbol = item.symbol

@@ -38,7 +38,7 @@ logger = logging.getLogger("trio_ticks.workers")
 
 T = TypeVar("T", bound=MarketData)
 
-_BATCH_S = (0.005, 0.02)
+_BATCH_S = (0.01, 0.02)
 """How much work a process is given at once, in seconds of handler time: at least, and at most."""
 _HAND_OVERS = 10
 """Between these bounds it is so many times what handing it over takes."""
@@ -242,6 +242,8 @@ class ProcessWork(BatchWork[T]):
             self._dispatching = True
             while buffer:
                 item = buffer.take()
+                if self._state.gaps.lanes:
+                    item = self._state.leave_buffer(item)
                 put(item.symbol, item, buffer.arrival())
             self._dispatching = False
             if self._options is not None:
