@@ -25,12 +25,14 @@ _SHORTEST_S: Final = 0.5
 _LONGEST_S: Final = 5.0
 _ENOUGH: Final = 20
 """A measurement spans half a second, or longer until so many ticks were handled in it, but five seconds at most."""
-_DRAIN_S: Final = 1.0
-"""In how long a backlog is to be worked off."""
+_AHEAD_S: Final = 1.0
+"""In how long a backlog is to be worked off, and how far ahead workers are hired."""
 _SATURATED: Final = 0.9
 """Workers that were idle for less than the rest of their time, while ticks waited, are too few."""
 _SPARE: Final = 0.8
 """A pool shrinks to this share of its size, or less; for less than that it is not worth it."""
+_WORTH: Final = 1.25
+"""Up to a limit that is measured a pool grows by such steps, or larger ones."""
 _HOLD_MOST: Final = 8.0
 """Where the load comes and goes, the cool-down grows to so many times what was asked for."""
 _FULL: Final = 0.85
@@ -39,6 +41,8 @@ _ROUNDING: Final = 0.2
 _BEYOND_GIL: Final = 1.25
 """Who keeps so many cores busy in threads does it in code that releases the GIL."""
 _GIL_MEMORY_S: Final = 60.0
+_TELLING: Final = 0.01
+_GETS_LEAST: Final = 0.05
 
 
 def _check_count(_instance: object, field: attrs.Attribute[int], value: object) -> None:
@@ -82,7 +86,7 @@ class AutoWorkers:
 
 @attrs.frozen(slots=True)
 class Reading:
-    """A pool's counters at one moment; all but the last four only ever rise."""
+    """A pool's counters at one moment; those down to the cores' time only ever rise."""
 
     now: float
     """Seconds, on any clock that only goes forward."""
@@ -93,12 +97,20 @@ class Reading:
     came: int
     """Ticks that came and were to be handled."""
     handled: int
+    loop_busy_s: float
+    """For how long the event loop did not wait for anything to happen."""
+    loop_cpu_s: float
+    """For how long it really ran meanwhile: for the rest others had the core, or the GIL."""
     cpu_s: float
-    """For how long a core was busy with what the handlers share: the loop's thread, or all threads."""
+    """For how long all threads together kept a core busy."""
     size: int
     """How many workers there are."""
+    in_flight: int
+    """Ticks that they hold."""
     waiting: int
     """Ticks that a free worker could begin at once."""
+    queued: int
+    """Ticks that wait, those behind a symbol that is being handled included."""
     wait_s: float = 0.0
     """How long the oldest of all queued ticks has waited."""
 
@@ -172,13 +184,27 @@ class SizeController:
         handled = reading.handled - since.handled
         self.arrival_rate = (reading.came - since.came) / passed
         self._handled_rate = handled / passed
-        if handled:
-            self.handling_s = busy_s / handled
+        # What was begun before or is not ended yet counts by half.
+        counted = handled + (reading.in_flight - since.in_flight) / 2
+        if handled and counted > 0:
+            self.handling_s = busy_s / counted
         self.utilization = busy_s / max(reading.life_s - since.life_s, 1e-9)
         self._busy = busy_s / passed
-        self._cpu = (reading.cpu_s - since.cpu_s) / passed
-        if self._cpu >= _BEYOND_GIL:
+        self._measure_cores(reading, since)
+
+    def _measure_cores(self, reading: Reading, since: Reading) -> None:
+        """Find out how many cores the handlers would use, on a machine where they get what they ask for."""
+        passed = reading.now - since.now
+        loop_busy = (reading.loop_busy_s - since.loop_busy_s) / passed
+        if self._place == "loop":
+            self._cpu = loop_busy
+            return
+        cpu = (reading.cpu_s - since.cpu_s) / passed
+        if cpu >= _BEYOND_GIL:
             self._beyond_gil_at = reading.now
+        # As the loop's thread fares, which wants a core or the GIL now and then, so do the others.
+        gets = (reading.loop_cpu_s - since.loop_cpu_s) / passed / loop_busy if loop_busy > _TELLING else 1.0
+        self._cpu = cpu / min(1.0, max(gets, _GETS_LEAST))
 
     def _load(self, reading: Reading, *, saturated: bool) -> float:
         """Return how many workers would be busy if there were enough."""
@@ -190,11 +216,13 @@ class SizeController:
         backlog = 0.0
         if reading.wait_s > self._settings.target_wait:
             backlog = max(0.0, reading.waiting - self.arrival_rate * self._settings.target_wait)
-        arrivals = self.arrival_rate + backlog / _DRAIN_S
+        arrivals = self.arrival_rate + backlog / _AHEAD_S
         if self._gain.handling_s:
             # Until it has shown that the last growth helped, what a tick took before counts: they may be in each other's way.
             return arrivals * self._gain.handling_s
-        return max(self._busy, arrivals * self.handling_s)
+        # Where ticks take long, not all that will be busy in the end has to be there now.
+        soon = self._busy + reading.waiting + self.arrival_rate * _AHEAD_S
+        return max(self._busy, min(arrivals * self.handling_s, soon))
 
     def _limit(self, reading: Reading) -> tuple[float, Limit]:
         """Return how many workers can help, as far as cores go."""
@@ -223,7 +251,9 @@ class SizeController:
             key=lambda limit: limit[0],
         )
         if self.wanted <= most:
-            self.limit = "order" if not saturated and reading.wait_s > settings.target_wait and self.utilization < _SATURATED else None
+            # By Little's law again: so many wait for so long, on average.
+            waits = reading.queued > max(size, settings.target_wait * max(self.arrival_rate, self._handled_rate))
+            self.limit = "order" if waits and not saturated and self.utilization < _SATURATED else None
         aim = max(settings.minimum, min(self.wanted, int(most))) if most < math.inf else max(settings.minimum, self.wanted)
         while self._peaks and self._peaks[-1][1] <= aim:
             self._peaks.pop()
@@ -232,7 +262,8 @@ class SizeController:
             self._peaks.popleft()
         if aim > size:
             # Between the target and halfway from it to all of their time, neither growing nor shrinking is worth it.
-            if load > size * (1 + settings.target_utilization) / 2 or size < settings.minimum:
+            noise = aim < self.wanted and self.limit in ("loop", "gil") and aim < size * _WORTH
+            if (load > size * (1 + settings.target_utilization) / 2 and not noise) or size < settings.minimum:
                 self._grow(now, size, saturated=saturated)
                 return aim
         elif aim < size and now - self._changed_at >= self._hold_s:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable
 from typing import Any, Final, Protocol, final
 
 import trio
@@ -18,6 +16,7 @@ from .channel_state import ChannelState
 from .cores import gil_enabled, usable_cores
 from .executors import Place
 from .scaling import AutoWorkers, Limit, Reading, SizeController
+from .scaling_cpu import CpuMeter
 
 __all__ = ["ScalingTask"]
 
@@ -58,17 +57,14 @@ class ScalingTask:
         settings: the bounds and targets.
         pool: whose workers.
         cores: how many cores are usable; looked up unless given.
-        cpu_time: returns for how long a core was busy with what the handlers share, in seconds: by default the loop's thread, or all
-            threads where the handlers run in threads.
     """
 
-    def __init__(
-        self, settings: AutoWorkers, pool: _Pool, *, cores: float | None = None, cpu_time: Callable[[], float] | None = None
-    ) -> None:
+    def __init__(self, settings: AutoWorkers, pool: _Pool, *, cores: float | None = None) -> None:
         self._pool = pool
         self._state = pool.state
-        self._cpu_time = cpu_time or (time.process_time if pool.place == "thread" else time.thread_time)
+        self._meter = CpuMeter()
         self._controller = SizeController(settings, pool.place, usable_cores() if cores is None else cores, gil=gil_enabled())
+        self._scope = trio.CancelScope()
         self._wait_s = 0.0
         self._limit: Limit | None = None
         self._limit_since = -math.inf
@@ -84,14 +80,19 @@ class ScalingTask:
         """What keeps the pool from growing to that."""
         return self._controller.limit
 
+    def stop(self) -> None:
+        """Say that no worker is left."""
+        self._scope.cancel()
+
     async def run(self) -> None:
-        """Size the pool until cancelled.
+        """Size the pool until it is stopped, or the feed has ended: what is left then needs nobody new.
 
         Cancellation: the pool stays as it is.
         """
-        while True:
-            self.look()
-            await trio.sleep(_LOOK_EVERY_S)
+        with self._scope, self._meter:
+            while self._state.open_senders:
+                self.look()
+                await trio.sleep(_LOOK_EVERY_S)
 
     def look(self) -> None:
         """Read the pool's counters, and hire or dismiss."""
@@ -114,6 +115,7 @@ class ScalingTask:
         if parked is not None:
             arrivals.append(parked)
         self._wait_s = now - min(arrivals, default=now)
+        loop_busy_s, loop_cpu_s, cpu_s = self._meter.read()
         return Reading(
             now=now,
             busy_s=pool.busy_s(now),
@@ -121,10 +123,14 @@ class ScalingTask:
             # What a newer tick replaced, or a book that is lost holds back, no worker was meant to see.
             came=ledger.produced - drops.conflated - drops.held,
             handled=ledger.consumed + ledger.failed,
-            cpu_s=self._cpu_time(),
+            loop_busy_s=loop_busy_s,
+            loop_cpu_s=loop_cpu_s,
+            cpu_s=cpu_s,
             size=size,
+            in_flight=ledger.in_flight,
             # Of a lane that is ready one tick can be begun; what waits behind a symbol that is being handled cannot.
             waiting=len(state.buffer) + len(state.lanes.ready),
+            queued=state.queued,
             wait_s=self._wait_s,
         )
 
@@ -141,16 +147,14 @@ class ScalingTask:
 
     def _log_change(self, before: int, after: int) -> None:
         controller, limit = self._controller, self._controller.limit
+        capped = "" if limit is None or controller.wanted <= after else f"; {controller.wanted} wanted, but {_LIMITS[limit]}"
         logger.info(
-            "workers.%s: %d -> %d (%.4g ticks/s, %.3g ms each, %.0f %% busy, %.3g s in the queue%s)",
+            "workers.%s: %d -> %d (%s%s)",
             "grown" if after > before else "shrunk",
             before,
             after,
-            controller.arrival_rate,
-            controller.handling_s * 1e3,
-            controller.utilization * 100,
-            self._wait_s,
-            "" if limit is None else f"; {controller.wanted} wanted, but {_LIMITS[limit]}",
+            self._text(),
+            capped,
             extra={"workers": after, "was": before, **self._facts()},
         )
 
@@ -161,15 +165,14 @@ class ScalingTask:
         if limit is None or now - self._limit_since < _LASTING_S or now - self._logged.get(limit, -math.inf) < _LOG_LIMIT_EVERY_S:
             return
         self._logged[limit] = now
-        controller = self._controller
+        wanted = "more would not help" if limit == "order" else f"{self._controller.wanted} wanted"
         logger.info(
-            "workers.limited: %d, where %d are wanted: %s (%.4g ticks/s, %.3g ms each, %.0f %% busy, %.3g s in the queue)",
-            size,
-            controller.wanted,
-            _LIMITS[limit],
-            controller.arrival_rate,
-            controller.handling_s * 1e3,
-            controller.utilization * 100,
-            self._wait_s,
-            extra={"workers": size, **self._facts()},
+            "workers.limited: %d, %s: %s (%s)", size, wanted, _LIMITS[limit], self._text(), extra={"workers": size, **self._facts()}
+        )
+
+    def _text(self) -> str:
+        controller = self._controller
+        return (
+            f"{controller.arrival_rate:.4g} ticks/s, {controller.handling_s * 1e3:.3g} ms each, {controller.utilization:.0%} busy, "
+            f"{self._wait_s:.3g} s in the queue"
         )

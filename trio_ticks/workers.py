@@ -30,6 +30,7 @@ from .handling import Hooks, batch_options, prepared
 from .hangs import HangWatch
 from .lives import Lives, open_handler
 from .scaling import AutoWorkers
+from .scaling_task import ScalingTask
 from .settings import OnError, OnGap, Ordering, Settings
 from .ticks import MarketData
 from .work_batches import BatchWork
@@ -66,7 +67,8 @@ class WorkerPool(Generic[T]):
             # A symbol stays with its process: to hire later would help nobody who is there already.
             size = max(size.minimum, min(size.maximum, math.ceil(usable_cores())))
             logger.info("pool.size: %d processes, since symbols stay with theirs: as many as cores may be used", size)
-        self.auto = size if isinstance(size, AutoWorkers) else None
+        self.scaling = ScalingTask(size, self) if isinstance(size, AutoWorkers) else None
+        """What sizes the pool, where it sizes itself."""
         self.meters = Meters()
         self.timeouts = 0
         """Handlings that took longer than ``handler_timeout``."""
@@ -148,6 +150,8 @@ class WorkerPool(Generic[T]):
                 self._nursery.start_soon(self._work.attend, self._receive)
             if self._hangs is not None:
                 self._nursery.start_soon(self._hangs.run)
+            if self.scaling is not None:
+                self._nursery.start_soon(self.scaling.run)
             for worker in self.workers:
                 self._start(worker)
 
@@ -221,10 +225,13 @@ class WorkerPool(Generic[T]):
 
     def _end(self, worker: Worker[T]) -> None:
         worker.end()
-        if isinstance(self._work, BatchWork) and all(worker.ended for worker in self.workers):
-            self._work.stop_watching()
+        if all(worker.ended for worker in self.workers):
+            if isinstance(self._work, BatchWork):
+                self._work.stop_watching()
             if self._hangs is not None:
                 self._hangs.stop()
+            if self.scaling is not None:
+                self.scaling.stop()
         lost = worker.in_flight
         worker.current, worker.held = None, []
         if lost:
@@ -345,11 +352,13 @@ class WorkerPool(Generic[T]):
                 await result
         elif self._takes_gaps:
             try:
+                # A batch handler gets it as a batch of its own.
+                told = gap if batch_options(self._handler) is None else [gap]
                 if self.place == "loop":
-                    await worker.handler(gap)
+                    await worker.handler(told)
                 elif self._tell_remotely is not None:
                     await self._tell_remotely(worker, gap)
                 else:
-                    await trio.to_thread.run_sync(worker.handler, gap, abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(worker.handler, told, abandon_on_cancel=True)
             except Exception as error:
                 await self.tell_error(worker, gap, error)

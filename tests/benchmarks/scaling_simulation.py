@@ -97,7 +97,24 @@ def simulate(case: Case, settings: AutoWorkers) -> list[Point]:
         cpu_s += served * case.cpu_s
         wait_s = queued / most
         if number % LOOK_STEPS == 0:
-            size = controller.update(Reading(now, busy_s, life_s, round(came), round(handled), cpu_s, size, int(queued), wait_s))
+            in_flight, waiting = (size, int(queued)) if queued >= 1 else (round(served / STEP_S * handling_s), 0)
+            loop_s = cpu_s if case.place == "loop" else 0.0
+            reading = Reading(
+                now=now,
+                busy_s=busy_s,
+                life_s=life_s,
+                came=round(came),
+                handled=round(handled),
+                loop_busy_s=loop_s,
+                loop_cpu_s=loop_s,
+                cpu_s=cpu_s,
+                size=size,
+                in_flight=in_flight,
+                waiting=waiting,
+                queued=waiting,
+                wait_s=wait_s,
+            )
+            size = controller.update(reading)
         points.append(Point(now, load * handling_s, size, queued, wait_s, served / STEP_S, dropped, controller.limit))
     return points
 

@@ -1,0 +1,52 @@
+"""For how long the event loop was busy, and how much of a core it and all threads had meanwhile.
+
+Rules: two readings of a clock each time that the loop goes to wait, nothing per tick; only where somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import final
+
+import trio
+
+__all__ = ["CpuMeter"]
+
+
+@final
+class CpuMeter(trio.abc.Instrument):
+    """Watches the event loop from ``with`` on. On a virtual clock it shows nothing: nothing takes time there but sleep."""
+
+    def __init__(self) -> None:
+        clock = trio.lowlevel.current_clock()
+        self._real = abs(clock.deadline_to_sleep_time(clock.current_time() + 1000.0) - 1000.0) < 10.0
+        self._began = self._waits_since = time.perf_counter()
+        self._waited_s = 0.0
+
+    def __enter__(self) -> CpuMeter:
+        if self._real:
+            trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._real:
+            trio.lowlevel.remove_instrument(self)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Called by trio."""
+        self._waits_since = time.perf_counter()
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Called by trio."""
+        if timeout > 0:
+            self._waited_s += time.perf_counter() - self._waits_since
+
+    def read(self) -> tuple[float, float, float]:
+        """Return for how long the loop was busy, for how long it ran, and for how long all threads together ran, in seconds.
+
+        To be called in the loop's thread.
+        """
+        if not self._real:
+            return 0.0, 0.0, 0.0
+        return time.perf_counter() - self._began - self._waited_s, time.thread_time(), time.process_time()
