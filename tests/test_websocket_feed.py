@@ -274,6 +274,40 @@ async def test_data_begins_the_tries_anew(autojump_clock: MockClock) -> None:
 # What ends it.
 
 
+def closes(code: int) -> Any:
+    async def close(ws: WebSocketConnection) -> None:
+        await ws.aclose(code, "so long")
+
+    return close
+
+
+@pytest.mark.parametrize("code", [1000, 1001])
+async def test_an_orderly_close_can_be_the_end(code: int, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    send = Collector()
+    caplog.set_level(logging.INFO)
+    async with memory_feed(websocket(says(quote(volume=1), quote(volume=2), then=closes(code))), reconnect=False) as (feed, venue):
+        await feed.run(send)
+    assert [tick.volume for tick in send.ticks] == [1, 2]
+    assert len(venue.dialled_at) == 1
+    assert not feed.connected
+    (line,) = [record for record in caplog.records if "feed.ended" in record.getMessage()]
+    assert (line.levelname, line.__dict__["code"], line.__dict__["reason"]) == ("INFO", code, "so long")
+    assert not any(record.levelno >= logging.WARNING for record in caplog.records)
+
+
+async def test_another_end_than_an_orderly_close_is_no_end(autojump_clock: MockClock) -> None:
+    send = Collector()
+
+    async def cut(ws: WebSocketConnection) -> None:
+        await trio.aclose_forcefully(ws._stream)
+
+    scripts = [websocket(says(quote(volume=n), then=then)) for n, then in enumerate([cut, closes(1011), closes(4000), closes(1000)])]
+    async with memory_feed(*scripts, reconnect=False) as (feed, venue):
+        await feed.run(send)
+    assert [tick.volume for tick in send.ticks] == [0, 1, 2, 3]
+    assert len(venue.dialled_at) == 4
+
+
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("key", ["k3y", None])
 async def test_refused_credentials(status: int, key: str | None, autojump_clock: MockClock) -> None:
@@ -719,6 +753,7 @@ def test_symbols_may_be_anything_iterable() -> None:
         *((name, value) for name in ("stale_after", "ping_interval") for value in (0, -1, float("nan"), float("inf"), True, "1")),
         *((name, value) for name in ("pong_timeout", "connect_timeout") for value in (0, -1, float("nan"), float("inf"), True, "1", None)),
         *((name, value) for name in ("max_message_size", "max_unknown_host_tries") for value in (0, -1, 1.5, True, "1", None)),
+        *(("reconnect", value) for value in (None, 0, 1, "no")),
         *(("max_tries", value) for value in (0, -1, 1.5, True, "1")),
         ("backoff", 5),
         ("open_stream", None),

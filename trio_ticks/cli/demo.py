@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -13,16 +12,16 @@ from typing import Any
 import click
 import trio
 
-from ..errors import TickError
+from ..errors import FeedBrokenError
 from ..feeds.websocket import WebSocketFeed
 from ..ticks import Tick
-from .child import ChildExchange, open_child_exchange
+from .child import open_child_exchange
 from .options import SECONDS, Number, PipelineOptions, market_options, option, output_options, pipeline_options, set_up_logging
 from .session import Display, run_session
 
 __all__ = ["demo"]
 
-_NORMAL_CLOSURE = 1000
+_REASON_S = 1.0
 
 
 async def _trivial(_tick: Tick) -> None:
@@ -102,42 +101,10 @@ def _text(value: object) -> str:
 
 async def _run(arguments: list[str], strategy: Callable[[Tick], Any], options: PipelineOptions, display: Display) -> int:
     async with open_child_exchange(arguments) as child:
-        feed = _UntilFinished(WebSocketFeed(child.hello.url, child.hello.symbols, stale_after=None), child)
-        return await run_session(feed, strategy, options.settings(), display)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Tell the orderly end of the exchange, which is what we wait for, from what somebody should know."""
-    return getattr(record, "code", None) != _NORMAL_CLOSURE
-
-
-class _UntilFinished:
-    """A feed that ends when the exchange has played everything; by itself it would try to connect again."""
-
-    def __init__(self, feed: WebSocketFeed, child: ChildExchange) -> None:
-        self.stats = feed.stats
-        self._feed = feed
-        self._child = child
-        self._failure: Exception | None = None
-
-    async def run(self, send: Any) -> None:
-        logging.getLogger(WebSocketFeed.__module__).addFilter(_is_news)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, nursery.cancel_scope)
-            try:
-                await self._feed.run(send)
-            except Exception as error:
-                self._failure = error
-            nursery.cancel_scope.cancel()
-        if self._failure is not None:
-            raise self._failure
-
-    async def _watch(self, scope: trio.CancelScope) -> None:
+        feed = WebSocketFeed(child.hello.url, child.hello.symbols, stale_after=None, reconnect=False, max_tries=1)
         try:
-            await self._child.wait_finished()
-            # Disconnected, it has handed on all that had come.
-            while self.stats.connected:  # noqa: ASYNC110 - a feed has no event for it
-                await trio.sleep(0.01)
-        except TickError as error:
-            self._failure = error
-        scope.cancel()
+            return await run_session(feed, strategy, options.settings(), display)
+        except FeedBrokenError:
+            with trio.move_on_after(_REASON_S):
+                await child.wait_finished()  # raises the exchange's own reason where that has ended by itself
+            raise

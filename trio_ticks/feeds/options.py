@@ -38,6 +38,11 @@ def _callable(_instance: object, field: attrs.Attribute[Any], value: object) -> 
         raise ConfigError(f"{field.name} must be an async function of a host and a port, not {type(value).__name__}")
 
 
+def _bool(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{field.name} must be True or False, got {value!r}")
+
+
 def _optional_seconds(instance: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is not None:
         _seconds(instance, field, value)
@@ -68,6 +73,9 @@ class WebSocketOptions:
     """End with an error when the host's name could not be looked up so many times in a row."""
     max_tries: int | None = attrs.field(default=None, validator=attrs.validators.optional(_count))
     """End with an error after so many connections, made or not, in a row that brought no data; ``None``: try for ever."""
+    reconnect: bool = attrs.field(default=True, validator=_bool)
+    """Whether to connect anew when the venue closes in good order (1000 or 1001), as some do every day. False: that is the end of the
+    data, and of the feed's ``run``. A connection that is lost in any other way is made anew whatever this says."""
     open_stream: OpenStream = attrs.field(default=trio.open_tcp_stream, validator=_callable, repr=False)
     """Opens the transport, given host and port: for proxies, and tests without a network. TLS is put on top of it."""
 
@@ -83,4 +91,5 @@ class WebSocketKeywords(TypedDict, total=False):
     backoff: BackoffPolicy
     max_unknown_host_tries: int
     max_tries: int | None
+    reconnect: bool
     open_stream: OpenStream

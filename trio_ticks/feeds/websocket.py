@@ -33,6 +33,7 @@ __all__ = ["WebSocketFeed"]
 
 logger = logging.getLogger(__name__)
 
+_ORDERLY: Final = (1000, 1001)
 _TOO_BIG: Final = 1009
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
@@ -58,7 +59,8 @@ class WebSocketFeed:
 
     Lost connections, refused ones, time-outs, and the HTTP statuses 408, 425, 429 and 5xx are retried for ever, after a random part of
     1 s, 2 s, 4 s ... 60 s, or what ``Retry-After`` asks for; the waits begin anew once ticks have come. What cannot get better ends
-    :meth:`run`: any other HTTP status, a certificate that does not verify, a host that is unknown after ``max_unknown_host_tries``.
+    :meth:`run`: any other HTTP status, a certificate that does not verify, a host that is unknown after ``max_unknown_host_tries``. With
+    ``reconnect=False`` it returns when the venue closes in good order.
 
     Args:
         url: ``ws://`` or ``wss://``. ``wss://`` verifies the server's certificate and host name.
@@ -178,7 +180,7 @@ class WebSocketFeed:
         self._throttle_changed.set()
 
     async def run(self, send: Any, /) -> None:
-        """Push ticks into *send* until cancelled, or until something makes going on useless.
+        """Push ticks into *send* until cancelled, until something makes going on useless, or (``reconnect=False``) until the venue's end.
 
         Raises:
             FeedAuthError: the venue refused the credentials (HTTP 401 or 403).
@@ -227,6 +229,10 @@ class _Run:
                     self._lost_at = trio.current_time()
                 feed.stats.connected = False
             self._count(ended)
+            if ended.code in _ORDERLY and not feed.options.reconnect:
+                feed._bad.flush()
+                log_event(logger, logging.INFO, "feed.ended", url=feed.url, reason=self._shown(ended), code=ended.code)
+                return
             error = self._verdict(ended)
             if error is not None:
                 raise error from (ended.failure and ended.failure.__cause__)
