@@ -16,7 +16,7 @@ export function ms(value) {
   if (value === null || value === undefined) return NONE;
   if (value < 0) return `−${ms(-value)}`;
   if (value === 0) return "0 ms";
-  if (value < 0.0995) return `${value * 1e3 < 9.95 ? (value * 1e3).toFixed(1) : whole.format(value * 1e3)} µs`;
+  if (value < 0.9995) return `${value * 1e3 < 9.95 ? (value * 1e3).toFixed(1) : whole.format(value * 1e3)} µs`;
   if (value < 999.5) return `${digits(value)} ms`;
   if (value < 99_950) return `${digits(value / 1e3)} s`;
   return `${whole.format(value / 6e4)} min`;
