@@ -216,6 +216,10 @@ class PipelineMetrics:
     pressure: str
     """``"ok"``, ``"warn"`` or ``"shed"``."""
     workers: tuple[WorkerMetrics, ...]
+    workers_wanted: int | None = None
+    """How many workers the load asks for, where the pool sizes itself."""
+    workers_limit: str | None = None
+    """What keeps that pool from growing: ``"maximum"``, ``"loop"``, ``"gil"``, ``"cores"``, ``"gain"`` or ``"order"``."""
     handler_timeouts: int = 0
     """Handlings that took longer than ``handler_timeout``, whatever came of them."""
     handler_retries: int = 0

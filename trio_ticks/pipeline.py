@@ -152,6 +152,8 @@ class Pipeline(Generic[T]):
             reconnects=stats.reconnects,
             blocked_s=self._state.blocked_s,
             pressure=self.pressure.state,
+            workers_wanted=None if self._pool.scaling is None else self._pool.scaling.wanted,
+            workers_limit=None if self._pool.scaling is None else self._pool.scaling.limit,
             handler_timeouts=self._pool.timeouts,
             handler_retries=self._pool.retries,
             symbols_set_aside=self._pool.symbols_set_aside,

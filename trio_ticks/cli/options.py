@@ -31,6 +31,7 @@ __all__ = [
     "ParamType",
     "PipelineOptions",
     "SocketUrl",
+    "WorkerCount",
     "log_options",
     "market_options",
     "option",
@@ -94,6 +95,16 @@ class Number(ParamType):
         return number
 
 
+class WorkerCount(Number):
+    """A number of workers, or ``auto``."""
+
+    def __init__(self) -> None:
+        super().__init__("n|auto", least=1, whole=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return "auto" if value == "auto" else super().convert(value, param, ctx)
+
+
 class Names(ParamType):
     """Symbols by name, separated by commas; where *counted*, also just how many of them."""
 
@@ -132,7 +143,7 @@ class SocketUrl(ParamType):
 class PipelineOptions:
     """What the command line says about a pipeline."""
 
-    workers: int
+    workers: int | Literal["auto"]
     maxsize: int
     write_timeout: float
     overflow: str
@@ -170,10 +181,10 @@ pipeline_options = _all(
     [
         option(
             "--workers",
-            type=Number("n", least=1, whole=True),
+            type=WorkerCount(),
             default=4,
             env=("WORKER_COUNT",),
-            help="Ticks that are handled at once, at most.",
+            help="Ticks that are handled at once, at most; auto: as many as the load needs.",
         ),
         option(
             "--maxsize",

@@ -146,6 +146,8 @@ class Readings:
         rows = [worker.metrics(now) for worker in pool.workers]
         for state in _STATES:
             sink.gauge("workers", "Workers, by what they do now.", sum(row.state == state for row in rows), state=state)
+        if pool.scaling is not None:
+            sink.gauge("workers_wanted", "Workers that the load asks for, where the pool sizes itself.", pool.scaling.wanted)
         busy_s, life_s = pool.busy_s(now), pool.life_s(now)
         text = "Time that workers spent otherwise than waiting for ticks, summed over workers; its rate over their number is the load."
         sink.counter("workers_busy_seconds", text, self._rising("busy", busy_s))
