@@ -149,6 +149,18 @@ class TestRender:
         assert all(cell_len(line) <= 80 for line in lines)
         assert "1,000,000.00 G" in "\n".join(lines)
 
+    @pytest.mark.parametrize("number", [999_999, 1_292_903, 123_456_789])
+    def test_a_number_of_drops_is_never_cut_off(self, number: int) -> None:
+        drops = {str(reason): 0 for reason in REASONS} | {"conflated": number}
+        (line,) = (line for line in draw(make_metrics(dropped_by_reason=drops)) if "conflated" in line)
+        assert f"conflated {number:,}" in re.sub(" +", " ", line)
+
+    def test_an_alarm_stands_in_the_place_of_the_connection(self) -> None:
+        first = draw(make_metrics(), alarm="NO ANSWER FOR 7 s")[0]
+        assert "NO ANSWER FOR 7 s" in first
+        assert "connected" not in first
+        assert "!! NO ANSWER" in draw(make_metrics(), alarm="NO ANSWER", plain=True)[0]
+
     def test_many_workers_are_summed_up(self) -> None:
         workers = [
             make_worker(number, busy_ratio=number / 63, state="idle" if number % 4 == 0 else "busy", failed=1) for number in range(64)
@@ -220,6 +232,13 @@ class TestHistory:
         history = make_history(4)
         assert history.rates == (Rates(20_000.0, 800.0, 19_000.0),) * 4
         assert history.recent() == Rates(20_000.0, 800.0, 19_000.0)
+
+    def test_it_may_begin_with_a_pipeline_that_has_been_running(self) -> None:
+        history = History(step_s=0.5)
+        history.begin(make_metrics(uptime_s=1000.0, items_produced=10**6, items_consumed=0, items_failed=0, items_dropped=10**6))
+        assert history.rates == ()
+        history.add(make_metrics(uptime_s=1000.5, items_produced=10**6 + 50, items_consumed=20, items_failed=5, items_dropped=10**6))
+        assert history.rates == (Rates(100.0, 50.0, 0.0),)
 
     def test_snapshots_within_a_step_wait_for_the_next(self) -> None:
         history = History(step_s=0.5)

@@ -17,8 +17,9 @@ _RATE_SAMPLE_S = 0.25
 class Rates:
     """Counter readings of the last minute, for rates; read and written a few times a second, by whoever looks."""
 
-    def __init__(self, began: float) -> None:
-        self._readings: deque[tuple[float, int, int, int]] = deque([(began, 0, 0, 0)], maxlen=int(_DROP_WINDOW_S / _RATE_SAMPLE_S) + 2)
+    def __init__(self, began: float, produced: int = 0, consumed: int = 0, dropped: int = 0) -> None:
+        first = (began, produced, consumed, dropped)
+        self._readings: deque[tuple[float, int, int, int]] = deque([first], maxlen=int(_DROP_WINDOW_S / _RATE_SAMPLE_S) + 2)
 
     def read(self, now: float, produced: int, consumed: int, dropped: int) -> tuple[float, float, float]:
         """Return produced and consumed a second, and dropped a minute, and keep this reading."""

@@ -1,4 +1,4 @@
-"""The command line: ``trio-ticks demo | run | exchange``.
+"""The command line: ``trio-ticks demo | run | exchange | top``.
 
 Rules: a bad setting is one line on standard error and exit code 2, a run that fails one line and 1, never a traceback; with ``--json``
 standard output carries one JSON object and nothing else; no secret is ever shown.
@@ -21,6 +21,7 @@ from ..observability.logs import one_line
 from .demo import demo
 from .exchange import exchange
 from .run import run
+from .top import top
 
 __all__ = ["cli", "main"]
 
@@ -44,6 +45,10 @@ def cli(context: click.Context) -> None:
     Then, with your strategy in mine.py (async def on_tick(tick): ...):
       trio-ticks run --url wss://... --symbols AAPL --handler mine:on_tick
 
+    \b
+    Watch one that runs with --metrics-port 9464:
+      trio-ticks top
+
     Every option can also be set in the environment: its name is shown in brackets in the command's --help.
     """  # noqa: D301 - click wants the very character
     if context.invoked_subcommand is None:
@@ -53,6 +58,7 @@ def cli(context: click.Context) -> None:
 cli.add_command(demo)
 cli.add_command(run)
 cli.add_command(exchange)
+cli.add_command(top)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,8 @@ Rules: the answer's size and the time for it are bounded, whatever the other sid
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from typing import Final
 from urllib.parse import urlsplit
@@ -95,10 +97,15 @@ async def fetch(url: str | HttpAddress, *, timeout_s: float = 5.0, accept: str =
 
 
 def _why(error: OSError) -> str:
-    """Return the reason alone: trio's message on several addresses that all failed names them."""
+    """Return the reason alone: trio's messages name the address, or all that were tried."""
     causes = error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else [error]
-    reasons = dict.fromkeys(cause.strerror or str(cause) if isinstance(cause, OSError) else str(cause) for cause in causes)
-    return " and ".join(reasons).lower()
+    return " and ".join(dict.fromkeys(_reason(cause).lower() for cause in causes))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 async def _ask(stream: trio.abc.Stream, address: HttpAddress, accept: str) -> bytes:

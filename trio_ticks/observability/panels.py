@@ -180,15 +180,17 @@ def ledger(metrics: PipelineMetrics, pen: Pen) -> Panel:
     return pen.panel(grid, "ledger", verdict, height=8)
 
 
-def drops(metrics: PipelineMetrics, pen: Pen) -> Panel:
-    """Return the drops by reason: what was lost, then what was let go by design."""
+def drops(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
+    """Return the drops by reason: what was lost, then what was let go by design. Shares only where they leave room for the numbers."""
+    longest = max((len(count(number)) for number in metrics.dropped_by_reason.values()), default=0)
+    shares = width - 4 >= 29 + longest
     grid = _grid("left", "left", "right", "right", stretch=2)
     for reason in sorted(REASONS, key=lambda reason: reason in INTENTIONAL):
         lost = reason not in INTENTIONAL
         number = metrics.dropped_by_reason.get(reason, 0)
         style = "bright_black" if not number else "red" if lost else "cyan"
         kind = f"{pen.glyph('▼', 'v')} lost" if lost else f"{pen.glyph('○', 'o')} by design"
-        share = _share(number, metrics.items_produced) if number else ""
+        share = _share(number, metrics.items_produced) if number and shares else ""
         grid.add_row(Text(kind, style), Text(reason, style), Text(count(number), style), share)
     return pen.panel(grid, "drops", height=8)
 

@@ -61,7 +61,7 @@ def render(metrics: PipelineMetrics, *, history: History, width: int = 80, heigh
     wide = width >= TWO_COLUMNS
     half = width // 2 if wide else width
     rates, latency = panels.rates(metrics, history, pen, half), panels.latency(metrics, pen, half)
-    ledger, drops = panels.ledger(metrics, pen), panels.drops(metrics, pen)
+    ledger, drops = panels.ledger(metrics, pen), panels.drops(metrics, pen, half)
     first = panels.header(metrics, pen, width, title=scene.title, subtitle=scene.subtitle, duration_s=scene.duration_s, alarm=scene.alarm)
     left = height
     shown: list[tuple[int, RenderableType]] = []
