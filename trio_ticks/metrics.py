@@ -224,6 +224,10 @@ class PipelineMetrics:
     """Handlings that took longer than ``handler_timeout``, whatever came of them."""
     handler_retries: int = 0
     """Further tries of handlers that raised; see :class:`~trio_ticks.Retry`."""
+    hand_over_ms: LatencyStats = LatencyStats()
+    """What it took to hand a batch to its thread or process and to get its outcome back, beside its handling."""
+    worker_restarts: int = 0
+    """Worker processes that took the place of one that had ended."""
     symbols_set_aside: int = 0
     """Symbols that the breaker has set aside now, or that wait for their trial."""
     throttle_rate: float | None = None
@@ -255,6 +259,8 @@ class PipelineReport:
     blocked_s: float
     handler_timeouts: int = 0
     handler_retries: int = 0
+    hand_over_ms: LatencyStats = LatencyStats()
+    worker_restarts: int = 0
 
     @property
     def produced(self) -> int:

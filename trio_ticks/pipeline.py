@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
@@ -156,13 +156,22 @@ class Pipeline(Generic[T]):
             workers_limit=None if self._pool.scaling is None else self._pool.scaling.limit,
             handler_timeouts=self._pool.timeouts,
             handler_retries=self._pool.retries,
+            hand_over_ms=meters.hand_over.stats(now),
+            worker_restarts=self._pool.restarts,
             symbols_set_aside=self._pool.symbols_set_aside,
             throttle_rate=None if self.throttle is None else self.throttle.rate,
             workers=tuple(worker.metrics(now) for worker in self._pool.workers),
         )
 
     async def serve_metrics(
-        self, port: int = 9464, host: str = "127.0.0.1", *, name: str = "main", registry: Any = None, fresh_s: float = 30.0
+        self,
+        port: int = 9464,
+        host: str = "127.0.0.1",
+        *,
+        name: str = "main",
+        registry: Any = None,
+        fresh_s: float = 30.0,
+        symbols: int | Sequence[str] = 0,
     ) -> str:
         """Serve ``/metrics``, ``/healthz`` and ``/readyz`` until the pipeline's block is left; return the URL of ``/metrics``.
 
@@ -172,6 +181,7 @@ class Pipeline(Generic[T]):
             name: the value of the label ``pipeline``.
             registry: a ``prometheus_client.CollectorRegistry`` to share with others; one of its own unless given.
             fresh_s: how long after a message the feed counts as fresh for ``/readyz``, in seconds.
+            symbols: which symbols have series of their own, or how many, the first to come; all others are counted as ``other``.
 
         Raises:
             ConfigError: a setting cannot work, or is in use.
@@ -181,7 +191,7 @@ class Pipeline(Generic[T]):
         from .observability.serving import serve_pipeline
 
         assert self._block is not None
-        url: str = await self._block.start(serve_pipeline, self, port, host, name, registry, fresh_s)
+        url: str = await self._block.start(serve_pipeline, self, port, host, name, registry, fresh_s, symbols)
         return url
 
     async def serve_dashboard(self, port: int = 9465, host: str = "127.0.0.1", *, title: str = "pipeline") -> str:
@@ -221,6 +231,8 @@ class Pipeline(Generic[T]):
             blocked_s=self._state.blocked_s,
             handler_timeouts=self._pool.timeouts,
             handler_retries=self._pool.retries,
+            hand_over_ms=meters.hand_over.total(),
+            worker_restarts=self._pool.restarts,
         )
 
     def _update_pressure(self) -> None:
