@@ -1,25 +1,225 @@
-"""Handlers for worker processes, which import them by name. They tell the tests what happened there by appending to files."""
+"""Handlers for worker processes, which import them by their names. What they did they tell by lines in files: it must outlive them."""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+import trio
+import trio.lowlevel
 
 import trio_ticks as tt
+
+__all__ = ["Line", "Quote", "read"]
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """What a handler tells: who it is, what it did, and with what."""
+
+    pid: int
+    event: str
+    symbol: str = ""
+    number: int = 0
+
+
+@attrs.frozen
+class Quote:
+    """A kind of a user's own."""
+
+    symbol: str
+    timestamp: Any
+    number: int
+
+
+def read(path: Path) -> list[Line]:
+    """Return what was told into *path*, in order; a line that was cut off by the end of a process is left out."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [msgspec.json.decode(line, type=Line) for line in lines]
+
+
+def number_of(item: Any) -> int:
+    """Return the number that tests give their items."""
+    for name in ("number", "volume", "size", "last_sequence", "count"):
+        if hasattr(item, name):
+            return int(getattr(item, name))
+    raise TypeError(item)
+
+
+@attrs.define
+class Teller:
+    """Base of handlers that tell."""
+
+    path: str
+
+    def tell(self, event: str, item: Any = None) -> None:
+        """Append a line, in one write: lines of several processes do not mix."""
+        line = Line(os.getpid(), event, "" if item is None else item.symbol, 0 if item is None else number_of(item))
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(descriptor, msgspec.json.encode(line) + b"\n")
+        finally:
+            os.close(descriptor)
+
+
+@attrs.define
+class Tell(Teller):
+    """Tells of each item; raises at negative prices, ends its process at a bid of 13, hangs at 14, sleeps for what is in ask_size."""
+
+    held: Counter[str] = attrs.field(factory=Counter)
+    """State: how many items of each symbol came; told as the event."""
+
+    def __call__(self, item: Any) -> None:
+        self.held[item.symbol] += 1
+        self.tell(str(self.held[item.symbol]), item)
+        bid = getattr(item, "bid", 0.0)
+        if bid < 0:
+            raise ArithmeticError(f"bid {bid}")
+        if bid == 13:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if bid == 14:
+            time.sleep(3600)
+        if bid == 15:
+            time.sleep(item.ask_size)
+
+
+@attrs.define
+class TellKinds(Teller):
+    """Tells the kind of each item, gaps among them, and what a conflated one stands for."""
+
+    def __call__(self, item: tt.Tick | tt.Trade | tt.BookUpdate | tt.Bar | Quote | tt.Gap) -> None:
+        evidence = tt.conflation_of(item)
+        self.tell(type(item).__name__ if evidence is None else f"{type(item).__name__} of {evidence.count}", item)
+
+
+@attrs.define
+class TellBatches(Teller):
+    """A batch handler, which tells how large its batches are; ticks of negative price fail."""
+
+    @tt.batch_handler(max_size=8)
+    def __call__(self, ticks: Sequence[tt.Tick]) -> None:
+        for tick in ticks:
+            self.tell(str(len(ticks)), tick)
+        failures: dict[int, Exception] = {n: ArithmeticError("bid") for n, tick in enumerate(ticks) if tick.bid < 0}
+        if failures:
+            raise tt.BatchError(failures)
+
+
+@attrs.define
+class TellAsync(Teller):
+    """An async handler with an async life, of one trio loop."""
+
+    nursery: Any = None
+    manager: Any = None
+
+    async def __aenter__(self) -> TellAsync:
+        self.manager = trio.open_nursery()
+        self.nursery = await self.manager.__aenter__()
+        self.nursery.start_soon(trio.sleep_forever)
+        self.tell("enter")
+        return self
+
+    async def __aexit__(self, *reason: Any) -> None:
+        self.tell("exit")
+        self.nursery.cancel_scope.cancel()
+        await self.manager.__aexit__(None, None, None)
+
+    async def __call__(self, tick: tt.Tick) -> None:
+        self.tell("begin", tick)
+        if tick.bid == 14:
+            await trio.sleep_forever()
+        if tick.bid == 15:
+            time.sleep(3600)  # noqa: ASYNC251 - it blocks the loop, on purpose
+        await trio.lowlevel.checkpoint()
+        if tick.bid < 0:
+            raise ArithmeticError("bid")
+        self.tell("end", tick)
+
+
+class Lived:
+    """A class, of which there is an instance a process; where it tells comes by the environment, as a user's settings may."""
+
+    def __init__(self) -> None:
+        self.teller = Teller(os.environ["TELL_TO"])
+        self.teller.tell("init")
+
+    def __enter__(self) -> Lived:
+        self.teller.tell("enter")
+        if os.environ.get("TELL_FAILS") == "enter":
+            raise ArithmeticError("no set-up")
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        self.teller.tell("exit")
+        if os.environ.get("TELL_FAILS") == "exit":
+            raise ArithmeticError("no way out")
+
+    def __call__(self, tick: tt.Tick) -> None:
+        self.teller.tell("tick", tick)
+
+
+class EndsAtOnce:
+    """A class whose processes end before they are ready."""
+
+    def __init__(self) -> None:
+        os._exit(3)
+
+    def __call__(self, tick: tt.Tick) -> None:
+        """Never called."""
+
+
+class StrangeError(Exception):
+    """Cannot be pickled: it takes two arguments, and keeps one."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one)
+
+
+@attrs.define
+class Flaky(Teller):
+    """Fails the first two times with each tick."""
+
+    tries: Counter[int] = attrs.field(factory=Counter)
+
+    def __call__(self, tick: tt.Tick) -> None:
+        self.tell("try", tick)
+        self.tries[number_of(tick)] += 1
+        if self.tries[number_of(tick)] < 3:
+            raise ConnectionError("again")
 
 
 def nothing(tick: tt.Tick) -> None:
     """Do nothing."""
 
 
-def burn(tick: tt.Tick) -> float:
-    """Compute for about 200 microseconds, in pure Python."""
-    return spin(200e-6)
+def raises_strangely(tick: tt.Tick) -> None:
+    """Raise what cannot leave the process."""
+    raise StrangeError("odd", "end")
 
 
-def spin(seconds: float) -> float:
-    """Compute until *seconds* have passed."""
-    end = time.perf_counter() + seconds
-    total = 0.0
-    while time.perf_counter() < end:
-        total += 1.5
-    return total
+def exits(tick: tt.Tick) -> None:
+    """Raise what is no Exception."""
+    raise SystemExit("enough")
+
+
+def holds_the_interpreter(tick: tt.Tick) -> None:
+    """Hang without letting go of the interpreter."""
+    re.match(r"(a|aa)+$", "a" * 200 + "b")
+
+
+def sleeps(tick: tt.Tick) -> None:
+    """Hang, as on a lock."""
+    time.sleep(3600)
+
+
+def computes(tick: tt.Tick) -> None:
+    """Hang in Python code."""
+    while True:
+        pass

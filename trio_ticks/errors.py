@@ -6,6 +6,8 @@ No message ever holds an API key, or a URL's query string.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConfigError",
     "FeedAuthError",
@@ -24,6 +26,16 @@ __all__ = [
 
 class TickError(Exception):
     """Base of every error that trio_ticks raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Facts are keyword arguments of the constructors, which pickle would not give; and errors come out of worker processes.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[TickError], args: tuple[Any, ...], facts: dict[str, Any]) -> TickError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(TickError, ValueError):
