@@ -89,7 +89,6 @@ class WorkerProcess:
         self._on_restart = on_restart
         self._on_crash = on_crash
         self._context: trio_parallel.WorkerContext
-        self._limiter = trio.CapacityLimiter(1)
         self._is_open = False
         self._futile = 0
         """How many processes ended since one last handled anything."""
@@ -140,7 +139,8 @@ class WorkerProcess:
             logger.error("handler.exit_hangs: %s was killed after %g s in its handler's __exit__", self.name, _CLOSE_S)
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
-        result: R = await self._context.run_sync(function, *args, kill_on_cancel=True, limiter=self._limiter)
+        # No limiter: the workers are as many as they are, and one of them makes one call at a time.
+        result: R = await self._context.run_sync(function, *args, kill_on_cancel=True, limiter=contextlib.nullcontext())
         return result
 
     async def ready(self) -> None:
@@ -245,12 +245,11 @@ def raised_in(raised: bytes, pid: int | None) -> Exception:
 
 def rebuilt(failure: WireFailure, pid: int | None) -> Exception:
     """Return the exception that *failure* stands for: itself, as far as it could be pickled, with where it was raised as a note."""
-    error: Any = None
+    text = f"{failure.kind}: {failure.message}" if failure.message else failure.kind
+    error: Exception = RemoteHandlerError(text, kind=failure.kind, traceback=failure.traceback)
     if failure.pickled is not None:
         with contextlib.suppress(Exception):  # The child could read it; we may lack its module.
-            error = pickle.loads(failure.pickled)
-    if not isinstance(error, Exception):
-        text = f"{failure.kind}: {failure.message}" if failure.message else failure.kind
-        error = RemoteHandlerError(text, kind=failure.kind, traceback=failure.traceback)
+            read = pickle.loads(failure.pickled)
+            error = read if isinstance(read, Exception) else error
     error.add_note(f"In the worker process {pid}:\n{failure.traceback.rstrip()}")
     return error

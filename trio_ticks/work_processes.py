@@ -39,8 +39,8 @@ logger = logging.getLogger("trio_ticks.workers")
 T = TypeVar("T", bound=MarketData)
 
 _BATCH_S = (0.01, 0.02)
-"""How much work a process is given at once, in seconds of handler time: at least, and at most."""
-_HAND_OVERS = 10
+"""How much work a process is given at once, in seconds of handler time, where so much waits: at least, and at most."""
+_HAND_OVERS = 25
 """Between these bounds it is so many times what handing it over takes."""
 _SHARE = 8
 """A handling is found to take too long at most one in so many of ``handler_timeout`` late,"""
