@@ -113,6 +113,41 @@ class TellBatches(Teller):
 
 
 @attrs.define
+class DiesWithBatches(Teller):
+    """A batch handler that ends its process the first time."""
+
+    @tt.batch_handler(max_size=4)
+    def __call__(self, ticks: Sequence[tt.Tick]) -> None:
+        if not Path(self.path).exists():
+            self.tell("end")
+            os._exit(7)
+
+
+@attrs.define
+class SlowFlaky(Teller):
+    """Takes what is in ask_size for each try, of which the first fails."""
+
+    tried: set[int] = attrs.field(factory=set)
+
+    def __call__(self, tick: tt.Tick) -> None:
+        time.sleep(tick.ask_size)
+        if number_of(tick) not in self.tried:
+            self.tried.add(number_of(tick))
+            raise ConnectionError("again")
+
+
+@attrs.define
+class TellsLittle(Teller):
+    """Tells of each tick, and computes for about 0.2 ms."""
+
+    def __call__(self, tick: tt.Tick) -> None:
+        end = time.perf_counter() + 200e-6
+        while time.perf_counter() < end:
+            pass
+        self.tell("tick", tick)
+
+
+@attrs.define
 class TellAsync(Teller):
     """An async handler with an async life, of one trio loop."""
 
@@ -209,17 +244,17 @@ def exits(tick: tt.Tick) -> None:
     raise SystemExit("enough")
 
 
-def holds_the_interpreter(tick: tt.Tick) -> None:
-    """Hang without letting go of the interpreter."""
-    re.match(r"(a|aa)+$", "a" * 200 + "b")
+@attrs.define
+class Hangs(Teller):
+    """Tells of a tick, and never comes back."""
 
+    how: str
 
-def sleeps(tick: tt.Tick) -> None:
-    """Hang, as on a lock."""
-    time.sleep(3600)
-
-
-def computes(tick: tt.Tick) -> None:
-    """Hang in Python code."""
-    while True:
-        pass
+    def __call__(self, tick: tt.Tick) -> None:
+        self.tell(self.how, tick)
+        if self.how == "sleeps":
+            time.sleep(3600)
+        elif self.how == "holds the interpreter":
+            re.match(r"(a|aa)+$", "a" * 200 + "b")
+        while True:
+            pass

@@ -124,7 +124,7 @@ class WorkerProcess:
                     self.progress.close()
 
     async def _leave(self) -> None:
-        if not self._is_open:
+        if not (self._is_open and self._context.statistics().idle_workers):
             return
         self._is_open = False
         with trio.CancelScope(deadline=trio.current_time() + _CLOSE_S) as scope:
@@ -145,6 +145,8 @@ class WorkerProcess:
 
     async def ready(self) -> None:
         """Return as soon as the handler is ready in a process: the one there is, or its successor."""
+        if self._is_open and not self._context.statistics().idle_workers:
+            self._note_end(WorkerCrashedError(f"{self.name} ended while it was idle", exitcode=None))
         while not self._is_open:
             if self._futile > 1:
                 first, longest = _BACKOFF_S
@@ -189,8 +191,8 @@ class WorkerProcess:
             finally:
                 self._scope = None
             if not answer:
-                # It had ended while it was idle, and trio-parallel has a new one, which knows nothing.
-                crash = WorkerCrashedError(f"{self.name} had ended", exitcode=None)
+                # It ended a moment ago, and trio-parallel has a new one, which knows nothing.
+                crash = WorkerCrashedError(f"{self.name} ended while it was idle", exitcode=None)
                 self._note_end(crash)
                 raise crash
             self._futile = 0
