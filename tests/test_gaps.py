@@ -85,6 +85,19 @@ async def test_an_overflow_is_told_between_its_neighbours(autojump_clock: MockCl
     assert (gap.symbol, gap.first_timestamp, gap.timestamp) == ("A", ticks[3].timestamp, ticks[5].timestamp)
 
 
+@pytest.mark.parametrize("overflow", [tt.DropNewest(timeout=0), {tt.Tick: tt.DropNewest(timeout=0)}], ids=["fifo", "keyed"])
+async def test_the_newest_of_a_hot_symbols_lane_makes_room_and_is_told_in_its_place(overflow: Any, autojump_clock: MockClock) -> None:
+    a = [quote("A", n) for n in range(8)]
+    b = quote("B", 100)
+    # The second worker is free: A's line must not keep B from it. A3 goes for B, since there was no room; A5 finds room again.
+    feed = Script([a[:1], 0.001, a[1:4], 0.001, [a[4], b], 1.0, a[5:]])
+    log, report = await told(feed, service_s=0.1, workers=2, maxsize=3, overflow=overflow)
+    assert shown([item for item in log if item.symbol == "B"]) == [100]
+    assert log.index(b) == 1
+    assert shown([item for item in log if item.symbol == "A"]) == [0, 1, 2, ("overflow", 2), 5, 6, 7]
+    assert report.dropped_by_reason["overflow"] == 2
+
+
 async def test_an_eviction_is_told_before_what_was_behind_it(autojump_clock: MockClock) -> None:
     ticks = [quote("A", n) for n in range(6)]
     log, _ = await told(Script([ticks[:1], 0.001, ticks[1:]]), workers=1, maxsize=2, overflow=tt.DropOldest())

@@ -502,9 +502,5 @@ async def test_a_hot_symbol_leaves_room_for_others(overflow: Any, autojump_clock
     assert await _consumed_of_a_hot_feed(overflow) > 0.95
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="FAULT: by default a hot symbol's lane takes all the room; workers idle while ticks of other symbols are dropped as overflow",
-)
 async def test_a_hot_symbol_leaves_room_for_others_by_default(autojump_clock: MockClock) -> None:
     assert await _consumed_of_a_hot_feed(None) > 0.95

@@ -85,6 +85,7 @@ class FifoAdmission(Generic[T]):
         self._strategy = strategy
         self._buffer = buffer
         self._evicts = isinstance(strategy, DropOldest)
+        self._yields = isinstance(strategy, DropNewest)
 
     def offer(self, items: Sequence[T], room: int) -> Sequence[T]:
         if len(items) <= room:
@@ -96,10 +97,22 @@ class FifoAdmission(Generic[T]):
             self._state.drop_new(items[:-maxsize], "evicted", at_head=True)
             self._admit(items[-maxsize:])
             return ()
+        if self._yields and self._state.lanes.parked > self._state.maxsize // 2:
+            return self._offer_fairly(items, room)
         if room > 0:
             self._admit(items[:room])
             return items[room:]
         return items
+
+    def _offer_fairly(self, items: Sequence[T], room: int) -> Sequence[T]:
+        """Take in what there is room for, or what has more right to it than the newest of a long lane."""
+        for index, item in enumerate(items):
+            if room > 0:
+                room -= 1
+            elif not self._state.displace_for(item):
+                return items[index:]
+            self._admit((item,))
+        return ()
 
     def _admit(self, items: Sequence[T]) -> None:
         if items:
@@ -120,6 +133,12 @@ class FifoAdmission(Generic[T]):
         if isinstance(self._strategy, Block):
             _refuse(self._state, self._strategy, rest[:1])
             return rest[1:]
+        if self._yields and self._state.lanes.parked > self._state.maxsize // 2:
+            # Behind the first, there may be some with more right to room than a long lane has.
+            hogs = self._state.lanes.lines
+            count = next((index for index, item in enumerate(rest) if index and not hogs.get(item.symbol)), len(rest))
+            _refuse(self._state, self._strategy, rest[:count])
+            return rest[count:]
         _refuse(self._state, self._strategy, rest)
         return ()
 
@@ -159,6 +178,9 @@ class KeyedAdmission(Generic[T]):
             if isinstance(strategy, Conflate) and self._conflate(item, strategy, now):
                 continue
             if room <= 0:
+                if isinstance(strategy, DropNewest) and self._state.displace_for(item, self._displaceable):
+                    self._push(item, strategy, now)
+                    continue
                 if not isinstance(strategy, Conflate | DropOldest) or self._waits(strategy):
                     return items[index:]
                 # Senders that wait have a claim on room that comes free, not on the place of what is evicted.
@@ -230,6 +252,9 @@ class KeyedAdmission(Generic[T]):
 
     def _evictable(self, item: Any) -> bool:
         return isinstance(self._strategy(item.item if isinstance(item, Marked) else item), Conflate | DropOldest)
+
+    def _displaceable(self, item: Any) -> bool:
+        return isinstance(self._strategy(item), DropNewest)
 
     def _evict_one(self, strategy: OverflowStrategy) -> bool:
         if isinstance(strategy, DropOldest) and strategy.longest_line:

@@ -171,6 +171,17 @@ class Lanes(Generic[T]):
                     return item
         return None
 
+    def take_newest(self, wanted: Callable[[T], bool]) -> T | None:
+        """Remove and return the newest tick of the longest lane that ends with one that is *wanted*."""
+        longest: deque[tuple[T, float]] | None = None
+        for lane in self.lines.values():
+            if lane and (longest is None or len(lane) > len(longest)) and wanted(lane[-1][0]):
+                longest = lane
+        if longest is None:
+            return None
+        self.parked -= 1
+        return longest.pop()[0]
+
     def oldest_arrival(self) -> float | None:
         """Return when the oldest parked tick arrived."""
         return min((lane[0][1] for lane in self.lines.values() if lane), default=None)

@@ -222,6 +222,38 @@ class ChannelState(Generic[T]):
             self.look()
         self.log_drop(len(items), reason)
 
+    def displace_for(self, item: T, wanted: Callable[[Any], bool] = lambda _item: True) -> bool:
+        """Make room for *item* where lanes hold more than half of all room, and its symbol has none: the longest of them gives its newest.
+
+        Else a hot symbol's line could take all the room, and workers would be idle while what they might handle finds none.
+        """
+        lanes = self.lanes
+        if lanes.parked <= self.maxsize // 2 or lanes.lines.get(item.symbol):
+            return False
+        victim: Any = lanes.take_newest(lambda parked: wanted(parked.item if isinstance(parked, Marked) else parked))
+        if victim is None:
+            return False
+        gap = None
+        if isinstance(victim, Marked):
+            self._marked -= 1
+            victim, gap = victim.item, victim.gap
+        self.ledger.in_channel.overflow += 1
+        if self.tells_gaps:
+            self.gaps.lost_in_lane(victim, gap)
+        if self.books.lost((victim,), at_head=True) and self.on_book_lost is not None:
+            self.on_book_lost()
+        self.look()
+        if self.on_items is not None:
+            self.on_items((victim,), "overflow")
+        self.log_drop(1, "overflow")
+        return True
+
+    def leave_buffer(self, item: T) -> T:
+        """Return *item*, just taken out of the buffer, with the gap that its symbol's lane ends with. Needed only where there are such."""
+        marked, more = self.gaps.leave_buffer(item)
+        self._marked += more
+        return cast(T, marked)
+
     def _unmark(self, item: T | Marked[T]) -> T:
         if not isinstance(item, Marked):
             return item
@@ -232,7 +264,7 @@ class ChannelState(Generic[T]):
     @property
     def untold(self) -> bool:
         """Whether any gap is still to be told, a book held back, or a symbol failing."""
-        return bool(self._marked or self.gaps.head or self.books.head or self.breaker)
+        return bool(self._marked or self.gaps.head or self.gaps.lanes or self.books.head or self.breaker)
 
     def look(self) -> None:
         self.attention = bool(self.sleeping_senders or self.lanes.ready or self.ages is not None or self.untold)

@@ -60,7 +60,7 @@ class Marked(Generic[T]):
 class GapBook:
     """The gaps that have not been told yet, by symbol."""
 
-    __slots__ = ("found", "head", "missed", "tail")
+    __slots__ = ("found", "head", "lanes", "missed", "tail")
 
     def __init__(self) -> None:
         self.found: dict[str, int] = {}
@@ -69,6 +69,8 @@ class GapBook:
         """How many items they held, as far as it was known, by reason."""
         self.head: dict[str, Gap] = {}
         """To be told before the next item taken."""
+        self.lanes: dict[str, Gap] = {}
+        """At the end of a lane: to be told before the next item that leaves the buffer."""
         self.tail: dict[str, Gap] = {}
         """To be told before the next item let in."""
 
@@ -86,6 +88,23 @@ class GapBook:
         """Note that *items* will not be seen."""
         for item in items:
             self.add(Gap(item.symbol, item.timestamp, reason, 1, item.timestamp), at_head=at_head)
+
+    def lost_in_lane(self, item: MarketData, before: Gap | None) -> None:
+        """Note that *item*, the last one of its lane, will not be seen; nor what *before*, the gap that it was marked with, tells of."""
+        gap = Gap(item.symbol, item.timestamp, "overflow", 1, item.timestamp)
+        gap = gap if before is None else before.joined(gap)
+        known = self.lanes.get(item.symbol)
+        self.lanes[item.symbol] = gap if known is None else gap.joined(known)
+
+    def leave_buffer(self, item: T | Marked[T]) -> tuple[T | Marked[T], bool]:
+        """Return *item*, which leaves the buffer, with the gap that its symbol's lane ends with; and whether that made it a marked one."""
+        gap = self.lanes.pop(item.symbol, None)
+        if gap is None:
+            return item, False
+        if isinstance(item, Marked):
+            item.gap = gap.joined(item.gap)
+            return item, False
+        return Marked(item, gap), True
 
     def mark(self, items: Sequence[T]) -> tuple[list[T | Marked[T]], int]:
         """Return *items* with the first of each symbol that has a loss at its tail marked, and how many were."""

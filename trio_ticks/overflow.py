@@ -64,6 +64,9 @@ class DropNewest:
     and it ends when the channel has drained below its low watermark (half of ``maxsize``). So the reader is never more than *timeout*
     behind the wire, however long the overload lasts. 0 never waits.
 
+    In a pipeline with order, the ticks of a symbol whose handler is slow line up behind it. Once such lines hold more than half of the
+    room, a tick of a symbol that has none takes the place of the newest in the longest: one hot symbol does not keep the workers idle.
+
     Raises:
         ConfigError: a setting is out of range.
     """

@@ -140,6 +140,8 @@ class LoopWork(Generic[T]):
         else:
             while True:
                 item = buffer.take()
+                if state.gaps.lanes:
+                    item = state.leave_buffer(item)
                 symbol, arrived = item.symbol, buffer.arrival()
                 if not self._ordered:
                     break
