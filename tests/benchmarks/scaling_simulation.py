@@ -136,7 +136,7 @@ def summary(points: list[Point]) -> str:
 
 
 def draw(path: Path) -> None:
-    """Draw the loads, one a column: workers above, the wait below. Lines are told apart by their dashes, not by colour alone."""
+    """Draw the loads, one a column: workers above, the queue below. Lines are told apart by their dashes, not by colour alone."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -154,18 +154,19 @@ def draw(path: Path) -> None:
         for column, case in enumerate(CASES.values()):
             points = simulate(case, AutoWorkers())
             times = [point.at_s for point in points]
-            workers, wait = axes[0][column], axes[1][column]
+            workers, queue = axes[0][column], axes[1][column]
             workers.set_title(case.title, fontsize=9)
             workers.plot(times, [point.load for point in points], color="#6b6b6b", linestyle=":", linewidth=1.2, label="busy, if enough")
             workers.plot(times, [point.size for point in points], color="#00529b", linewidth=1.8, label="workers")
-            wait.plot(times, [point.wait_s * 1e3 for point in points], color="#00529b", linewidth=1.4, label="a new tick's wait")
-            wait.axhline(AutoWorkers().target_wait * 1e3, color="#b35900", linestyle="--", linewidth=1.0, label="target")
-            wait.set_xlabel("seconds")
+            queue.plot(times, [point.queued for point in points], color="#00529b", linewidth=1.4, label="queued")
+            queue.axhline(case.maxsize, color="#b35900", linestyle="--", linewidth=1.0, label="room")
+            queue.set_xlabel("seconds")
         axes[0][0].set_ylabel("workers")
-        axes[1][0].set_ylabel("milliseconds")
+        axes[1][0].set_ylabel("ticks")
         for row in axes:
             row[-1].legend(loc="upper right", ncols=2, fontsize=6.5, frameon=False, columnspacing=1.0, handlelength=1.6)
-        axes[0][0].set_ylim(0, 1.15 * axes[0][0].get_ylim()[1])
+        axes[0][0].set_ylim(0, 50)
+        axes[1][0].set_ylim(0, 1250)
         figure.savefig(path, metadata={"Date": None, "Title": "A pool that sizes itself: a step, a ramp and a square wave"})
         plt.close(figure)
 
