@@ -205,11 +205,11 @@ def test_it_says_that_it_lost_the_server_and_comes_back_by_itself(browser: Brows
             expect(page.locator("[data-bind=title]")).to_have_text("the first")
             expect(page.locator("#lost")).to_be_hidden()
         expect(page.get_by_role("alert")).to_contain_text("No connection to the pipeline since")
-        expect(page.locator("body")).to_have_class("stale")
+        expect(page.locator("body")).to_have_class(re.compile("stale"))
         with serving(lambda: sleepy_feed(make_ticks(8)), Recorder(), title="the second", port=port):
             expect(page.locator("[data-bind=title]")).to_have_text("the second")
             expect(page.locator("#lost")).to_be_hidden()
-            expect(page.locator("body")).not_to_have_class("stale")
+            expect(page.locator("body")).not_to_have_class(re.compile("stale"))
             expect(page.locator("[data-bind='ledger.received']").first).to_have_text("8")
             assert_same(page.evaluate(SAME_LOOK))
 

@@ -46,6 +46,7 @@ const charts = [
       { key: "lost", name: "lost", kind: "lost" },
       { key: "intentional", name: "skipped", kind: "intentional" },
       { key: "handled", name: "handled", kind: "handled" },
+      { key: "throttle_rate", name: "asked for", kind: "throttle", optional: true },
     ],
   }),
   new Chart(by("chart-queue"), cursor, {

@@ -59,7 +59,7 @@ export class Cursor {
 }
 
 export class Chart {
-  // options: {label, series: [{key, name, kind, area}], band: [low, high], log, least, top, format, axis, marks}
+  // options: {label, series: [{key, name, kind, area, optional}], band: [low, high], log, least, top, format, axis, marks}
   constructor(place, cursor, options) {
     this.options = options;
     this.cursor = cursor;
@@ -133,6 +133,9 @@ export class Chart {
     this.height = clientHeight - TOP - BOTTOM;
     setAttribute(this.picture, "viewBox", `0 0 ${clientWidth} ${clientHeight}`);
     const { series, log, least, top } = this.options;
+    series.forEach(({ key, optional }, index) => {
+      if (optional) this.legend.children[index].hidden = !this.points.some((point) => typeof point[key] === "number");
+    });
     const values = this.points.flatMap((point) => series.map(({ key }) => point[key]).filter((value) => value !== null));
     this.scale = log ? logarithmic(values, least) : linear(values, least, top?.());
     this.#drawGrid(clientWidth);
@@ -215,7 +218,8 @@ export class Chart {
   }
 
   describe() {
-    const said = this.options.series.map(({ name }, index) => `${name} ${this.values[index].textContent}`).join(", ");
+    const shown = this.options.series.map(({ name }, index) => [name, this.values[index].textContent, this.legend.children[index].hidden]);
+    const said = shown.filter(([, , hidden]) => !hidden).map(([name, value]) => `${name} ${value}`).join(", ");
     return `${this.options.label}. ${this.when.textContent || "Now"}: ${said}`;
   }
 }

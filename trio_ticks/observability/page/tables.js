@@ -43,6 +43,7 @@ const STATES = { busy: "●", idle: "○", ended: "×" };
 export function showWorkers(list, note, workers) {
   const many = workers.length > 16;
   list.classList.toggle("many", many);
+  document.body.classList.toggle("many-workers", many);
   const busy = workers.filter(({ state }) => state === "busy").length;
   const load = workers.reduce((sum, { busy_ratio }) => sum + busy_ratio, 0) / Math.max(workers.length, 1);
   const failed = workers.reduce((sum, each) => sum + each.failed, 0);
