@@ -57,6 +57,8 @@ async def test_it_sees_what_the_pipeline_itself_says(autojump_clock: MockClock) 
         feed.stats = tt.FeedStats(True, reconnects=3, connect_failures=4, messages=6, malformed=7, ignored=8)
         with export_metrics(pipeline, registry):
             await trio.sleep(15.5)
+            pipeline._pool.timeouts = 5
+            pipeline._pool.workers[0].retries = 6
             own, seen = pipeline.metrics(), remote(registry).metrics
     assert seen.dropped_by_reason["overflow"] > 0
     assert seen.dropped_by_reason["stale"] > 0
@@ -64,7 +66,8 @@ async def test_it_sees_what_the_pipeline_itself_says(autojump_clock: MockClock) 
         mine, theirs = getattr(own, field.name), getattr(seen, field.name)
         if field.name.endswith("_ms"):
             if not isinstance(mine, float):
-                assert theirs.count == mine.count > 0
+                assert theirs.count == mine.count
+                assert mine.count > 0 or field.name == "hand_over_ms"
                 mine, theirs = ([getattr(each, name) for name in ("mean", "p50", "p99", "p999", "max")] for each in (mine, theirs))
             assert theirs == pytest.approx(mine), field.name
         elif field.name == "workers":
@@ -72,6 +75,31 @@ async def test_it_sees_what_the_pipeline_itself_says(autojump_clock: MockClock) 
             assert [row.busy_ratio for row in theirs] == pytest.approx([row.busy_ratio for row in mine])
         elif field.name not in ("timestamp", "uptime_s", "produced_per_s", "consumed_per_s", "drop_rate_per_min"):
             assert theirs == mine, field.name
+
+
+async def test_it_sees_what_a_pool_that_sizes_itself_wants(autojump_clock: MockClock) -> None:
+    registry = CollectorRegistry()
+    async with open_pipeline(
+        sleepy_feed(make_ticks(900)), Recorder(1.0), workers=tt.AutoWorkers(maximum=2), ordering="none", shutdown_timeout=0
+    ) as pipeline:
+        with export_metrics(pipeline, registry):
+            await trio.sleep(60)
+            own, seen = pipeline.metrics(), remote(registry).metrics
+    assert own.workers_wanted is not None
+    assert own.workers_limit == "maximum"
+    assert (seen.workers_wanted, seen.workers_limit) == (own.workers_wanted, own.workers_limit)
+
+
+async def test_a_symbol_that_is_set_aside_is_seen(autojump_clock: MockClock) -> None:
+    def handler(_tick: tt.Tick) -> None:
+        raise ValueError
+
+    registry = CollectorRegistry()
+    feed = sleepy_feed(make_ticks(9, "AB"))
+    async with open_pipeline(feed, handler, executor="loop", breaker=tt.Breaker(failures=2), on_error=lambda *_: None) as pipeline:
+        with export_metrics(pipeline, registry):
+            await trio.sleep(1)
+            assert remote(registry).metrics.symbols_set_aside == pipeline.metrics().symbols_set_aside == 2
 
 
 async def test_rates_are_counted_from_the_first_look(autojump_clock: MockClock) -> None:

@@ -76,7 +76,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
     """  # noqa: D301 - click wants the very character
     set_up_logging(parameters)
     view, as_json, metrics_port = parameters.pop("view"), parameters.pop("json"), parameters.pop("metrics_port")
-    dashboard_port = parameters.pop("dashboard_port")
+    dashboard_port, metrics_symbols = parameters.pop("dashboard_port"), parameters.pop("metrics_symbols")
     options = PipelineOptions.take(parameters)
     duration, milliseconds = parameters.pop("duration"), parameters.pop("strategy_ms")
     capture = parameters["capture"]
@@ -87,6 +87,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
         view=view,
         json=as_json,
         metrics_port=metrics_port,
+        metrics_symbols=metrics_symbols,
         dashboard_port=dashboard_port,
         subtitle=f"demo: {what}, {milliseconds:g} ms a tick",
         duration_s=duration if math.isfinite(duration) else None,

@@ -271,6 +271,12 @@ def output_options(view: str) -> Callable[[Command], Command]:
                 help="Serve /metrics, /healthz and /readyz on this port of 127.0.0.1; 0: any free one.  [default: none]",
             ),
             option(
+                "--metrics-symbols",
+                type=Number("n", below=1001, whole=True),
+                default=0,
+                help="How many symbols have metrics of their own, the first to come; the others are one.",
+            ),
+            option(
                 "--dashboard-port",
                 type=Number("port", below=65536, whole=True),
                 help="Serve a live page for a browser on this port of 127.0.0.1; 0: any free one.  [default: none]",

@@ -101,11 +101,12 @@ def run(*, url: str, symbols: tuple[str, ...], handler: str, **parameters: Any) 
     set_up_logging(parameters, secrets)
     duration = parameters.pop("duration")
     view, as_json, metrics_port = parameters.pop("view"), parameters.pop("json"), parameters.pop("metrics_port")
-    dashboard_port = parameters.pop("dashboard_port")
+    dashboard_port, metrics_symbols = parameters.pop("dashboard_port"), parameters.pop("metrics_symbols")
     display = Display(
         view=view,
         json=as_json,
         metrics_port=metrics_port,
+        metrics_symbols=metrics_symbols,
         dashboard_port=dashboard_port,
         subtitle=f"{Target.parse(url).host}, {len(symbols)} symbol{'s' * (len(symbols) != 1)}",
         duration_s=duration if duration is not None and math.isfinite(duration) else None,

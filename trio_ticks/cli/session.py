@@ -45,6 +45,7 @@ class Display:
     line_every_s: float = 1.0
     metrics_port: int | None = None
     """Where Prometheus may scrape; its URL is written to standard error."""
+    metrics_symbols: int = 0
     dashboard_port: int | None = None
     """Where a browser finds the live page; its URL is written to standard error."""
 
@@ -97,7 +98,8 @@ async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any
             async with open_pipeline(feed, handler, **settings) as pipeline, trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, pipeline, stop)
                 if display.metrics_port is not None:
-                    click.echo(f"metrics: {await pipeline.serve_metrics(display.metrics_port)}", err=True)
+                    url = await pipeline.serve_metrics(display.metrics_port, symbols=display.metrics_symbols)
+                    click.echo(f"metrics: {url}", err=True)
                 if display.dashboard_port is not None:
                     title = display.subtitle or "pipeline"
                     click.echo(f"dashboard: {await pipeline.serve_dashboard(display.dashboard_port, title=title)}", err=True)

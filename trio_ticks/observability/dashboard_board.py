@@ -23,6 +23,7 @@ from ..errors import ConfigError, LedgerError
 from ..ledger import INTENTIONAL, REASONS
 from .dashboard_history import ConnectionLog, Gauges, History, Reading
 from .dashboard_symbols import SymbolTable
+from .symbols import hear_items, stop_hearing_items
 
 if TYPE_CHECKING:
     from ..channel_state import ChannelState
@@ -56,6 +57,7 @@ class Board:
         self._wall_offset = time.time() - self._clock()
         self._connection = ConnectionLog()
         self._symbols = SymbolTable(self._clock)
+        self._counting = False
         self.history = History(self._read(), self._read)
         self._rates: deque[tuple[float, dict[str, int]]] = deque([(self._clock(), self._totals())], maxlen=_RATE_LOOKS + 1)
         self._busy: deque[dict[str, tuple[float, float]]] = deque(maxlen=_BUSY_READS)
@@ -83,7 +85,7 @@ class Board:
             yield
         finally:
             _watched.discard(self._state)
-            self._state.on_items = None
+            self._count_symbols(False)
 
     async def run(self) -> NoReturn:
         """Look at the pipeline every quarter of a second, and publish a snapshot while somebody listens.
@@ -115,12 +117,13 @@ class Board:
         self._count_symbols(self._streams > 0 or now < self._wanted_until)
 
     def _count_symbols(self, wanted: bool) -> None:
-        if wanted and self._state.on_items is None:
+        if wanted and not self._counting:
             self._symbols.start()
             self._slow.pop("symbols", None)
-            self._state.on_items = self._symbols.count
+            hear_items(self._state, self._symbols.count)
         elif not wanted:
-            self._state.on_items = None
+            stop_hearing_items(self._state, self._symbols.count)
+        self._counting = wanted
 
     def _wall_ms(self, now: float) -> int:
         return round((self._wall_offset + now) * 1e3)
@@ -160,7 +163,7 @@ class Board:
         latency: dict[str, Any] = {name: {k: round(v, 4) for k, v in attrs.asdict(each).items()} for name, each in stats.items()}
         latency["feed_ms"] = round(lag.mean - wait.mean, 4) if lag.count else None
         self._busy.append({worker.name: _worked(worker, now) for worker in self._pipeline._pool.workers})
-        self._slow = {"latency_ms": latency, "symbols": self._symbols.read() if self._state.on_items is not None else None}
+        self._slow = {"latency_ms": latency, "symbols": self._symbols.read() if self._counting else None}
 
     # Snapshots
 

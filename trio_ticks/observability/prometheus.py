@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from ..errors import ConfigError
 from .health import Health
 from .readings import BUCKETS_S, Readings
+from .symbols import counted_symbols
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -105,7 +106,12 @@ _collectors_lock = threading.Lock()
 
 @contextmanager
 def export_metrics(
-    pipeline: Pipeline[Any], registry: CollectorRegistry, *, name: str = "main", health: Health | None = None
+    pipeline: Pipeline[Any],
+    registry: CollectorRegistry,
+    *,
+    name: str = "main",
+    health: Health | None = None,
+    symbols: int | Sequence[str] = 0,
 ) -> Iterator[Readings]:
     """Export *pipeline* in *registry* for as long as the block lasts; several pipelines may share a registry.
 
@@ -114,24 +120,27 @@ def export_metrics(
         registry: where; ``prometheus_client.REGISTRY`` is the default one of the process.
         name: the value of the label ``pipeline``, unique in the registry.
         health: what knows how fresh the feed is, where somebody has it.
+        symbols: which symbols have series of their own, or how many, the first to come; all others are counted as ``other``.
+            None unless given; each costs three series, and the queue one call a batch.
 
     Raises:
-        ConfigError: the name is empty or taken.
+        ConfigError: the name is empty or taken, or there cannot be so many *symbols*.
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"name must be a text, and not empty, got {name!r}")
-    readings = Readings(pipeline, health or Health(pipeline))
-    with _collectors_lock:
-        collector = _collectors.get(registry)
-        if collector is None:
-            collector = _PipelinesCollector()
-            registry.register(collector)
-            _collectors[registry] = collector
-        collector.add(name, readings)
-    try:
-        yield readings
-    finally:
+    with counted_symbols(pipeline._state, symbols) as counts:
+        readings = Readings(pipeline, health or Health(pipeline), counts)
         with _collectors_lock:
-            if collector.remove(name):
-                registry.unregister(collector)
-                del _collectors[registry]
+            collector = _collectors.get(registry)
+            if collector is None:
+                collector = _PipelinesCollector()
+                registry.register(collector)
+                _collectors[registry] = collector
+            collector.add(name, readings)
+        try:
+            yield readings
+        finally:
+            with _collectors_lock:
+                if collector.remove(name):
+                    registry.unregister(collector)
+                    del _collectors[registry]

@@ -18,7 +18,9 @@ import trio
 from ..gaps import GapReason
 from ..ledger import INTENTIONAL
 from ..metrics import LatencyWindow
+from ..scaling import Limit
 from .health import Health
+from .symbols import SymbolCounts
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -32,6 +34,7 @@ MOST_WORKERS: Final = 64
 """So many workers have series of their own; the sums are of all."""
 
 _SAMPLED: Final = "Where quick handlers follow each other densely it is sampled: its count is of samples, not of ticks."
+_NO_LOOP: Final = "One sample a batch; none where handlers run in the event loop."
 _RECENT: Final = ("mean", "p50", "p99", "p999", "max")
 _FEED_GAPS: Final = ("sequence", "reconnect", "malformed", "breaker", "throttle")
 _STATES: Final = ("idle", "busy", "ended")
@@ -51,13 +54,14 @@ class Sink(Protocol):
 class Readings:
     """What there is to read of one pipeline. Made in the pipeline's event loop."""
 
-    def __init__(self, pipeline: Pipeline[Any], health: Health) -> None:
+    def __init__(self, pipeline: Pipeline[Any], health: Health, symbols: SymbolCounts | None = None) -> None:
         self.health = health
         self.loop_delay = LatencyWindow()
         """How late the event loop was, as far as somebody measures it."""
         self._pipeline = pipeline
         self._state = pipeline._state
         self._pool = pipeline._pool
+        self._symbols = symbols
         self._wall_offset = time.time() - self._state.now()
         self._thread = threading.get_ident()
         self._token = trio.lowlevel.current_trio_token()
@@ -77,6 +81,8 @@ class Readings:
         self._read_feed(sink, now)
         self._read_queue(sink, now)
         self._read_outcomes(sink)
+        if self._symbols is not None:
+            self._read_symbols(sink, self._symbols)
         self._read_workers(sink, now)
         self._read_latencies(sink, now)
         self._read_pipeline(sink)
@@ -141,6 +147,14 @@ class Readings:
         sink.gauge("in_flight_ticks", "Ticks that workers hold now.", ledger.in_flight)
         sink.gauge("pipeline_unaccounted_items", "Ticks without an outcome: 0, or there is a bug.", ledger.unaccounted)
 
+    def _read_symbols(self, sink: Sink, symbols: SymbolCounts) -> None:
+        for symbol, count in symbols.received.items():
+            sink.counter("symbol_ticks_received", "As ticks_received, for the symbols that have a label.", count, symbol=symbol)
+        text = "Ticks that the queue discarded, for the symbols that have a label; intentional where a tick did its duty by it."
+        for intentional, counts in (("false", symbols.lost), ("true", symbols.intentional)):
+            for symbol, count in counts.items():
+                sink.counter("symbol_ticks_discarded", text, count, symbol=symbol, intentional=intentional)
+
     def _read_workers(self, sink: Sink, now: float) -> None:
         pool = self._pool
         rows = [worker.metrics(now) for worker in pool.workers]
@@ -148,6 +162,9 @@ class Readings:
             sink.gauge("workers", "Workers, by what they do now.", sum(row.state == state for row in rows), state=state)
         if pool.scaling is not None:
             sink.gauge("workers_wanted", "Workers that the load asks for, where the pool sizes itself.", pool.scaling.wanted)
+            text = "1 for what keeps that pool from growing, if anything does."
+            for limit in get_args(Limit):
+                sink.gauge("workers_limit", text, limit == pool.scaling.limit, limit=limit)
         busy_s, life_s = pool.busy_s(now), pool.life_s(now)
         text = "Time that workers spent otherwise than waiting for ticks, summed over workers; its rate over their number is the load."
         sink.counter("workers_busy_seconds", text, self._rising("busy", busy_s))
@@ -155,8 +172,9 @@ class Readings:
         sink.gauge("workers_busy_ratio", text, busy_s / life_s if life_s else 0.0)
         sink.counter("worker_restarts", "Workers that were replaced since their process had ended.", pool.restarts)
         sink.counter("handler_timeouts", "Handlings that took longer than their time limit.", pool.timeouts)
+        sink.counter("handler_retries", "Further tries of handlers that raised.", pool.retries)
         if pool.breaker is not None:
-            sink.gauge("breaker_open_symbols", "Symbols set aside since their handler kept failing.", len(pool.breaker.set_aside))
+            sink.gauge("breaker_open_symbols", "Symbols set aside since their handler kept failing.", pool.symbols_set_aside)
         for row in rows[:MOST_WORKERS]:
             for state in _STATES:
                 text = f"1 for what each worker does now, of the first {MOST_WORKERS}."
@@ -174,10 +192,12 @@ class Readings:
             ("handler", "How long the handler took.", meters.handler),
             ("tick_lag", "From a tick's own timestamp to its handling, clocks' difference included.", meters.lag),
             ("end_to_end", "From a tick's own timestamp to the end of its handling, clocks' difference included.", meters.end_to_end),
+            ("hand_over", "What a batch costs beside its handler, to and from a thread or a process.", meters.hand_over),
         )
         recent = {}
         for name, help, window in timed:
-            self._read_histogram(sink, f"{name}_seconds", f"{help} {_SAMPLED}", window)
+            note = _NO_LOOP if name == "hand_over" else _SAMPLED
+            self._read_histogram(sink, f"{name}_seconds", f"{help} {note}", window)
             stats = recent[name] = window.stats(now)
             for statistic in _RECENT if stats.count else ():
                 value = getattr(stats, statistic) / 1e3
@@ -187,8 +207,6 @@ class Readings:
             "Mean over the last minute from a tick's own timestamp to its arrival here; negative where the venue's clock is ahead.",
             (recent["tick_lag"].mean - recent["queue_wait"].mean) / 1e3,
         )
-        text = "What a batch costs beside its handler, to and from a thread or a process; none in the event loop."
-        self._read_histogram(sink, "hand_over_seconds", text, meters.hand_over)
         text = "How late the event loop wakes a task that sleeps; measured once a second."
         self._read_histogram(sink, "event_loop_delay_seconds", text, self.loop_delay)
 

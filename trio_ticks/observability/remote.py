@@ -35,6 +35,9 @@ class Samples:
     def add(self, name: str, labels: Mapping[str, str], value: float) -> None:
         self._samples.setdefault(name, []).append((labels, value if math.isfinite(value) else 0.0))
 
+    def has(self, name: str) -> bool:
+        return name in self._samples
+
     def number(self, name: str, **labels: str) -> float:
         """Return the sum of what fits: 0 where nothing does."""
         wanted = labels.items()
@@ -107,7 +110,6 @@ class RemotePipeline:
         produced_per_s, consumed_per_s, drops_per_min = self._rates.read(now, produced, handled, dropped)
         size, capacity = samples.count("queue_items"), samples.count("queue_capacity_items")
         handler = _latency(samples, "handler")
-        throttle = samples.number("feed_throttle_ticks_per_second")
         self.workers = samples.count("workers")
         return PipelineMetrics(
             timestamp=datetime.now(UTC),
@@ -137,7 +139,13 @@ class RemotePipeline:
             reconnects=samples.count("feed_reconnects_total", result="success"),
             blocked_s=samples.number("queue_blocked_seconds_total"),
             pressure=samples.state("pressure"),
-            throttle_rate=throttle or None,
+            workers_wanted=samples.count("workers_wanted") if samples.has("workers_wanted") else None,
+            workers_limit=next((limit for limit, value in samples.by("workers_limit", "limit").items() if value), None),
+            handler_timeouts=samples.count("handler_timeouts_total"),
+            handler_retries=samples.count("handler_retries_total"),
+            symbols_set_aside=samples.count("breaker_open_symbols"),
+            hand_over_ms=_latency(samples, "hand_over"),
+            throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
             workers=tuple(_worker(samples, name) for name in samples.by("worker_busy_ratio", "worker")),
         )
 

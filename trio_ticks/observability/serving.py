@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -37,6 +37,7 @@ async def serve_pipeline(
     name: str,
     registry: CollectorRegistry | None,
     fresh_s: float,
+    symbols: int | Sequence[str],
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve *pipeline*'s metrics and health until cancelled; reports the URL of the metrics once it listens.
@@ -51,7 +52,7 @@ async def serve_pipeline(
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-    with export_metrics(pipeline, registry, name=name, health=health) as readings:
+    with export_metrics(pipeline, registry, name=name, health=health, symbols=symbols) as readings:
         listeners = await listen(port, host)
         try:
             async with trio.open_nursery() as nursery:
