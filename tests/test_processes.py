@@ -283,7 +283,7 @@ async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_processes_that_never_become_ready_end_the_pipeline() -> None:
-    with pytest.raises(tt.WorkerCrashedError, match=r"ended before its handler was ready, 3 times.*__main__") as caught:
+    with pytest.raises(tt.WorkerCrashedError, match=r"ended before its handler was ready, with exit code 3, 3 times: .*__main__") as caught:
         await run([make_tick()], handlers.EndsAtOnce, workers=1)
     assert caught.value.exitcode == 3
 

@@ -41,8 +41,10 @@ _CLOSE_S = 5.0
 """How long a handler may take to be left in its process before that is killed, in seconds."""
 _END_S = 2.0
 """How long a process may take to end after that, in seconds."""
-_FIRST_TRIES = 3
-"""So many processes may end while the first handler is made ready, before the pipeline gives up."""
+_FALSE_STARTS = 3
+"""So many processes may end by themselves while a worker's first handler is made ready, before the pipeline gives up."""
+_KILLED = (-9, -15)
+"""The exit codes of processes that were killed by SIGKILL or SIGTERM."""
 _BACKOFF_S = (0.1, 5.0)
 """How long to wait where processes end again and again without having handled anything: the first wait and the longest, in seconds."""
 
@@ -90,6 +92,7 @@ class WorkerProcess:
         self._on_crash = on_crash
         self._context: trio_parallel.WorkerContext
         self._is_open = False
+        self._false_starts = 0
         self._futile = 0
         """How many processes ended since one last handled anything."""
         self._scope: trio.CancelScope | None = None
@@ -155,13 +158,13 @@ class WorkerProcess:
             try:
                 pid, raised = await self._call(open_session, self.progress.name, self._set_up)
             except trio_parallel.BrokenWorkerError as error:
-                self._note_end(crash_of(error, f"{self.name} ended before its handler was ready"))
-                if self.pid is None and self._futile >= _FIRST_TRIES:
-                    raise crash_of(
-                        error,
-                        f"{self.name} ended before its handler was ready, {self._futile} times; standard error may say why. "
-                        'A program that starts processes must do so under if __name__ == "__main__":',
-                    ) from None
+                crash = crash_of(error, f"{self.name} ended before its handler was ready")
+                self._note_end(crash)
+                # Who kills processes from outside means no more than that.
+                self._false_starts += self.pid is None and crash.exitcode not in _KILLED
+                if self._false_starts >= _FALSE_STARTS:
+                    hint = 'standard error may say why; what starts a pipeline must stand under if __name__ == "__main__":'
+                    raise WorkerCrashedError(f"{crash}, {self._false_starts} times: {hint}", exitcode=crash.exitcode) from None
                 continue
             if raised:
                 raise raised_in(raised, pid)

@@ -91,10 +91,9 @@ class ProcessRunner(Generic[T]):
         """Have *worker*'s process replaced, should it have ended."""
         await self._processes[worker].ready()
 
-    @property
-    def pids(self) -> list[int | None]:
-        """The number of each worker's process."""
-        return [process.pid for process in self._processes.values()]
+    def pid_of(self, worker: Worker[Any]) -> int | None:
+        """Return the number of *worker*'s process; of the last one, while it is being replaced."""
+        return self._processes[worker].pid
 
     async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
         """Run *batch* in *worker*'s process, until its end, its first failure, or the end of the process.
