@@ -17,6 +17,7 @@ from .breaker import BreakerState
 from .channel import TickReceiveChannel
 from .executors import Batch, Runner
 from .gaps import Gap
+from .hand_over import HandOver
 from .handling import BatchOptions
 from .ticks import MarketData
 from .worker import Worker
@@ -52,6 +53,7 @@ class BatchWork(Generic[T]):
         self._limit = 1 if options is None else options.max_size
         self._now = trio.lowlevel.current_clock().current_time
         self._lane_numbers = itertools.count()
+        self._hand_over = HandOver(pool.place)
         self._batch_begun = trio.Event()
         self._watching = trio.CancelScope()
 
@@ -172,7 +174,9 @@ class BatchWork(Generic[T]):
             return
         now = self._now()
         taken_s = turns[-1] - turns[0]
-        meters.hand_over.record(max(0.0, now - batch.sent_at - taken_s), now)
+        handed_s = max(0.0, now - batch.sent_at - taken_s)
+        meters.hand_over.record(handed_s, now)
+        self._hand_over.note(handed_s, taken_s, now)
         if self._options is not None:
             meters.handled(batch.items[0], batch.arrivals[0], turns[0], turns[-1])
             return
