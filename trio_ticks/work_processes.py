@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -293,16 +294,18 @@ class ProcessWork(BatchWork[T]):
         if not await self._wait(worker, receive):
             return
         home = self._homes[worker]
-        with trio.move_on_after(options.max_wait):
-            while self._waiting_at(home) < options.max_size and not (self._ended or worker.leaving):
+        with trio.CancelScope(deadline=self._waiting_at(home)[1] + options.max_wait):
+            while 0 < self._waiting_at(home)[0] < options.max_size and not (self._ended or worker.leaving):
                 worker.rest()
                 try:
                     await home.wait()
                 finally:
                     worker.resume()
 
-    def _waiting_at(self, home: Home) -> int:
-        return sum(len(self._homed.lines[symbol] or ()) for symbol in home.ready)
+    def _waiting_at(self, home: Home) -> tuple[int, float]:
+        """Return how many ticks wait for *home*, and when the oldest of them arrived."""
+        lanes = [lane for symbol in home.ready if (lane := self._homed.lines[symbol])]
+        return sum(map(len, lanes)), min((lane[0][1] for lane in lanes), default=math.inf)
 
     # How many
 
