@@ -22,7 +22,9 @@ SYMBOLS = ["SPY", "QQQ", "AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "META", "GOOG",
 RATE = 20_000
 FRESH_S = 0.25
 SECONDS = 75
-SCREENS = [(name, width, height, scheme) for name, width, height in (("", 1440, 1290), ("phone-", 390, 1180)) for scheme in ("light", "dark")]
+SCREENS = [(name, width, scheme) for name, width in (("", 1440), ("phone-", 390), ("whole-", 1440)) for scheme in ("light", "dark")]
+BELOW = {"": "#chart-queue", "phone-": "#law"}
+"""The last thing on a picture; one that is not here shows the whole page."""
 
 
 async def run(ready: threading.Event, urls: list[str], done: trio.Event) -> None:
@@ -37,7 +39,7 @@ async def run(ready: threading.Event, urls: list[str], done: trio.Event) -> None
         feed = tt.WebSocketFeed(exchange.url, symbols=SYMBOLS)
         fair = tt.DropNewest(timeout=1.0, max_per_symbol=60)
         async with tt.open_pipeline(feed, strategy, workers=12, overflow=fair, max_age=FRESH_S, shutdown_timeout=0) as pipeline:
-            title = f"{RATE:,} ticks/s, 12 workers, max_age={FRESH_S}, {fair}"
+            title = f"{RATE:,} ticks/s, 12 workers, nothing older than {FRESH_S * 1e3:.0f} ms"
             urls.append(await pipeline.serve_dashboard(0, title=title))
             ready.set()
             async with trio.open_nursery() as nursery:
@@ -64,14 +66,18 @@ def take(url: str, folder: Path) -> None:
         watcher = browser.new_page()
         watcher.goto(url)
         watcher.wait_for_timeout(SECONDS * 1e3)
-        for name, width, height, scheme in SCREENS:
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=1 if width > 1000 else 2)
+        for name, width, scheme in SCREENS:
+            scale = 1 if width > 1000 else 2
+            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, device_scale_factor=scale)
             page = context.new_page()
             page.goto(url)
             page.wait_for_timeout(3000)
-            picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
-            small = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-            small.save(folder / f"dashboard-{name}{scheme}.png", optimize=True)
+            if name in BELOW:
+                bottom = page.evaluate("(id) => document.querySelector(id).closest('section').getBoundingClientRect().bottom", BELOW[name])
+                page.set_viewport_size({"width": width, "height": int(bottom) + 16})
+                page.wait_for_timeout(1500)
+            picture = Image.open(BytesIO(page.screenshot(full_page=name not in BELOW))).convert("RGB")
+            picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(folder / f"dashboard-{name}{scheme}.png", optimize=True)
             context.close()
         browser.close()
 

@@ -265,6 +265,31 @@ def test_every_screen_shows_all_without_scrolling_sideways(browser: Browser, cro
         assert page.evaluate(WEAK) == []
 
 
+def test_words_of_any_length_stay_on_the_flow(browser: Browser, crowd: Served) -> None:
+    with watched(browser, width=390) as page:
+        page.goto(crowd.url)
+        wait_for_look(page)
+        outside = page.evaluate(
+            """async () => {
+              const look = await (await fetch("/api/snapshot")).json();
+              look.ledger.received = 98_765_432_101;
+              look.ledger.dropped_by_reason.overflow = 87_654_321_098;
+              const [{ Flow }, { svg }] = [await import("/flow.js"), await import("/svg.js")];
+              const picture = svg("svg");
+              document.getElementById("flow").removeAttribute("id");
+              picture.id = "flow";
+              document.querySelector(".flow").append(picture);
+              new Flow(picture, document.createElement("p")).show(look);
+              const whole = picture.getBoundingClientRect();
+              const boxes = [...picture.querySelectorAll("text")].map((each) => [each.textContent, each.getBoundingClientRect()]);
+              const out = ([, box]) => box.left < whole.left - 0.5 || box.right > whole.right + 0.5;
+              return { seen: boxes.length, outside: boxes.filter(out).map(([text]) => text) };
+            }"""
+        )
+        assert outside["seen"] > 10
+        assert outside["outside"] == []
+
+
 OVERFLOWING = """() => [...document.querySelectorAll("main *, header *")]
   .filter((each) => each.getBoundingClientRect().right > innerWidth + 0.5 && !each.closest(".hidden"))
   .map((each) => `${each.tagName} ${each.id} ${each.className.baseVal ?? each.className}`)"""

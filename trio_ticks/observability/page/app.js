@@ -2,7 +2,7 @@
 
 import { Chart, Cursor, spark } from "./charts.js";
 import { Flow } from "./flow.js";
-import { FORMATS, count, ms, rate, timeOfDay } from "./format.js";
+import { FORMATS, compact, count, ms, rate, timeOfDay } from "./format.js";
 import { Past } from "./past.js";
 import { setAttribute, setText } from "./svg.js";
 import { Strip, showDrops, showEvents, showSymbols, showWorkers } from "./tables.js";
@@ -18,8 +18,7 @@ let range = 300;
 
 // What is drawn
 
-const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
-const axisRate = (value) => compact.format(value).toLowerCase();
+const axisRate = (value) => compact(value).toLowerCase();
 const axisMs = (value) => ms(value).replace(/\.0+ /, " ");
 const latency = (id, key, label) =>
   new Chart(by(`chart-${id}`), cursor, {

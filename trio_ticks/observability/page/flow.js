@@ -1,13 +1,14 @@
 // The ledger as a flow: a band from what was received to each of its outcomes, as thick as its share.
 
 import { INTENTIONAL, REASONS } from "./past.js";
-import { count, rate, share } from "./format.js";
+import { compact, count, rate, share } from "./format.js";
 import { setAttribute, setText, svg } from "./svg.js";
 
 const GAP = 10;
 const LINE = 34;
 const NODE = 10;
 const THIN = 1.5;
+const LETTER = 7.9;
 
 // Half pixels do for the eye, and most looks then change nothing that would have to be painted again.
 const half = (number) => Math.round(number * 2) / 2;
@@ -58,14 +59,18 @@ export class Flow {
     const width = this.picture.clientWidth;
     if (!width) return;
     const narrow = width < 520;
-    const labels = narrow ? 118 : 200;
-    const [left, right] = [narrow ? 84 : 130, width - labels];
+    const short = (value) => (narrow && value >= 1e8 ? compact(value) : count(value));
+    const words = (outcome) => [short(outcome.value), ...(outcome.value ? [share(outcome.value, received)] : []), ...(narrow ? [] : [outcome.note])].join(" · ");
+    // Words of any length have their room: a count grows for as long as the run lasts.
+    const room = (texts) => Math.max(...texts.map((text) => text.length)) * LETTER + NODE + 12;
+    const left = room([short(received), "received"]);
+    const right = Math.max(width - room(all.map(words)), left + 40);
     const height = Math.max(this.picture.clientHeight, all.length * (LINE + GAP));
     setAttribute(this.picture, "viewBox", `0 0 ${width} ${height}`);
     setAttribute(this.picture, "height", height);
 
     // Every outcome has room for its words; what room is left is shared out by size.
-    const free = height - GAP * (all.length - 1) - 4;
+    const free = height - GAP * (all.length - 1) - 10;
     const thick = this.#share(all, received, free).map(half);
     const total = thick.reduce((sum, each) => sum + each, 0);
     const slots = thick.map((each) => Math.max(each, LINE));
@@ -75,7 +80,7 @@ export class Flow {
     setAttribute(this.source.firstChild, "x", left - NODE);
     setAttribute(this.source.firstChild, "y", from);
     setAttribute(this.source.firstChild, "height", Math.max(total, 2));
-    this.#label(this.names, left - NODE - 10, height / 2 - 8, "received", [count(received), `${rate(snapshot.rates_per_s.received)}/s`], "end");
+    this.#label(this.names, left - NODE - 10, height / 2 - 8, "received", [short(received), `${rate(snapshot.rates_per_s.received)}/s`], "end");
 
     all.forEach((outcome, index) => {
       const [ribbon, node, name, value] = this.rows.children[index].children;
@@ -95,8 +100,7 @@ export class Flow {
       setText(name, outcome.name);
       setAttribute(value, "x", right + NODE + 10);
       setAttribute(value, "y", text + 14);
-      const parts = [count(outcome.value), ...(outcome.value ? [share(outcome.value, received)] : []), ...(narrow ? [] : [outcome.note])];
-      setText(value, parts.join(" · "));
+      setText(value, words(outcome));
       y += slot + GAP;
       from += size;
     });

@@ -3,6 +3,8 @@
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
+const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+
 export const NONE = "–";
 
 function digits(value) {
@@ -33,6 +35,7 @@ export function clock(seconds) {
 
 export const rate = (value) => (value === null || value === undefined ? NONE : value < 99.95 && value !== Math.round(value) ? tenth.format(value) : whole.format(value));
 export const count = (value) => (value === null || value === undefined ? NONE : whole.format(value));
+export const compact = (value) => short.format(value);
 export const seconds = (value) => (value < 100 ? `${tenth.format(value)} s` : clock(value));
 export const text = (value) => String(value);
 export const share = (part, total) => {
