@@ -27,24 +27,35 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Executor", "Handler", "LoopRunner", "Place", "Runner", "ThreadRunner", "failures_of", "resolve_executor", "takes_gaps"]
 
 T = TypeVar("T")
-Handler = Callable[[T], Awaitable[Any]] | Callable[[T], Any]
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class _Takes(Protocol[T_contra]):
+    def __call__(self, tick: T_contra, /) -> Any: ...
+
+
+Handler = Callable[[T], Awaitable[Any]] | Callable[[T], Any] | type[_Takes[T]]
 Executor = Literal["auto", "loop", "thread", "process"]
 Place = Literal["loop", "thread", "process"]
 
 
 def takes_gaps(handler: Callable[..., Any]) -> bool:
-    """Tell whether *handler*'s annotation says that its first argument may be a :class:`~trio_ticks.Gap`."""
+    """Tell whether *handler*'s annotation says that its first argument may be a :class:`~trio_ticks.Gap`, or a batch of them."""
+    batched = batch_options(handler) is not None
     while isinstance(handler, functools.partial):
         handler = handler.func
     function = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
     try:
         hints = typing.get_type_hints(function)
-        first = next(iter(inspect.signature(function).parameters), None)
-    except (NameError, TypeError, ValueError):
+        names = list(inspect.signature(function).parameters)
+        # Of a class it is a function still, with a self.
+        first = names[inspect.isclass(handler)] if names else ""
+    except (IndexError, NameError, TypeError, ValueError):
         # Annotations that cannot be read (names of a type-checking block) say nothing.
         return False
-    hint = hints.get(first or "")
-    return hint is Gap or Gap in typing.get_args(hint)
+    hint = hints.get(first)
+    inner = typing.get_args(hint)
+    return hint is Gap or Gap in inner or (batched and any(Gap in typing.get_args(member) for member in inner))
 
 
 def _yields(handler: Callable[..., Any]) -> bool:
@@ -258,3 +269,4 @@ class LoopRunner(Generic[T]):
             batch.failures = failures_of(error, len(batch.items))
         batch.began_at.append(self._now())
         batch.done = len(batch.items)
+        await trio.lowlevel.checkpoint()  # the handler may have had none, and there may be no end of batches

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -65,7 +66,7 @@ class BatchWork(Generic[T]):
         """Lease a batch, have it run, settle it; until no more can come, or *worker* is to leave."""
         pool, options = self._pool, self._options
         while not worker.leaving:
-            if options is not None and options.max_wait and len(self._state.buffer) < options.max_size:
+            if options is not None and options.max_wait:
                 await self._gather(worker, receive, options)
             batch, gaps = self._lease(worker)
             if not batch.items:
@@ -94,11 +95,14 @@ class BatchWork(Generic[T]):
         return await self._pool.next_ticks(worker, receive)
 
     async def _gather(self, worker: Worker[T], receive: TickReceiveChannel[T], options: BatchOptions) -> None:
-        """Give a batch some time to be filled. Its ticks stay in the queue meanwhile: they are bounded, replaced and dropped as ever."""
-        if not self._state.buffer and not self._state.lanes.ready and not await self._wait(worker, receive):
+        """Give a batch some time to be filled, from the arrival of its first tick on.
+
+        Its ticks stay in the queue meanwhile: they are bounded, replaced and dropped as ever.
+        """
+        if not self._waiting()[0] and not await self._wait(worker, receive):
             return
-        with trio.move_on_after(options.max_wait):
-            while len(self._state.buffer) < options.max_size and not worker.leaving:
+        with trio.CancelScope(deadline=self._waiting()[1] + options.max_wait):
+            while 0 < self._waiting()[0] < options.max_size and not worker.leaving:
                 worker.rest()
                 try:
                     await receive.wait()
@@ -106,6 +110,15 @@ class BatchWork(Generic[T]):
                     return
                 finally:
                     worker.resume()
+
+    def _waiting(self) -> tuple[int, float]:
+        """Return how many ticks wait for anybody, and when the oldest of them arrived."""
+        buffer, lanes = self._state.buffer, self._state.lanes
+        ready = [lane for symbol in lanes.ready if (lane := lanes.lines[symbol])]
+        arrivals = [lane[0][1] for lane in ready]
+        if buffer:
+            arrivals.append(buffer.oldest_arrival())
+        return len(buffer) + sum(map(len, ready)), min(arrivals, default=math.inf)
 
     async def _run(self, worker: Worker[T], batch: Batch[T]) -> None:
         """Have *batch* run until its end or its first failure, count what came of it, and report the failures."""
@@ -137,7 +150,8 @@ class BatchWork(Generic[T]):
             rest = [pair for pair in zip(batch.items, batch.arrivals, strict=True) if not breaker.holds(pair[0].symbol, now)]
             batch.items[:] = [item for item, _arrived in rest]
             batch.arrivals[:] = [arrived for _item, arrived in rest]
-            batch.todo = deque(rest)
+            if batch.todo:
+                batch.todo = deque(rest)
             self._state.ledger.delivered -= len(held)
             self._state.set_aside(held)
 

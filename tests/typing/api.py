@@ -35,6 +35,18 @@ def on_tick_blocking(tick: tt.Tick) -> None:
     """Take a tick, in a thread."""
 
 
+class Strategy:
+    """Makes a handler per worker."""
+
+    async def __call__(self, tick: tt.Tick) -> None:
+        """Take a tick."""
+
+
+@tt.batch_handler(max_size=64, max_wait=0.01)
+def on_ticks(ticks: list[tt.Tick]) -> None:
+    """Take many, in a thread."""
+
+
 def on_error(tick: tt.Tick, error: Exception) -> None:
     """Take what a handler raised."""
 
