@@ -236,7 +236,7 @@ class TestHistory:
     def test_it_may_begin_with_a_pipeline_that_has_been_running(self) -> None:
         history = History(step_s=0.5)
         history.begin(make_metrics(uptime_s=1000.0, items_produced=10**6, items_consumed=0, items_failed=0, items_dropped=10**6))
-        assert history.rates == ()
+        assert not history.rates
         history.add(make_metrics(uptime_s=1000.5, items_produced=10**6 + 50, items_consumed=20, items_failed=5, items_dropped=10**6))
         assert history.rates == (Rates(100.0, 50.0, 0.0),)
 
