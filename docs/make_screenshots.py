@@ -62,7 +62,7 @@ def take(url: str, folder: Path) -> None:
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
-        # A viewer from the beginning on, so that symbols are counted; the pictures are taken one after the other, to leave the run its time.
+        # A viewer from the beginning on, so that symbols are counted; the pictures come one after the other, to leave the run its time.
         watcher = browser.new_page()
         watcher.goto(url)
         watcher.wait_for_timeout(SECONDS * 1e3)
@@ -77,7 +77,8 @@ def take(url: str, folder: Path) -> None:
                 page.set_viewport_size({"width": width, "height": int(bottom) + 16})
                 page.wait_for_timeout(1500)
             picture = Image.open(BytesIO(page.screenshot(full_page=name not in BELOW))).convert("RGB")
-            picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(folder / f"dashboard-{name}{scheme}.png", optimize=True)
+            few = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            few.save(folder / f"dashboard-{name}{scheme}.png", optimize=True)
             context.close()
         browser.close()
 
