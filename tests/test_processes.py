@@ -89,9 +89,9 @@ async def test_bounds_hold_and_eviction_reaches_what_waits_for_a_process(path: P
         await pipeline.wait()
     assert_accounted(pipeline.report, consumed=11, evicted=23)
     told = numbers_of(path)
-    assert sum(map(len, told.values())) == 11
-    # Of each symbol the oldest were evicted: what is left is its newest.
-    assert told == {"A": [0, *range(34 - 2 * len(told["A"]) + 2, 34, 2)], "B": list(range(35 - 2 * len(told["B"]), 34, 2))}
+    # Of each symbol the oldest were evicted, and of both about as many: they had arrived together.
+    assert told == {"A": [0, *range(36 - 2 * len(told["A"]), 34, 2)], "B": list(range(35 - 2 * len(told["B"]), 34, 2))}
+    assert len(told["A"]) - 1 in (4, 5, 6)
 
 
 # Kinds of items
@@ -249,14 +249,16 @@ async def test_a_handler_is_tried_again_in_its_process(path: Path) -> None:
 
 async def test_what_grows_stale_behind_a_slow_tick_is_not_handled(path: Path) -> None:
     async def script(send: Send) -> None:
-        await send.send_many(make_ticks(3, "A"))
-        await until(lambda: len(read(path)) == 3)
+        await until(lambda: len(pipeline._pool._work.runner._processes) == 2)  # type: ignore[attr-defined]  # of ProcessWork
+        await send.send_many(make_ticks(10, "A"))
+        await until(lambda: len(read(path)) == 10)
         # One batch: the second of these grows stale while the first is handled.
-        await send.send_many([tick("A", 3, bid=15, seconds=1.0), *make_ticks(3, "A", first=4)])
+        await send.send_many([tick("A", 10, bid=15, seconds=2.5), *make_ticks(3, "A", first=11)])
 
-    report = await run(ScriptFeed(script), Tell(str(path)), max_age=0.8)
-    assert_accounted(report, consumed=4, stale=3)
-    assert numbers_of(path) == {"A": [0, 1, 2, 3]}
+    async with open_pipeline(ScriptFeed(script), Tell(str(path)), executor="process", workers=2, max_age=2.0) as pipeline:
+        await pipeline.wait()
+    assert_accounted(pipeline.report, consumed=11, stale=3)
+    assert numbers_of(path) == {"A": list(range(11))}
 
 
 # What cannot work says so

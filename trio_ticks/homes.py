@@ -6,7 +6,9 @@ lane that is ready is known to its home alone.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import trio
@@ -93,6 +95,34 @@ class HomedLanes(Lanes[T], Generic[T]):
         found = self.take_next(symbol)
         assert found is not None
         return symbol, *found
+
+    def evict(self, limit: int) -> list[T]:
+        """Remove the *limit* ticks that arrived first; of lanes whose ticks arrived together, one from each in turn."""
+        heads = [(lane[0][1], 0, place, lane) for place, lane in enumerate(self.lines.values()) if lane]
+        heapq.heapify(heads)
+        evicted: list[T] = []
+        while heads and len(evicted) < limit:
+            _arrived, count, place, lane = heads[0]
+            evicted.append(lane.popleft()[0])
+            if lane:
+                heapq.heapreplace(heads, (lane[0][1], count + 1, place, lane))
+            else:
+                heapq.heappop(heads)
+        self.parked -= len(evicted)
+        return evicted
+
+    def evict_first(self, wanted: Callable[[T], bool], symbol: str | None = None) -> T | None:
+        """Remove and return the tick that arrived first of those that are *wanted*, of *symbol* or of all."""
+        if symbol is None:
+            firsts = []
+            for name, lane in self.lines.items():
+                arrival = next((arrived for item, arrived in lane or () if wanted(item)), None)
+                if arrival is not None:
+                    firsts.append((arrival, name))
+            if not firsts:
+                return None
+            symbol = min(firsts)[1]
+        return super().evict_first(wanted, symbol)
 
     def leave(self, home: Home) -> None:
         """Give the symbols of *home*, whose worker has gone, to others, if there are any; nobody handles any of them."""
