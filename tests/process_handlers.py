@@ -113,6 +113,16 @@ class TellBatches(Teller):
 
 
 @attrs.define
+class TellBatchesAndGaps(Teller):
+    """A batch handler that takes gaps too."""
+
+    @tt.batch_handler(max_size=8, max_wait=0.05)
+    def __call__(self, items: Sequence[tt.Tick | tt.Gap]) -> None:
+        for item in items:
+            self.tell(type(item).__name__, item)
+
+
+@attrs.define
 class DiesWithBatches(Teller):
     """A batch handler that ends its process the first time."""
 

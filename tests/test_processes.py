@@ -233,6 +233,20 @@ async def test_batch_handlers_say_which_ticks_failed(path: Path) -> None:
     assert max(int(line.event) for line in read(path)) > 1
 
 
+@pytest.mark.parametrize("ordering", ["symbol", "none"])
+async def test_batch_handlers_are_told_of_gaps(path: Path, ordering: str) -> None:
+    async def script(send: Send) -> None:
+        await send.send_many(make_ticks(3, "A"))
+        send.mark_gap(tt.Gap("A", EPOCH, "sequence", 3, EPOCH))
+        await send.send_many(make_ticks(3, "A", first=4))
+
+    report = await run(ScriptFeed(script), handlers.TellBatchesAndGaps(str(path)), workers=1, ordering=ordering)
+    assert_accounted(report, consumed=6)
+    told = [(line.event, line.number) for line in read(path)]
+    assert sorted(told, key=lambda pair: pair[1]) == [("Gap" if n == 3 else "Tick", n) for n in range(7)]
+    assert ordering == "none" or [n for _event, n in told] == list(range(7))
+
+
 async def test_a_handler_is_tried_again_in_its_process(path: Path) -> None:
     async with open_pipeline(
         listed(make_ticks(3, "A")),

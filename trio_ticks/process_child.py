@@ -25,7 +25,6 @@ import attrs
 import trio
 
 from .executors import failures_of
-from .gaps import Gap
 from .handling import Hooks, Retry, is_async, prepared
 from .lives import open_handler
 from .progress import Progress
@@ -179,8 +178,7 @@ class Session:
         batch.began.append(time.perf_counter() - batch.received)
         self._progress.begin(count)
         try:
-            # A gap comes alone, and is no batch.
-            await self._handler(batch.items[0] if isinstance(batch.items[0], Gap) else batch.items)
+            await self._handler(batch.items)
         except Exception as error:
             batch.failures = failures_of(error, count)
         else:
