@@ -30,7 +30,7 @@ html_static_path = ["_static"]
 
 nitpick_ignore_regex = [
     # Type variables; what signatures name but nobody need know; references out of a module that the reference knows by a shorter name.
-    (r"py:.*", r".*\bT"),
+    (r"py:.*", r".*\b(T|F|_Takes)"),
     # Bounds in annotations.
     (r"py:class", r"[-+.e\d]+"),
     (r"py:.*", r"trio_ticks\.(feeds\.options\.WebSocketKeywords|throttle_task\.ThrottleTask|exchange\.wire\.FlatTick|feeds\.captures)"),

@@ -626,7 +626,9 @@ async def test_settings_that_cannot_work_are_refused_before_anything_runs(settin
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize("feed", [None, [1, 2], object(), "wss://feed", type("Odd", (), {"run": 3})()], ids=repr)
+@pytest.mark.parametrize(
+    "feed", [None, [1, 2], object(), "wss://feed", type("Odd", (), {"run": 3})()], ids=["none", "list", "object", "text", "run"]
+)
 async def test_what_is_no_feed_is_refused(feed: Any) -> None:
     with pytest.raises(tt.ConfigError, match="feed"):
         async with open_pipeline(feed, Recorder()):

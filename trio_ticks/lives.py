@@ -39,7 +39,7 @@ async def open_handler(handler: Any, *, in_thread: bool = False) -> AsyncIterato
     try:
         yield entered if callable(entered) else instance
     except BaseException as error:
-        swallowed = await _leave(instance, error, in_thread=in_thread)
+        swallowed = await _leave(instance, error, in_thread=in_thread)  # noqa: ASYNC102  # it is the handler's own, and has its say
         # A scope that an asynchronous handler entered may have been meant by a cancellation; errors are not a handler's to swallow.
         if not swallowed or split(error)[0] is None:
             raise
@@ -86,7 +86,7 @@ async def _enter_in_thread(handler: Any) -> tuple[Any, Any]:
         with lock:
             abandoned.set()
         if entered:
-            await _leave(entered[0], cancelled, in_thread=True)
+            await _leave(entered[0], cancelled, in_thread=True)  # noqa: ASYNC102  # shielded in there
         raise
     return instance, await type(instance).__aenter__(instance) if _has(instance, "__aenter__") else result
 
@@ -141,6 +141,6 @@ class Lives:
                 if self._failed:
                     log_second(error)
                     # The first one is about to cancel all of us; an error more would make a group of both.
-                    await trio.sleep_forever()
+                    await trio.sleep_forever()  # noqa: ASYNC102  # until it is cancelled, at once
                 self._failed = True
             raise

@@ -121,7 +121,7 @@ class WorkerProcess:
                 finally:
                     try:
                         # Without what is being raised, which the error of a process that ended badly would hide.
-                        await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - its grace period bounds it
+                        await manager.__aexit__(None, None, None)  # noqa: ASYNC102  # its grace period bounds it
                     except trio_parallel.BrokenWorkerError as error:
                         logger.warning("process.ended_badly: %s: %s", self.name, error)
                     self.progress.close()

@@ -107,5 +107,5 @@ async def _run(arguments: list[str], strategy: Callable[[Tick], Any], options: P
             return await run_session(feed, strategy, options.settings(), display)
         except FeedBrokenError:
             with trio.move_on_after(_REASON_S):
-                await child.wait_finished()  # raises the exchange's own reason where that has ended by itself
+                await child.wait_finished()  # noqa: ASYNC120  # raises the exchange's own reason where that has ended by itself
             raise
