@@ -39,13 +39,15 @@ class _Scrape:
         self.families: dict[str, Metric] = {}
         self.pipeline = ""
 
-    def gauge(self, name: str, help: str, value: float, **labels: str) -> None:
-        family = self._family(GaugeMetricFamily, name, help, labels)
-        family.add_metric([self.pipeline, *labels.values()], value)
+    def gauge(self, name: str, help: str, value: float | None, **labels: str) -> None:
+        if value is not None:
+            family = self._family(GaugeMetricFamily, name, help, labels)
+            family.add_metric([self.pipeline, *labels.values()], value)
 
-    def counter(self, name: str, help: str, value: float, **labels: str) -> None:
-        family = self._family(CounterMetricFamily, name, help, labels)
-        family.add_metric([self.pipeline, *labels.values()], value)
+    def counter(self, name: str, help: str, value: float | None, **labels: str) -> None:
+        if value is not None:
+            family = self._family(CounterMetricFamily, name, help, labels)
+            family.add_metric([self.pipeline, *labels.values()], value)
 
     def histogram(self, name: str, help: str, counts: list[int], total: float) -> None:
         family = self._family(HistogramMetricFamily, name, help, {})

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 
 import trio
@@ -30,6 +29,8 @@ __all__ = ["BUCKETS_S", "MOST_WORKERS", "Readings", "Sink"]
 BUCKETS_S: Final = tuple(step * 10.0**exponent for exponent in range(-5, 2) for step in (1.0, 2.5, 5.0))[:-1]
 """The upper bounds of the histograms, in seconds: from 10 microseconds to 25 seconds."""
 
+_PATIENCE_S: Final = 1.0
+"""How long another thread waits for the event loop."""
 MOST_WORKERS: Final = 64
 """So many workers have series of their own; the sums are of all."""
 
@@ -41,11 +42,11 @@ _STATES: Final = ("idle", "busy", "ended")
 
 
 class Sink(Protocol):
-    """Takes the numbers of one pipeline."""
+    """Takes the numbers of one pipeline. It is told every name each time; a value of ``None`` says that there is nothing to tell now."""
 
-    def gauge(self, name: str, help: str, value: float, **labels: str) -> None: ...
+    def gauge(self, name: str, help: str, value: float | None, **labels: str) -> None: ...
 
-    def counter(self, name: str, help: str, value: float, **labels: str) -> None: ...
+    def counter(self, name: str, help: str, value: float | None, **labels: str) -> None: ...
 
     def histogram(self, name: str, help: str, counts: list[int], total: float) -> None:
         """Take how many samples were at most each of ``BUCKETS_S``, then all of them; and their sum in seconds."""
@@ -67,13 +68,38 @@ class Readings:
         self._token = trio.lowlevel.current_trio_token()
         self._highest: dict[str, float] = {}
 
-    def read_into(self, sink: Sink) -> None:
-        """Tell *sink* everything, from whichever thread."""
+    def read_into(self, sink: Sink) -> bool:
+        """Tell *sink* everything, from whichever thread; False, and nothing told, where the event loop has ended or does not answer."""
         if threading.get_ident() == self._thread or trio.lowlevel.in_trio_run():
             self._read_into(sink)
-            return
-        with suppress(trio.RunFinishedError):  # It is as good as removed.
-            trio.from_thread.run_sync(self._read_into, sink, trio_token=self._token)
+            return True
+        return self._read_in_loop(sink)
+
+    def _read_in_loop(self, sink: Sink) -> bool:
+        """Have the pipeline's event loop do it, and wait for that, but not for ever: the loop may be waiting for a lock of our caller's."""
+        reading, done = threading.Lock(), threading.Event()
+        given_up, failures = False, list[Exception]()
+
+        def read() -> None:
+            with reading:
+                if given_up:
+                    return
+                try:
+                    self._read_into(sink)
+                except Exception as error:  # It is our caller's, and would end the event loop.
+                    failures.append(error)
+                done.set()
+
+        try:
+            self._token.run_sync_soon(read)
+        except trio.RunFinishedError:
+            return False
+        if not done.wait(_PATIENCE_S):
+            with reading:
+                given_up = True
+        if failures:
+            raise failures[0]
+        return done.is_set()
 
     def _read_into(self, sink: Sink) -> None:
         now = self._state.now()
@@ -81,8 +107,7 @@ class Readings:
         self._read_feed(sink, now)
         self._read_queue(sink, now)
         self._read_outcomes(sink)
-        if self._symbols is not None:
-            self._read_symbols(sink, self._symbols)
+        self._read_symbols(sink)
         self._read_workers(sink, now)
         self._read_latencies(sink, now)
         self._read_pipeline(sink)
@@ -108,14 +133,11 @@ class Readings:
         ):
             for reason, count in _by_reason(counts):
                 sink.counter(name, text, count, reason=reason)
-        if self.health.last_message_at is not None:
-            sink.gauge(
-                "feed_last_message_timestamp_seconds",
-                "When the feed's last message was noticed, in seconds since the epoch; looked at once a second.",
-                self.health.last_message_at + self._wall_offset,
-            )
-        if self._pipeline.throttle is not None and self._pipeline.throttle.rate is not None:
-            sink.gauge("feed_throttle_ticks_per_second", "What the feed is asked to keep to.", self._pipeline.throttle.rate)
+        last, throttle = self.health.last_message_at, self._pipeline.throttle
+        text = "When the feed's last message was noticed, in seconds since the epoch; looked at once a second."
+        sink.gauge("feed_last_message_timestamp_seconds", text, None if last is None else last + self._wall_offset)
+        text = "What the feed is asked to keep to; absent without a limit."
+        sink.gauge("feed_throttle_ticks_per_second", text, None if throttle is None else throttle.rate)
 
     def _read_queue(self, sink: Sink, now: float) -> None:
         state = self._state
@@ -147,10 +169,16 @@ class Readings:
         sink.gauge("in_flight_ticks", "Ticks that workers hold now.", ledger.in_flight)
         sink.gauge("pipeline_unaccounted_items", "Ticks without an outcome: 0, or there is a bug.", ledger.unaccounted)
 
-    def _read_symbols(self, sink: Sink, symbols: SymbolCounts) -> None:
+    def _read_symbols(self, sink: Sink) -> None:
+        received = "As ticks_received, for the symbols that have a label; none unless asked for."
+        text = "Ticks that the queue discarded, for the symbols that have a label; none unless asked for."
+        sink.counter("symbol_ticks_received", received, None)
+        sink.counter("symbol_ticks_discarded", text, None)
+        symbols = self._symbols
+        if symbols is None:
+            return
         for symbol, count in symbols.received.items():
-            sink.counter("symbol_ticks_received", "As ticks_received, for the symbols that have a label.", count, symbol=symbol)
-        text = "Ticks that the queue discarded, for the symbols that have a label; intentional where a tick did its duty by it."
+            sink.counter("symbol_ticks_received", received, count, symbol=symbol)
         for intentional, counts in (("false", symbols.lost), ("true", symbols.intentional)):
             for symbol, count in counts.items():
                 sink.counter("symbol_ticks_discarded", text, count, symbol=symbol, intentional=intentional)
@@ -160,11 +188,13 @@ class Readings:
         rows = [worker.metrics(now) for worker in pool.workers]
         for state in _STATES:
             sink.gauge("workers", "Workers, by what they do now.", sum(row.state == state for row in rows), state=state)
-        if pool.scaling is not None:
-            sink.gauge("workers_wanted", "Workers that the load asks for, where the pool sizes itself.", pool.scaling.wanted)
-            text = "1 for what keeps that pool from growing, if anything does."
-            for limit in get_args(Limit):
-                sink.gauge("workers_limit", text, limit == pool.scaling.limit, limit=limit)
+        wanted, limit = (None, None) if pool.scaling is None else (pool.scaling.wanted, pool.scaling.limit)
+        sink.gauge("workers_wanted", "Workers that the load asks for; absent where the pool does not size itself.", wanted)
+        text = "1 for what keeps a pool that sizes itself from growing, if anything does."
+        for each in get_args(Limit) if pool.scaling is not None else ():
+            sink.gauge("workers_limit", text, each == limit, limit=each)
+        if pool.scaling is None:
+            sink.gauge("workers_limit", text, None)
         busy_s, life_s = pool.busy_s(now), pool.life_s(now)
         text = "Time that workers spent otherwise than waiting for ticks, summed over workers; its rate over their number is the load."
         sink.counter("workers_busy_seconds", text, self._rising("busy", busy_s))
@@ -173,8 +203,7 @@ class Readings:
         sink.counter("worker_restarts", "Workers that were replaced since their process had ended.", pool.restarts)
         sink.counter("handler_timeouts", "Handlings that took longer than their time limit.", pool.timeouts)
         sink.counter("handler_retries", "Further tries of handlers that raised.", pool.retries)
-        if pool.breaker is not None:
-            sink.gauge("breaker_open_symbols", "Symbols set aside since their handler kept failing.", pool.symbols_set_aside)
+        sink.gauge("breaker_open_symbols", "Symbols set aside since their handler kept failing.", pool.symbols_set_aside)
         for row in rows[:MOST_WORKERS]:
             for state in _STATES:
                 text = f"1 for what each worker does now, of the first {MOST_WORKERS}."
@@ -199,8 +228,8 @@ class Readings:
             note = _NO_LOOP if name == "hand_over" else _SAMPLED
             self._read_histogram(sink, f"{name}_seconds", f"{help} {note}", window)
             stats = recent[name] = window.stats(now)
-            for statistic in _RECENT if stats.count else ():
-                value = getattr(stats, statistic) / 1e3
+            for statistic in _RECENT:
+                value = getattr(stats, statistic) / 1e3 if stats.count else None
                 sink.gauge(f"{name}_recent_seconds", f"{help} Over the last minute.", value, statistic=statistic)
         sink.gauge(
             "feed_lag_seconds",
@@ -220,10 +249,10 @@ class Readings:
             sink.gauge("pipeline_state", "1 for the state that the pipeline is in.", pipeline._phase == state, state=state)
         text = "When the pipeline was started, in seconds since the epoch."
         sink.gauge("pipeline_start_time_seconds", text, pipeline._began + self._wall_offset)
-        if threading.get_ident() == self._thread:
-            trio_now = trio.lowlevel.current_statistics()
-            sink.gauge("event_loop_tasks", "Tasks in the event loop, trio's own included.", trio_now.tasks_living)
-            sink.gauge("event_loop_runnable_tasks", "Tasks that could run at once.", trio_now.tasks_runnable)
+        # Another event loop's are not this pipeline's.
+        now = trio.lowlevel.current_statistics() if threading.get_ident() == self._thread else None
+        sink.gauge("event_loop_tasks", "Tasks in the event loop, trio's own included.", None if now is None else now.tasks_living)
+        sink.gauge("event_loop_runnable_tasks", "Tasks that could run at once.", None if now is None else now.tasks_runnable)
 
 
 def _by_reason(counts: dict[str, int]) -> Iterable[tuple[str, int]]:
