@@ -97,6 +97,8 @@ async def pipeline() -> None:
     assert_type(running.report.ledger, tt.LedgerSnapshot)
     assert_type(await tt.run_pipeline(MyFeed(), on_tick_blocking), tt.PipelineReport)
     assert_type(await tt.run_pipeline(tt.IterableFeed([]), on_tick), tt.PipelineReport)
+    assert_type(await tt.run_pipeline(MyFeed(), Strategy, retry=tt.Retry(TimeoutError)), tt.PipelineReport)
+    assert_type(await tt.run_pipeline(MyFeed(), on_ticks, breaker=tt.Breaker(3)), tt.PipelineReport)
     await tt.run_pipeline(NotAFeed(), on_tick)  # type: ignore[arg-type]
     async with tt.open_pipeline(feed, on_tick, ordering="sideways"):  # type: ignore[arg-type]
         pass
