@@ -196,7 +196,7 @@ async def test_an_idle_process_leaves_its_handler_also_where_the_pipeline_is_can
 async def test_what_a_life_raises_ends_the_pipeline(told: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setenv("TELL_FAILS", where)
     with pytest.raises(ArithmeticError, match=r"no set-up|no way out"):
-        await run([make_tick()], handlers.Lived, workers=1)
+        await run(make_ticks(2, "AB"), handlers.Lived, workers=2)
 
 
 async def test_an_async_handler_lives_in_one_loop_of_its_process(path: Path) -> None:

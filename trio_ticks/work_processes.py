@@ -20,6 +20,7 @@ import trio
 from .channel import TickReceiveChannel
 from .errors import HandlerTimeoutError, WorkerCrashedError
 from .executors import Batch
+from .failures import log_second, split
 from .freshness import AgeMeter
 from .gaps import Gap
 from .handling import BatchOptions, is_async
@@ -67,6 +68,7 @@ class ProcessRunner(Generic[T]):
         self._processes: dict[Worker[Any], WorkerProcess] = {}
         self._tried: dict[Worker[Any], Any] = {}
         """What a worker's process was in when it crashed; it may be tried again once."""
+        self._failed = False
         self.cpu_s = 0.0
         """Processor time that the batches took in their processes, in seconds."""
 
@@ -74,13 +76,26 @@ class ProcessRunner(Generic[T]):
     async def process_for(self, worker: Worker[T]) -> AsyncIterator[None]:
         """Have a process for *worker* for as long as the block lasts; see :meth:`WorkerProcess.opened`."""
         process = WorkerProcess(worker.name, self._set_up, self._count_restart, self._log_crash)
-        async with process.opened():
-            self._processes[worker] = process
-            try:
-                yield
-            finally:
-                del self._processes[worker]
-                self._tried.pop(worker, None)
+        body: BaseException | None = None
+        try:
+            async with process.opened():
+                self._processes[worker] = process
+                try:
+                    yield
+                except BaseException as error:
+                    body = error
+                    raise
+                finally:
+                    del self._processes[worker]
+                    self._tried.pop(worker, None)
+        except Exception as error:
+            if error is not body and split(error)[0] is None:
+                # What keeps one process from being made ready keeps all of them: the first is raised, the rest are logged.
+                if self._failed:
+                    log_second(error)
+                    await trio.sleep_forever()  # noqa: ASYNC120  # until the first one cancels us, at once
+                self._failed = True
+            raise
 
     def _count_restart(self) -> None:
         self._pool.restarts += 1
