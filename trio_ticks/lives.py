@@ -120,7 +120,8 @@ class Lives:
         self.per_worker = inspect.isclass(handler)
         self._handler = handler
         self._in_thread = in_thread
-        self._failed = False
+        self.error: BaseException | None = None
+        """What the first to fail on its way in or out raised."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Callable[..., Any]]:
@@ -138,9 +139,9 @@ class Lives:
                     raise
         except BaseException as error:
             if error is not body and split(error)[0] is None:
-                if self._failed:
+                if self.error is not None:
                     log_second(error)
                     # The first one is about to cancel all of us; an error more would make a group of both.
                     await trio.sleep_forever()  # noqa: ASYNC102  # until it is cancelled, at once
-                self._failed = True
+                self.error = error
             raise

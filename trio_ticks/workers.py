@@ -124,7 +124,7 @@ class WorkerPool(Generic[T]):
 
         Cancellation: ticks in flight and ticks still queued are counted as dropped at shutdown.
         """
-        ours: BaseException | None = None
+        ours: BaseExceptionGroup[BaseException] | None = None
         # Not "async with": its checkpoint would put a Cancelled in the place of what a worker raised.
         with self._receive:
             try:
@@ -139,8 +139,13 @@ class WorkerPool(Generic[T]):
                         ours = group
                         raise
             except BaseException as error:
-                if error is ours or split(error)[0] is not None:
+                if split(error)[0] is not None:
                     raise
+                if ours is not None and error is ours:
+                    if self._lives is None or self._lives.error is None or len(ours.exceptions) > 1:
+                        raise
+                    # What a nursery gives back is a copy, if it is a group and others were cancelled.
+                    error = self._lives.error
                 # What a handler raised on its way in or out: in a group, as what workers raise, whatever it is itself.
                 raise BaseExceptionGroup("the handler's life", [error]) from None
 
