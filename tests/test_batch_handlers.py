@@ -539,3 +539,24 @@ async def _run(load: Load) -> None:
 @given(_LOADS)
 def test_order_and_law_over_random_loads(load: Load) -> None:
     trio.run(_run, load, clock=MockClock(autojump_threshold=0))
+
+
+async def test_a_batch_whose_thread_is_slow_to_begin_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits behind a slow tick can be called back; a batch handler's ticks cannot, or it would get what is left of them: nothing."""
+    run_sync = trio.to_thread.run_sync
+    calls: list[int] = []
+
+    async def slow(function: Any, *args: Any, **options: Any) -> Any:
+        await trio.sleep(0.05)
+        return await run_sync(function, *args, **options)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", slow)
+
+    @tt.batch_handler(max_size=10)
+    def handler(ticks: list[tt.Tick]) -> None:
+        calls.append(len(ticks))
+
+    report = await tt.run_pipeline(tt.IterableFeed([make_tick("A", n) for n in range(5)]), handler, workers=2)
+    assert calls
+    assert 0 not in calls
+    assert sum(calls) == report.consumed == 5

@@ -13,7 +13,7 @@ import threading
 import typing
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import trio
 
@@ -152,7 +152,7 @@ IsStale = Callable[[Any, float], bool]
 class Runner(Protocol[T]):
     """Runs the batches of a pool's workers."""
 
-    calls_back: ClassVar[bool]
+    calls_back: bool
     """Whether what a batch has not begun can be called back while it runs."""
 
     async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
@@ -211,11 +211,11 @@ def _run_whole(handler: Callable[[list[T]], Any], batch: Batch[T], now: Callable
 class ThreadRunner(Generic[T]):
     """Runs batches in trio's worker threads, which are kept and used again; at most *limit* at once."""
 
-    calls_back: ClassVar[bool] = True
-
     def __init__(self, limit: int, is_stale: IsStale | None, *, whole: bool) -> None:
         self._is_stale = is_stale
         self._whole = whole
+        # A batch handler gets all its ticks at once: called back before its thread has begun, they would leave it an empty batch.
+        self.calls_back = not whole
         self._now = trio.lowlevel.current_clock().current_time
         self.limiter = trio.CapacityLimiter(limit)
         self._left = threading.Event()
@@ -251,7 +251,7 @@ class ThreadRunner(Generic[T]):
 class LoopRunner(Generic[T]):
     """Runs async batch handlers in the event loop."""
 
-    calls_back: ClassVar[bool] = False
+    calls_back = False
 
     def __init__(self) -> None:
         self._now = trio.lowlevel.current_clock().current_time

@@ -13,7 +13,7 @@ import math
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
@@ -55,7 +55,7 @@ _ASYNC_GRACE_S = 0.5
 class ProcessRunner(Generic[T]):
     """Runs batches in the processes of the workers that bring them."""
 
-    calls_back: ClassVar[bool] = False
+    calls_back = False
 
     def __init__(self, pool: WorkerPool[T], set_up: bytes, *, whole: bool, in_loop: bool) -> None:
         self._pool = pool
