@@ -24,6 +24,7 @@ import msgspec
 
 from .errors import ConfigError
 from .gaps import Gap
+from .log_limit import LogLimit
 from .ticks import Bar, BookUpdate, Tick, Trade
 
 __all__ = ["DeadLetter", "DeadLetterFile", "read_dead_letters"]
@@ -148,7 +149,8 @@ class DeadLetterFile:
 
     def __exit__(self, *_reason: object) -> None:
         if not self.flush():
-            logger.error("dead_letters.left: %s takes too long; what waits for it may be lost", self.path)
+            text = "dead_letters.left: %s takes too long; what waits for it may be lost"
+            logger.error(text, self.path, extra={"path": str(self.path)})
 
     def _encode(self, item: Any, error: Exception) -> bytes:
         kind = type(item).__name__ if type(item) in _KINDS else f"{type(item).__module__}.{type(item).__qualname__}"
@@ -188,7 +190,8 @@ class DeadLetterFile:
                     self._lose(len(lines) - written, str(error))
                 elif self._failing:
                     self._failing = False
-                    logger.warning("dead_letters.well: %s can be written again; %d were lost", self.path, self.lost)
+                    facts = {"path": str(self.path), "lost": self.lost}
+                    logger.warning("dead_letters.well: %s can be written again; %d were lost", self.path, self.lost, extra=facts)
                 self._writing = False
                 self._changed.notify_all()
 
@@ -332,6 +335,7 @@ def read_dead_letters(path: str | Path, *, kinds: Sequence[type] = ()) -> Iterat
 
 
 def _read(files: Sequence[Path], types: dict[str, type]) -> Iterator[DeadLetter]:
+    limit = LogLimit()
     for path in files:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -342,4 +346,8 @@ def _read(files: Sequence[Path], types: dict[str, type]) -> Iterator[DeadLetter]
                     failed_at = datetime.fromisoformat(letter["failed_at"])
                     yield DeadLetter(item, letter["error"], letter["message"], letter["traceback"], failed_at)
                 except (ValueError, KeyError, TypeError) as error:
-                    logger.warning("dead_letters.unreadable: %s, line %d: %s", path, number, error)
+                    if times := limit.due("unreadable"):
+                        facts = {"path": str(path), "line": number, "times": times}
+                        logger.warning(
+                            "dead_letters.unreadable: %d times, the last %s, line %d: %s", times, path, number, error, extra=facts
+                        )

@@ -32,7 +32,7 @@ def is_closed_channel(error: BaseException) -> bool:
 
 def log_second(error: BaseException) -> None:
     """Log *error*, since another one is raised."""
-    logger.error("pipeline.second_error: %r, besides what is raised", error, exc_info=error)
+    logger.error("pipeline.second_error: %r, besides what is raised", error, exc_info=error, extra={"error": type(error).__name__})
 
 
 def raise_first(errors: Sequence[BaseException]) -> None:

@@ -123,7 +123,7 @@ class WorkerProcess:
                         # Without what is being raised, which the error of a process that ended badly would hide.
                         await manager.__aexit__(None, None, None)  # noqa: ASYNC102  # its grace period bounds it
                     except trio_parallel.BrokenWorkerError as error:
-                        logger.warning("process.ended_badly: %s: %s", self.name, error)
+                        logger.warning("process.ended_badly: %s: %s", self.name, error, extra={"worker": self.name})
                     self.progress.close()
 
     async def _leave(self) -> None:
@@ -134,12 +134,14 @@ class WorkerProcess:
             try:
                 raised = await self._call(close_session)
             except trio_parallel.BrokenWorkerError as error:
-                logger.warning("process.crashed: %s (%s), while it left its handler", self.name, exit_of(error))
+                facts = {"worker": self.name, "exit": exit_of(error)}
+                logger.warning("process.crashed: %s (%s), while it left its handler", self.name, exit_of(error), extra=facts)
             else:
                 if raised:
                     raise raised_in(raised, self.pid)
         if scope.cancelled_caught:
-            logger.error("handler.exit_hangs: %s was killed after %g s in its handler's __exit__", self.name, _CLOSE_S)
+            text = "handler.exit_hangs: %s was killed after %g s in its handler's __exit__"
+            logger.error(text, self.name, _CLOSE_S, extra={"worker": self.name, "waited_s": _CLOSE_S})
 
     async def _call(self, function: Callable[..., R], *args: Any) -> R:
         # No limiter: the workers are as many as they are, and one of them makes one call at a time.

@@ -84,7 +84,8 @@ class ThrottleTask:
         Cancellation: the feed keeps to what it was told last.
         """
         if self._tell_feed is None:
-            logger.warning("throttle.unable: %s has no method throttle(max_rate); what finds no room is dropped", self._name)
+            text = "throttle.unable: %s has no method throttle(max_rate); what finds no room is dropped"
+            logger.warning(text, self._name, extra={"feed": self._name})
             return
         # Steps of a quarter at least: numbers over less time say little.
         shortest = self._settings.interval / 4

@@ -189,7 +189,8 @@ class Broadcast:
                 await self._room_made.wait()
         waited = trio.current_time() - began
         if waited > MAX_LAG_S and self.waited <= MAX_LAG_S:
-            logger.warning("exchange.waiting waited_s=%.3f: a recording stands still while a client has no room", waited)
+            text = "exchange.waiting waited_s=%.3f: a recording stands still while a client has no room"
+            logger.warning(text, waited, extra={"waited_s": waited})
         self.waited += waited
         return waited
 
@@ -205,5 +206,6 @@ class Broadcast:
 
     def _note_lag(self, lag: float) -> None:
         if not self.behind:
-            logger.warning("exchange.behind lag_s=%.3f: this machine cannot make ticks at the rate asked for", lag)
+            text = "exchange.behind lag_s=%.3f: this machine cannot make ticks at the rate asked for"
+            logger.warning(text, lag, extra={"lag_s": lag})
         self.behind += lag

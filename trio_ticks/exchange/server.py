@@ -19,6 +19,7 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
+from ..log_limit import LogLimit
 from .broadcast import Broadcast
 from .client import Client, FrameStream
 from .config import DEFAULT_SYMBOLS, ExchangeConfig, Settings
@@ -60,6 +61,7 @@ class Exchange:
         """Connections that ended by an unexpected exception; it has been logged."""
         self.bad_requests = 0
         self._source = source
+        self._log_limit = LogLimit(trio.current_time)
         self._clients: set[Client] = set()
         self._former_sent = self._former_skipped = 0
         self._former_queued: Counter[str] = Counter()
@@ -200,7 +202,8 @@ class Exchange:
         except* Exception:
             # The boundary between connections: whatever a client does, or trio-websocket makes of it, the others go on.
             self.errors += 1
-            logger.warning("exchange.connection_failed", exc_info=True)
+            if times := self._log_limit.due("connection_failed"):
+                logger.warning("exchange.connection_failed: %d times", times, exc_info=True, extra={"times": times})
         finally:
             await trio.aclose_forcefully(transport)
 
@@ -261,8 +264,10 @@ class Exchange:
             self.disconnects[client.close_reason()] += 1
             self._former_sent += client.messages_sent
             self._former_skipped += client.skipped
-            if client.skipped:
-                logger.warning("exchange.skipped ticks=%d reason=%s: a client had no room for them", client.skipped, client.close_reason())
+            if client.skipped and (times := self._log_limit.due("skipped")):
+                facts = {"ticks": client.skipped, "reason": client.close_reason(), "times": times}
+                text = "exchange.skipped ticks=%d reason=%s: a client had no room for them"
+                logger.warning(text, client.skipped, client.close_reason(), extra=facts)
             self._former_throttled += client.throttled
             self._former_queued += client.queued
             client.gone.set()

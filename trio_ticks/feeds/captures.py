@@ -176,7 +176,8 @@ class CaptureReader:
         except (EOFError, zlib.error, gzip.BadGzipFile):
             if not self.truncated:
                 self.truncated = True
-                logger.warning("capture.truncated path=%s lines=%d", self.path, self.lines)
+                facts = {"path": str(self.path), "lines": self.lines}
+                logger.warning("capture.truncated path=%s lines=%d", self.path, self.lines, extra=facts)
             return b""
         except OSError as error:
             raise ConfigError(f"cannot read the recording {str(self.path)!r}: {error.strerror or error}") from error

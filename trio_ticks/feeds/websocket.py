@@ -20,6 +20,7 @@ import trio
 
 from ..errors import ConfigError, FeedAuthError, FeedBrokenError
 from ..gaps import Gap, GapReason
+from ..log_limit import LogLimit
 from .backoff import Backoff
 from .base import FeedStats
 from .connect import ConnectFailed, Target, make_ssl_context
@@ -210,6 +211,7 @@ class _Run:
         self._feed = feed
         self._send = send
         self._backoff = Backoff(feed.options.backoff)
+        self._log_limit = LogLimit(trio.current_time)
         self._connected_before = False
         self._lost_at = 0.0
         self._unknown_host_tries = 0
@@ -290,7 +292,7 @@ class _Run:
             stats.reconnects += 1
             self._mark_gaps([(symbol, self._lost_at) for symbol in self._feed.symbols], "reconnect")
         self._connected_before = True
-        log_event(logger, logging.INFO, "feed.connected", url=self._feed.url, reconnects=stats.reconnects)
+        self._log(logging.INFO, "feed.connected", reconnects=stats.reconnects)
 
     def _count(self, ended: Ended) -> None:
         stats = self._feed.stats
@@ -330,7 +332,14 @@ class _Run:
         feed = self._feed
         feed._bad.flush()
         event = "feed.connect_failed" if ended.failure is not None else "feed.disconnected"
-        facts: dict[str, object] = {"url": feed.url, "reason": self._shown(ended), "retry_in_s": round(delay, 3)}
+        facts: dict[str, object] = {"reason": self._shown(ended), "retry_in_s": round(delay, 3)}
         if ended.code is not None:
             facts["code"] = ended.code
-        log_event(logger, logging.WARNING, event, **facts)
+        self._log(logging.WARNING, event, **facts)
+
+    def _log(self, level: int, event: str, **facts: object) -> None:
+        """Log *event*, at most once a second: the first retries may follow each other at once."""
+        if times := self._log_limit.due(event):
+            if times > 1:
+                facts["times"] = times
+            log_event(logger, level, event, url=self._feed.url, **facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import traceback
 from collections import deque
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ from ..feeds.reports import Redactor
 __all__ = ["LEVELS", "JsonFormatter", "LogTail", "TextFormatter", "configure_logging", "extra_fields", "one_line"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_EVENT = re.compile(r"[a-z_]+\.[a-z_]+(?=[: ]|$)")
+"""What the library's messages begin with: a word for what it is about, and one for what happened."""
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -62,6 +65,8 @@ def short_line(record: logging.LogRecord) -> str:
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, the ``extra`` fields, and ``exception``.
 
+    A message that begins like ``ticks.dropped: ...`` has that as its ``event``, too.
+
     An extra field that has the name of one of these is kept under its name with a trailing underscore.
     """
 
@@ -76,6 +81,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if "event" not in vars(record) and (event := _EVENT.match(line["message"])):
+            line["event"] = event[0]
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
         for key, value in extra_fields(record).items():

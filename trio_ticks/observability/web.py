@@ -16,6 +16,7 @@ import h11
 import trio
 
 from ..errors import ConfigError
+from ..log_limit import LogLimit
 
 __all__ = ["Response", "Route", "Stream", "listen", "serve_routes", "url_of"]
 
@@ -86,20 +87,23 @@ async def serve_routes(listeners: Sequence[trio.SocketListener], routes: Mapping
     """
     connections: set[trio.SocketStream] = set()
     try:
-        await trio.serve_listeners(partial(_serve_connection, routes=routes, connections=connections), list(listeners))
+        serve = partial(_serve_connection, routes=routes, connections=connections, limit=LogLimit(trio.current_time))
+        await trio.serve_listeners(serve, list(listeners))
     finally:
         for listener in listeners:
             listener.socket.close()
 
 
-async def _serve_connection(stream: trio.SocketStream, *, routes: Mapping[str, Route], connections: set[trio.SocketStream]) -> None:
+async def _serve_connection(
+    stream: trio.SocketStream, *, routes: Mapping[str, Route], connections: set[trio.SocketStream], limit: LogLimit
+) -> None:
     if len(connections) >= MAX_CONNECTIONS:
         stream.socket.close()
         return
     connections.add(stream)
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     try:
-        while await _serve_request(stream, connection, routes):
+        while await _serve_request(stream, connection, routes, limit):
             connection.start_next_cycle()
     except (OSError, trio.BrokenResourceError, trio.TooSlowError):
         pass  # The client has gone.
@@ -108,13 +112,13 @@ async def _serve_connection(stream: trio.SocketStream, *, routes: Mapping[str, R
         stream.socket.close()
 
 
-async def _serve_request(stream: trio.SocketStream, connection: h11.Connection, routes: Mapping[str, Route]) -> bool:
+async def _serve_request(stream: trio.SocketStream, connection: h11.Connection, routes: Mapping[str, Route], limit: LogLimit) -> bool:
     """Answer one request; return whether the connection is good for another one."""
     try:
         request = await _next_request(stream, connection)
         if request is None:
             return False
-        response, more = _answer(request, routes)
+        response, more = _answer(request, routes, limit)
         without_body = connection.next_event().__class__ is h11.EndOfMessage
     except h11.RemoteProtocolError as error:
         response, more, without_body = _refusal(error.error_status_hint), [], False
@@ -133,7 +137,7 @@ async def _serve_request(stream: trio.SocketStream, connection: h11.Connection, 
     events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
     if response.stream is not None and request is not None and request.method != b"HEAD":
         await _send(stream, connection, events)
-        await _serve_stream(stream, connection, response.stream)
+        await _serve_stream(stream, connection, response.stream, limit)
         return False
     if request is None or request.method != b"HEAD":
         events.append(h11.Data(data=response.body))
@@ -147,7 +151,7 @@ async def _send(stream: trio.SocketStream, connection: h11.Connection, events: S
         await stream.send_all(data)
 
 
-async def _serve_stream(stream: trio.SocketStream, connection: h11.Connection, produce: Stream) -> None:
+async def _serve_stream(stream: trio.SocketStream, connection: h11.Connection, produce: Stream, limit: LogLimit) -> None:
     async def send(piece: bytes) -> None:
         await _send(stream, connection, [h11.Data(data=piece)])
 
@@ -156,7 +160,7 @@ async def _serve_stream(stream: trio.SocketStream, connection: h11.Connection, p
     except (OSError, trio.BrokenResourceError, trio.TooSlowError):
         raise
     except Exception:
-        logger.exception("web.stream_failed")
+        _log_failure(limit, "web.stream_failed", "")
         return  # A body without its end tells the client that something is missing.
     await _send(stream, connection, [h11.EndOfMessage()])
 
@@ -178,9 +182,11 @@ async def _next_request(stream: trio.SocketStream, connection: h11.Connection) -
     return None
 
 
-def _answer(request: h11.Request, routes: Mapping[str, Route]) -> tuple[Response, list[tuple[str, str]]]:
+def _answer(request: h11.Request, routes: Mapping[str, Route], limit: LogLimit) -> tuple[Response, list[tuple[str, str]]]:
     """Return the response to *request*, and the headers that it alone needs."""
-    route = routes.get(request.target.split(b"?", 1)[0].decode("ascii", "replace"))
+    # Without what may be a secret: it is logged where it fails.
+    path = request.target.split(b"?", 1)[0].decode("ascii", "backslashreplace")
+    route = routes.get(path)
     if route is None:
         return Response(f"not found; there is: {' '.join(routes)}\n".encode(), status=404), []
     if request.method not in (b"GET", b"HEAD"):
@@ -188,8 +194,15 @@ def _answer(request: h11.Request, routes: Mapping[str, Route]) -> tuple[Response
     try:
         return route({name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}), []
     except Exception:
-        logger.exception("web.route_failed: %s", request.target.decode("ascii", "backslashreplace"))
+        _log_failure(limit, "web.route_failed", path)
         return Response(b"internal error\n", status=500), []
+
+
+def _log_failure(limit: LogLimit, event: str, path: str) -> None:
+    """Log the current exception, at most once a second: clients may ask as often as they like."""
+    if times := limit.due(event):
+        text = event + (f": {path}" if path else "") + (f" ({times} times)" if times > 1 else "")
+        logger.exception("%s", text, extra={"event": event, "path": path, "times": times})
 
 
 def _refusal(status: int) -> Response:

@@ -1,0 +1,245 @@
+"""What every log line of the library keeps to: an event, its facts as fields, at most one a second of a kind, and no secret."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import trio_ticks as tt
+from tests.feed_venues import Collector, leave, memory_feed, quote, running, says, websocket
+from tests.helpers import make_ticks
+from tests.pipeline_world import BodyError, Recorder, ScriptFeed, Send, sleepy_feed
+from tests.test_health import connect
+from tests.test_logs import _root_logger_as_before, records  # noqa: F401 - a fixture
+from trio_ticks import open_pipeline
+from trio_ticks.feeds.backoff import BackoffPolicy
+from trio_ticks.log_limit import LogLimit
+from trio_ticks.observability.health import Health
+from trio_ticks.observability.logs import configure_logging
+
+PACKAGE = Path(tt.__file__).parent
+LOGGERS = ("logger", "self._logger", "logging.getLogger(__name__)")
+GIVEN = ("%s", "%s: %d times, the last with %s")
+"""Messages whose event is given."""
+EVENT = re.compile(r"[a-z_]+\.(?:[a-z_]+|%s)")
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text())
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a logger's method, with where it is."""
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr == "isEnabledFor":
+                continue
+            if ast.unparse(node.func.value) in LOGGERS:
+                yield f"{name}:{node.lineno}", node
+
+
+def test_there_are_calls() -> None:
+    assert len(list(calls())) > 20
+
+
+def test_facts_are_fields() -> None:
+    """What a message is filled in with is in the record's own fields, too, for those who read JSON."""
+    without = []
+    for where, node in calls():
+        filled = len(node.args) > (2 if ast.unparse(node.func).endswith(".log") else 1)
+        if filled and not any(keyword.arg == "extra" for keyword in node.keywords):
+            without.append(where)
+    assert without == []
+
+
+def test_no_message_is_put_together_before_it_is_known_to_be_logged() -> None:
+    assert [where for where, node in calls() for argument in node.args if isinstance(argument, ast.JoinedStr)] == []
+
+
+def test_messages_begin_with_their_event() -> None:
+    strange = []
+    for where, node in calls():
+        text = node.args[1 if ast.unparse(node.func).endswith(".log") else 0]
+        # Texts that are made elsewhere are looked at where they are logged, below.
+        if isinstance(text, ast.Constant) and isinstance(text.value, str) and text.value not in GIVEN and not EVENT.match(text.value):
+            strange.append(f"{where} {text.value}")
+    assert strange == []
+
+
+def test_loggers_are_their_modules_or_what_these_are_part_of() -> None:
+    for name, tree in sources():
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "logger":
+                assert isinstance(node.value, ast.Call)
+                argument = node.value.args[0]
+                assert ast.unparse(argument) == "__name__" or re.fullmatch(
+                    r"trio_ticks\.(channel|pipeline|workers|scaling|throttle)", ast.literal_eval(argument)
+                ), name
+
+
+def test_the_library_never_configures_logging() -> None:
+    configuring = re.compile(r"basicConfig|addHandler|setLevel|\.handlers\b")
+    assert [name for name, tree in sources() if configuring.search(ast.unparse(tree))] == [
+        "cli/options.py",
+        "cli/session.py",
+        "observability/logs.py",
+    ]
+
+
+# The limit
+
+
+def test_a_kind_has_a_line_a_second_that_counts_the_others() -> None:
+    now = 100.0
+    limit = LogLimit(lambda: now)
+    assert [limit.due("a"), limit.due("a"), limit.due("b"), limit.due("a")] == [1, 0, 1, 0]
+    now = 100.999
+    assert limit.due("a") == 0
+    now = 101.0
+    assert [limit.due("a"), limit.due("a"), limit.due("b")] == [4, 0, 1]
+    now = 200.0
+    assert limit.due("a") == 2
+
+
+# Whole runs
+
+
+def lines_by_kind(caplog: pytest.LogCaptureFixture) -> Counter[tuple[str, str, int]]:
+    """How many lines there were of each event (and reason) in each second of the virtual clock; see the filter in the tests."""
+    return Counter(
+        (record.getMessage().split()[0], str(getattr(record, "reason", "")), int(record.virtual_time))  # type: ignore[attr-defined]
+        for record in caplog.records
+    )
+
+
+@pytest.fixture
+def stamped(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Log everything, each record with the clock's time."""
+
+    def stamp(record: logging.LogRecord) -> bool:
+        record.virtual_time = trio.current_time()
+        return True
+
+    caplog.set_level(logging.DEBUG, "trio_ticks")
+    caplog.handler.addFilter(stamp)
+    return caplog
+
+
+async def test_an_overload_with_a_failing_strategy_floods_no_log(autojump_clock: MockClock, stamped: pytest.LogCaptureFixture) -> None:
+    async def handler(_tick: tt.Tick) -> None:
+        await trio.sleep(0.001)
+        raise BodyError
+
+    async def script(send: Send) -> None:
+        symbols = [f"S{number}" for number in range(100)]
+        while True:
+            await send.send_many(make_ticks(100, symbols))
+            await trio.sleep(0.01)
+
+    async with open_pipeline(
+        ScriptFeed(script),
+        handler,
+        maxsize=50,
+        overflow=tt.DropOldest(),
+        max_age=0.004,
+        breaker=tt.Breaker(failures=1, pause_s=0.02),
+        shutdown_timeout=0,
+    ):
+        await trio.sleep(5)
+    lines = lines_by_kind(stamped)
+    assert {event for event, _reason, _second in lines} >= {"ticks.dropped:", "handler.failed:", "breaker.set_aside:", "pressure.shed:"}
+    # A second of the clock and a second between two lines need not begin together.
+    assert max(lines.values()) <= 2
+    for event in {event for event, _reason, _second in lines}:
+        reasons = {reason for each, reason, _second in lines if each == event}
+        assert sum(count for (each, _, _), count in lines.items() if each == event) <= 6 * len(reasons), event
+
+
+async def test_a_storm_of_reconnects_is_a_line_a_second_that_counts_the_others(
+    autojump_clock: MockClock, stamped: pytest.LogCaptureFixture
+) -> None:
+    send = Collector()
+    quick = BackoffPolicy(initial_s=0.1, uniform=lambda: 1.0)
+    scripts = [websocket(says(quote(volume=n), then=leave)) for n in range(60)]
+    async with memory_feed(*scripts, websocket(says(quote(volume=60))), backoff=quick) as (feed, _venue), running(feed, send):
+        await send.wait_for(61)
+        await trio.sleep(1)
+    lines = lines_by_kind(stamped)
+    assert {event for event, _reason, _second in lines} == {"feed.connected", "feed.disconnected"}
+    assert max(lines.values()) <= 2
+    told = [getattr(record, "times", 1) for record in stamped.records if record.getMessage().startswith("feed.disconnected")]
+    assert len(told) <= 8
+    assert told[0] == 1
+    # Ten a second come; the clock adds up with an error.
+    assert set(told[1:]) <= {9, 10, 11}
+
+
+async def test_drops_are_logged_with_all_that_there_is_to_know(autojump_clock: MockClock) -> None:
+    out = io.StringIO()
+    configure_logging("json", stream=out)
+    async with open_pipeline(sleepy_feed(make_ticks(30)), Recorder(9.0), workers=1, maxsize=10, write_timeout=0, shutdown_timeout=0):
+        await trio.sleep(1)
+    dropped = [record for record in records(out) if record.get("event") == "ticks.dropped"]
+    assert dropped[0].pop("time")
+    assert dropped[0] == {
+        "level": "warning",
+        "logger": "trio_ticks.channel",
+        "event": "ticks.dropped",
+        "message": "ticks.dropped: 20 overflow (10 of 10 queued, " + repr(tt.DropNewest(timeout=0)) + ")",
+        "dropped": 20,
+        "reason": "overflow",
+        "queued": 10,
+        "maxsize": 10,
+        "strategy": repr(tt.DropNewest(timeout=0)),
+    }
+    assert [record["reason"] for record in dropped] == ["overflow", "shutdown", "shutdown"][: len(dropped)]
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        ("ticks.dropped: 5", "ticks.dropped"),
+        ("feed.connected url=x", "feed.connected"),
+        ("metrics.server_failed", "metrics.server_failed"),
+        ("see example.com/a", None),
+        ("v1.2", None),
+        ("nothing", None),
+    ],
+)
+def test_json_tells_the_event(message: str, event: str | None) -> None:
+    out = io.StringIO()
+    configure_logging("json", stream=out)
+    logging.getLogger("x").warning(message)
+    (record,) = records(out)
+    assert record.get("event") == event
+
+
+async def test_a_route_that_fails_again_and_again_is_one_line_without_its_query(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_self: Health) -> Any:
+        raise BodyError
+
+    monkeypatch.setattr(Health, "alive", fail)
+    monkeypatch.setattr(LogLimit, "interval_s", 3600.0)
+    with trio.fail_after(30):
+        async with open_pipeline(sleepy_feed(), Recorder()) as pipeline:
+            client = await connect(await pipeline.serve_metrics(0))
+            async with client.stream:
+                for _ in range(3):
+                    assert (await client.ask("/healthz?token=sesame"))[0] == 500
+    (record,) = [record for record in caplog.records if record.name == "trio_ticks.observability.web"]
+    assert record.getMessage() == "web.route_failed: /healthz"
+    assert "sesame" not in json.dumps(vars(record), default=str)
