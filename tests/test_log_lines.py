@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import json
 import logging
@@ -35,13 +36,18 @@ GIVEN = ("%s", "%s: %d times, the last with %s")
 EVENT = re.compile(r"[a-z_]+\.(?:[a-z_]+|%s)")
 
 
-def sources() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text())
+@functools.cache
+def sources() -> tuple[tuple[str, ast.Module], ...]:
+    return tuple((str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in sorted(PACKAGE.rglob("*.py")))
 
 
-def calls() -> Iterator[tuple[str, ast.Call]]:
+@functools.cache
+def calls() -> tuple[tuple[str, ast.Call], ...]:
     """Every call of a logger's method, with where it is."""
+    return tuple(find_calls())
+
+
+def find_calls() -> Iterator[tuple[str, ast.Call]]:
     for name, tree in sources():
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr == "isEnabledFor":
@@ -51,7 +57,7 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
 
 
 def test_there_are_calls() -> None:
-    assert len(list(calls())) > 20
+    assert len(calls()) > 20
 
 
 def test_facts_are_fields() -> None:

@@ -104,7 +104,8 @@ async def _leave(instance: Any, error: BaseException | None, *, in_thread: bool)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _LEAVE_S) as scope:
             await trio.to_thread.run_sync(leave, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
         if scope.cancelled_caught:
-            logger.error("handler.exit_hangs: %r was left behind after %g s in its __exit__", instance, _LEAVE_S)
+            facts = {"handler": repr(instance), "waited_s": _LEAVE_S}
+            logger.error("handler.exit_hangs: %r was left behind after %g s in its __exit__", instance, _LEAVE_S, extra=facts)
     return False
 
 

@@ -29,6 +29,7 @@ from .gaps import Gap
 from .handling import Hooks, batch_options, prepared
 from .hangs import HangWatch
 from .lives import Lives, open_handler
+from .log_limit import LogLimit
 from .scaling import AutoWorkers
 from .scaling_task import ScalingTask
 from .settings import OnError, OnGap, Ordering, Settings
@@ -62,11 +63,13 @@ class WorkerPool(Generic[T]):
         self.state.tells_gaps = settings.on_gap is not None or self._takes_gaps
         self.breaker = self.state.breaker = None if settings.breaker is None else BreakerState(settings.breaker)
         """Which symbols are set aside; false while none has failed of late."""
+        self._log_limit = LogLimit(self.state.now)
         size = settings.pool_size
         if self.place == "process" and self.ordered and isinstance(size, AutoWorkers):
             # A symbol stays with its process: to hire later would help nobody who is there already.
             size = max(size.minimum, min(size.maximum, math.ceil(usable_cores())))
-            logger.info("pool.size: %d processes, since symbols stay with theirs: as many as cores may be used", size)
+            text = "pool.size: %d processes, since symbols stay with theirs: as many as cores may be used"
+            logger.info(text, size, extra={"workers": size})
         self.scaling = ScalingTask(size, self) if isinstance(size, AutoWorkers) else None
         """What sizes the pool, where it sizes itself."""
         self.meters = Meters()
@@ -332,9 +335,11 @@ class WorkerPool(Generic[T]):
         assert self.breaker is not None
         now = self.state.now()
         if failed and self.breaker.failed(symbol, now):
-            logger.warning("breaker.set_aside: %s, after failures in a row: %r", symbol, self.settings.breaker, extra={"symbol": symbol})
-        elif not failed and self.breaker.succeeded(symbol):
-            logger.info("breaker.well: %s is handled again", symbol, extra={"symbol": symbol})
+            if times := self._log_limit.due("set_aside"):
+                text, facts = "breaker.set_aside: %d times, the last %s, after failures in a row: %r", {"symbol": symbol, "times": times}
+                logger.warning(text, times, symbol, self.settings.breaker, extra=facts)
+        elif not failed and self.breaker.succeeded(symbol) and (times := self._log_limit.due("well")):
+            logger.info("breaker.well: %d times, the last %s", times, symbol, extra={"symbol": symbol, "times": times})
         self.breaker.forget(now)
         self.state.look()
 
