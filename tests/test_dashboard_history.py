@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from trio_ticks.feeds.base import FeedStats
 from trio_ticks.ledger import REASONS
 from trio_ticks.metrics import LatencyWindow
 from trio_ticks.observability.dashboard_history import TIERS, ConnectionLog, Gauges, History, Reading, quantiles_ms
-from trio_ticks.observability.dashboard_symbols import SymbolTable
+from trio_ticks.observability.dashboard_symbols import MOST_PER_S, SymbolTable
 
 CALM = Gauges(queued=0, pressure="ok", connected=True, throttle_rate=None)
 
@@ -244,3 +245,34 @@ def test_the_order_among_equals_does_not_depend_on_who_came_first() -> None:
     table.count(make_ticks(4, ["D", "C", "B", "A"]), None)
     clock.now = 1.0
     assert names(table.read()["by_rate"]) == ["A", "B", "C", "D"]
+
+
+def test_more_ticks_than_can_be_counted_are_a_scaled_sample() -> None:
+    clock = Clock()
+    table = SymbolTable(clock, chance=random.Random(0).random)
+    batch = [*make_ticks(300, ["HOT"]), *make_ticks(100, ["COLD"])]
+
+    def second() -> dict[str, Any]:
+        for _ in range(2_500):
+            table.count(batch, None)
+            table.count(batch[300:], "overflow")
+        clock.now += 1.0
+        return table.read()
+
+    assert second()["exact"]
+    for _ in range(8):
+        read = second()
+    assert not read["exact"]
+    hot, cold = read["by_rate"]
+    assert (hot["symbol"], cold["symbol"]) == ("HOT", "COLD")
+    assert hot["received_per_s"] == pytest.approx(750_000, rel=0.02)
+    assert cold["lost_per_s"] == pytest.approx(250_000, rel=0.02)
+    # Most was left out, and once it calms down everything is counted again.
+    window, number = table._current, table._current.received.counted + table._current.lost.counted
+    assert 0.9 * MOST_PER_S < number / window.span(clock.now) < 1.1 * MOST_PER_S
+    for _ in range(11):
+        table.count(batch, None)
+        clock.now += 1.0
+        read = table.read()
+    assert read["exact"]
+    assert read["by_rate"][0]["received_per_s"] == 300.0

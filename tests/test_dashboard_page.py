@@ -176,6 +176,22 @@ def test_the_charts_follow_the_history(browser: Browser, crowd: Served) -> None:
         assert float(newest.replace(",", "")) in [pytest.approx(rate, abs=0.6) for rate in rates[-2:]]
 
 
+MS = {
+    0: "0 ms", 0.0012: "1.2 µs", 0.25: "250 µs", 0.9994: "999 µs", 0.9996: "1.00 ms", 12.34: "12.3 ms", 999.4: "999 ms", 999.6: "1.00 s",
+    99_900: "99.9 s", 100_000: "2 min", 5.96e6: "99 min", 7.2e6: "2 h", 3.6e8: "4 days", -250: "\N{MINUS SIGN}250 ms",
+}  # fmt: skip
+
+
+def test_durations_are_short_and_never_wrong_by_a_unit(browser: Browser, crowd: Served) -> None:
+    with watched(browser) as page:
+        page.goto(crowd.url)
+        written = page.evaluate("async (all) => { const { ms } = await import('/format.js'); return all.map(ms); }", list(MS))
+        assert dict(zip(MS, written, strict=True)) == MS
+        shares = [[0, 5], [1, 1e6], [1e6 - 1, 1e6], [2, 2], [0, 0]]
+        share = "async (all) => { const { share } = await import('/format.js'); return all.map(([part, whole]) => share(part, whole)); }"
+        assert page.evaluate(share, shares) == ["0.0 %", "<0.1 %", ">99.9 %", "100.0 %", "\N{EN DASH}"]
+
+
 def test_a_broken_law_cannot_be_overlooked(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda: sleepy_feed(make_ticks(9)), Recorder()) as served, watched(browser) as page:
         page.goto(served.url)
@@ -292,7 +308,7 @@ def test_words_of_any_length_stay_on_the_flow(browser: Browser, crowd: Served) -
 
 OVERFLOWING = """() => [...document.querySelectorAll("main *, header *")]
   .filter((each) => each.getBoundingClientRect().right > innerWidth + 0.5 && !each.closest(".hidden"))
-  .map((each) => `${each.tagName} ${each.id} ${each.className.baseVal ?? each.className}`)"""
+  .map((each) => `${each.tagName} ${each.id || each.className} ${each.textContent.slice(0, 40)}`)"""
 
 WEAK = """() => {
   // Words that are too close to their background to be read: below the 4.5 of WCAG AA.

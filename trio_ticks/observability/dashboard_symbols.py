@@ -1,26 +1,54 @@
 """Which symbols bring the most, and which lose the most: counts by symbol over the last seconds, bounded. Sync.
 
-Rules: one call a batch, and only while somebody looks. Counts are exact for up to ``MOST_SYMBOLS`` different symbols in a window; where
-there are more, a window ends early, and its rates are those of the stretch until then: a sample.
+Rules: one call a batch, and only while somebody looks. Up to ``MOST_PER_S`` ticks a second every one is counted; beyond, whole batches are
+left out by chance, and rates are those of the sample, scaled. A window that has met ``MOST_SYMBOLS`` different symbols ends early, and its
+rates are those of the stretch until then. The table says which of it is so.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import nlargest
 from operator import attrgetter
 from typing import Any, Final
 
 from ..ledger import INTENTIONAL, DropReason
 
-__all__ = ["MOST_SYMBOLS", "SymbolTable"]
+__all__ = ["MOST_PER_S", "MOST_SYMBOLS", "SymbolTable"]
 
+MOST_PER_S: Final = 200_000
 MOST_SYMBOLS: Final = 16_384
 _WINDOW_S: Final = 5.0
 _SHOWN: Final = 12
 
 _symbol_of = attrgetter("symbol")
+
+
+class _Tally:
+    """How many ticks of each symbol there were, of those that were counted; and how many there were in all."""
+
+    __slots__ = ("counted", "counts", "seen")
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.counted = 0
+        self.seen = 0
+
+    def add(self, other: _Tally) -> None:
+        self.counts.update(other.counts)
+        self.counted += other.counted
+        self.seen += other.seen
+
+    def per_s(self, symbol: str, span: float) -> float:
+        scale = self.seen / self.counted if self.counted else 0.0
+        return round(self.counts[symbol] * scale / span, 1) if span > 0 else 0.0
+
+    def top(self) -> list[str]:
+        """Return the symbols with the greatest counts, in an order that does not depend on which came first."""
+        counts = self.counts
+        return sorted(nlargest(_SHOWN, counts, key=counts.__getitem__), key=lambda symbol: (-counts[symbol], symbol))
 
 
 class _Window:
@@ -30,9 +58,7 @@ class _Window:
         self.began = began
         self.ended: float | None = None
         self.is_full = False
-        self.received: Counter[str] = Counter()
-        self.lost: Counter[str] = Counter()
-        self.intentional: Counter[str] = Counter()
+        self.received, self.lost, self.intentional = _Tally(), _Tally(), _Tally()
 
     def span(self, now: float) -> float:
         return (now if self.ended is None else self.ended) - self.began
@@ -44,64 +70,76 @@ class SymbolTable:
     Args:
         clock: returns the time in seconds.
         most: how many symbols a window may hold; a batch may bring it above that once.
+        chance: returns a number from 0 to 1, for what to leave out.
     """
 
-    def __init__(self, clock: Callable[[], float], most: int = MOST_SYMBOLS) -> None:
+    def __init__(self, clock: Callable[[], float], most: int = MOST_SYMBOLS, chance: Callable[[], float] = random.random) -> None:
         self._clock = clock
         self._most = most
-        self._previous: _Window | None = None
-        self._current = _Window(clock())
+        self._chance = chance
+        self.start()
 
     def start(self) -> None:
         """Begin anew: what was counted before somebody looked away says nothing of now."""
-        self._previous, self._current = None, _Window(self._clock())
+        now = self._clock()
+        self._previous: _Window | None = None
+        self._current = _Window(now)
+        self._share = 1.0
+        self._seen_since = 0
+        self._read_at = now
 
     def count(self, items: Sequence[Any], reason: DropReason | None) -> None:
         """Count *items*, which a sender brought, or which were dropped for *reason*: the channel's ``on_items``."""
-        window = self._current
+        window, number = self._current, len(items)
+        self._seen_since += number
         if window.ended is not None:
             return
-        if reason is None:
-            window.received.update(map(_symbol_of, items))
-            if len(window.received) > self._most:
-                window.ended = self._clock()
-                window.is_full = True
-        else:
-            # What is dropped has been received; not always in this window, but then in no more symbols than the queue holds.
-            (window.intentional if reason in INTENTIONAL else window.lost).update(map(_symbol_of, items))
+        tally = window.received if reason is None else window.intentional if reason in INTENTIONAL else window.lost
+        tally.seen += number
+        if self._share < 1.0 and self._chance() >= self._share:
+            return
+        tally.counted += number
+        tally.counts.update(map(_symbol_of, items))
+        # What is dropped has been received: it brings in no more symbols than that, and the queue's.
+        if reason is None and len(tally.counts) > self._most:
+            window.ended = self._clock()
+            window.is_full = True
 
     def read(self) -> dict[str, Any]:
         """Return the top symbols by what they bring and by what they lose, in ticks a second; begin a new window when it is time."""
         now, current, previous = self._clock(), self._current, self._previous
         windows = [current] if previous is None else [previous, current]
         span = sum(window.span(now) for window in windows)
-        received, lost, intentional = (_sum([getattr(window, name) for window in windows]) for name in ("received", "lost", "intentional"))
+        received, lost, intentional = (_sum(getattr(window, name) for window in windows) for name in ("received", "lost", "intentional"))
+
+        def rows(symbols: Iterable[str]) -> list[dict[str, Any]]:
+            named = {"received_per_s": received, "lost_per_s": lost, "intentional_per_s": intentional}
+            return [{"symbol": symbol, **{name: tally.per_s(symbol, span) for name, tally in named.items()}} for symbol in symbols]
+
         result = {
             "window_s": round(span, 1),
-            "distinct": len(received),
-            "exact": not any(window.is_full for window in windows),
-            "by_rate": [self._row(symbol, received, lost, intentional, span) for symbol in _top(received)],
-            "by_loss": [self._row(symbol, received, lost, intentional, span) for symbol in _top(lost)],
+            "distinct": len(received.counts),
+            "exact": not any(window.is_full for window in windows) and all(t.counted == t.seen for t in (received, lost, intentional)),
+            "by_rate": rows(received.top()),
+            "by_loss": rows(lost.top()),
         }
+        self._turn(now)
+        return result
+
+    def _turn(self, now: float) -> None:
+        """Decide what share to count from now on, and begin a new window when it is time."""
+        elapsed, self._read_at = now - self._read_at, now
+        if elapsed > 0:
+            self._share = min(1.0, MOST_PER_S * elapsed / max(self._seen_since, 1))
+            self._seen_since = 0
+        current = self._current
         if now - current.began >= _WINDOW_S:
             current.ended = now if current.ended is None else current.ended
             self._previous, self._current = current, _Window(now)
-        return result
-
-    @staticmethod
-    def _row(symbol: str, received: Counter[str], lost: Counter[str], intentional: Counter[str], span: float) -> dict[str, Any]:
-        named = {"received_per_s": received, "lost_per_s": lost, "intentional_per_s": intentional}
-        return {"symbol": symbol, **{name: round(counts[symbol] / span, 1) if span > 0 else 0.0 for name, counts in named.items()}}
 
 
-def _sum(counts: Sequence[Counter[str]]) -> Counter[str]:
-    if len(counts) == 1:
-        return counts[0]
-    whole = counts[0].copy()
-    whole.update(counts[1])
+def _sum(tallies: Iterable[_Tally]) -> _Tally:
+    whole = _Tally()
+    for tally in tallies:
+        whole.add(tally)
     return whole
-
-
-def _top(counts: Counter[str]) -> list[str]:
-    """Return the symbols with the greatest counts, in an order that does not depend on which came first."""
-    return sorted(nlargest(_SHOWN, counts, key=counts.__getitem__), key=lambda symbol: (-counts[symbol], symbol))

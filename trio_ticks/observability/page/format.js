@@ -21,7 +21,9 @@ export function ms(value) {
   if (value < 0.9995) return `${value * 1e3 < 9.95 ? (value * 1e3).toFixed(1) : whole.format(value * 1e3)} µs`;
   if (value < 999.5) return `${digits(value)} ms`;
   if (value < 99_950) return `${digits(value / 1e3)} s`;
-  return `${whole.format(value / 6e4)} min`;
+  if (value < 5.97e6) return `${whole.format(value / 6e4)} min`;
+  if (value < 3.56e8) return `${whole.format(value / 36e5)} h`;
+  return `${whole.format(value / 864e5)} days`;
 }
 
 export function clock(seconds) {
