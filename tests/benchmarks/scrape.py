@@ -1,8 +1,8 @@
 """``python -m tests.benchmarks.scrape``: what it costs a pipeline to be scraped once a second, and how long one scrape takes.
 
 Rules: short stretches with one scrape and without take turns within one run, so that a slow moment is slow for both, and each pair gives a
-ratio of its own; what a scrape takes of its stretch is then what it takes of a second. Whoever scrapes is another process, as Prometheus is.
-What was handled is counted by the ledger, whose law is checked at the end.
+ratio of its own; what a scrape takes of its stretch is then what it takes of a second. Another process scrapes, as Prometheus does. What
+was handled is counted by the ledger, whose law is checked at the end.
 """
 
 from __future__ import annotations
