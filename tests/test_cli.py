@@ -41,7 +41,8 @@ PATIENCE_S = 60.0
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TICKS_")}
+    # COLUMNS and LINES would hold against what the terminal itself says, also when it is resized; pytest-xdist sets them.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TICKS_") and name not in ("COLUMNS", "LINES")}
     return {**kept, "TERM": "xterm-256color", "PYTHONPATH": str(Path(trio_ticks.__file__).parents[1]), **more}
 
 
