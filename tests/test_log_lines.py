@@ -131,7 +131,7 @@ def lines_by_kind(caplog: pytest.LogCaptureFixture) -> Counter[tuple[str, str, i
 
 
 @pytest.fixture
-def stamped(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def stamped(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """Log everything, each record with the clock's time."""
 
     def stamp(record: logging.LogRecord) -> bool:
@@ -139,8 +139,10 @@ def stamped(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
         return True
 
     caplog.set_level(logging.DEBUG, "trio_ticks")
+    # All tests of a session share the handler, and not all of them have a clock.
     caplog.handler.addFilter(stamp)
-    return caplog
+    yield caplog
+    caplog.handler.removeFilter(stamp)
 
 
 async def test_an_overload_with_a_failing_strategy_floods_no_log(autojump_clock: MockClock, stamped: pytest.LogCaptureFixture) -> None:
