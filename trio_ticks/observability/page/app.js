@@ -3,6 +3,7 @@
 import { Chart, Cursor, spark } from "./charts.js";
 import { Flow } from "./flow.js";
 import { FORMATS, compact, count, ms, rate, timeOfDay } from "./format.js";
+import { News } from "./news.js";
 import { Past } from "./past.js";
 import { setAttribute, setText } from "./svg.js";
 import { Strip, showDrops, showEvents, showSymbols, showWorkers } from "./tables.js";
@@ -79,7 +80,7 @@ const CHIPS = {
   pressure: { ok: ["●", "pressure ok", "good"], warn: ["▲", "pressure: warning", "warn"], shed: ["■", "pressure: shedding", "bad"] },
   law: { true: ["✓", "every tick accounted for", "good"], false: ["✕", "ledger broken", "bad"] },
 };
-const said = {};
+const news = new News(by("news"));
 
 function showChip(name, value) {
   const [glyph, word, mood] = CHIPS[name][value] ?? ["?", String(value), "off"];
@@ -87,8 +88,7 @@ function showChip(name, value) {
   setText(chip.querySelector(".glyph"), glyph);
   setText(chip.querySelector(".word"), word);
   setAttribute(chip, "class", `chip ${mood}`);
-  if (said[name] !== undefined && said[name] !== value) by("news").textContent = word;
-  said[name] = value;
+  news.note(name, word);
 }
 
 function showLaw({ handled, failed, dropped, queued, in_flight, received, holds, unaccounted }) {

@@ -105,7 +105,8 @@ export class Chart {
       const last = this.points.length - 1;
       const at = cursor.t === null ? last + 1 : this.#indexAt(cursor.t);
       cursor.move(this.points[Math.min(Math.max(at + step, 0), last)].t);
-      document.getElementById("news").textContent = this.describe();
+      // A place of its own: a state that changes at the same moment must not take the words away.
+      document.getElementById("pointed").textContent = this.describe();
     });
   }
 
