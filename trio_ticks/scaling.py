@@ -29,6 +29,8 @@ _AHEAD_S: Final = 1.0
 """In how long a backlog is to be worked off, and how far ahead workers are hired."""
 _SATURATED: Final = 0.9
 """Workers that were idle for less than the rest of their time, while ticks waited, are too few."""
+_JAMMED: Final = 0.5
+"""Workers that were idle for less of their time, while more ticks came to wait than they handled, are too few since just now."""
 _SPARE: Final = 0.8
 """A pool shrinks to this share of its size, or less; for less than that it is not worth it."""
 _WORTH: Final = 1.25
@@ -170,6 +172,9 @@ class SizeController:
         self._measure(reading)
         idle = 1 - (reading.busy_s - before.busy_s) / max(reading.life_s - before.life_s, 1e-9)
         saturated = min(before.waiting, reading.waiting) > 0 and idle < 1 - _SATURATED
+        if reading.waiting > reading.handled - before.handled > 0 and idle < _JAMMED:
+            # They were idle until it began, between two looks: a whole look more, and the queue may be full.
+            saturated = True
         self._gain.look(reading.now, reading.size, reading.handled, self.handling_s, saturated=saturated)
         return self._decide(reading, self._load(reading, saturated=saturated), saturated=saturated)
 
