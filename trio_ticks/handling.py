@@ -207,7 +207,7 @@ def _with_timeout(handler: Callable[[Any], Awaitable[Any]], timeout_s: float, ho
             with scope:
                 await handler(item)
         finally:
-            if scope.cancelled_caught or trio.current_time() > deadline:
+            if scope.cancelled_caught or trio.current_time() >= deadline:
                 hooks.on_timeout(item, scope.cancelled_caught)
         if scope.cancelled_caught:
             raise HandlerTimeoutError(f"the handler took longer than {timeout_s:g} s", timeout_s=timeout_s)
