@@ -194,6 +194,19 @@ async def test_a_storm_of_reconnects_is_a_line_a_second_that_counts_the_others(
     assert set(told[1:]) <= {9, 10, 11}
 
 
+def test_letters_that_fit_and_letters_that_do_not_are_not_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(LogLimit, "interval_s", 3600.0)
+    with tt.DeadLetterFile(tmp_path / "letters", max_bytes=4096) as letters:
+        for _ in range(10):
+            letters("x" * 9999, BodyError())
+            letters("x", BodyError())
+            assert letters.flush()
+    assert (letters.lost, letters.written) == (10, 10)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["dead_letters.lost", "dead_letters.well"]
+
+
 async def test_drops_are_logged_with_all_that_there_is_to_know(autojump_clock: MockClock) -> None:
     out = io.StringIO()
     configure_logging("json", stream=out)

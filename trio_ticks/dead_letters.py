@@ -113,6 +113,7 @@ class DeadLetterFile:
         self._flushing = 0
         self._writer: threading.Thread | None = None
         self._failing = False
+        self._log_limit = LogLimit()
 
     def __call__(self, item: Any, error: Exception, /) -> None:
         """Note that *error* came of *item*. From any thread; returns at once."""
@@ -197,7 +198,8 @@ class DeadLetterFile:
 
     def _lose(self, count: int, why: str) -> None:
         self.lost += count
-        if not self._failing:
+        # Letters that fit and letters that do not may come in turns.
+        if not self._failing and self._log_limit.due("lost"):
             self._failing = True
             logger.error("dead_letters.lost: %s cannot be written: %s", self.path, why, extra={"path": str(self.path)})
 
