@@ -422,7 +422,7 @@ async def test_what_is_thrown_away_is_still_parsed() -> None:
 
 
 async def test_the_peers_close_frame_is_for_trio_websocket_whoever_has_read_it() -> None:
-    # Its reader and whoever closes take turns: here the latter reads the Close frame, and the reader the end of the stream.
+    # Here whoever closes is the first to read, and gets the Close frame; the reader gets to the end of the stream.
     near, far = memory_stream_pair()
     inbox = Inbox()
     tap = FrameTap(near, inbox.deliver, max_message_size=LIMIT, linger=math.inf)
@@ -436,9 +436,9 @@ async def test_the_peers_close_frame_is_for_trio_websocket_whoever_has_read_it()
         seen.append(await tap.receive_some())
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(read)
-        await wait_all_tasks_blocked()
         nursery.start_soon(tap.aclose)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(read)
         for data in (frame(TEXT, b"late"), close_of(1000)):
             await wait_all_tasks_blocked()
             await far.send_all(data)

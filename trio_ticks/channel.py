@@ -118,16 +118,30 @@ class TickSendChannel(_End[T]):
 
         Cancellation: each tick is either in the channel, or counted as dropped at shutdown. Always a checkpoint.
         """
+        await self.deliver(ticks if isinstance(ticks, list | tuple) else list(ticks))
+        await trio.lowlevel.checkpoint()
+
+    async def deliver(self, ticks: Sequence[T]) -> None:
+        """As :meth:`send_many`, but no checkpoint where there is room: for a source that has one of its own at each read.
+
+        What wakes for the ticks then runs before the source does, and not after it in half of all cases.
+
+        Raises:
+            QueueFullError: as there.
+            trio.ClosedResourceError: as there.
+            trio.BrokenResourceError: as there.
+
+        Cancellation: as there, but a checkpoint only where it waits.
+        """
         self._check_open()
         state = self._state
-        rest: Sequence[T] = ticks if isinstance(ticks, list | tuple) else list(ticks)
+        rest = ticks
         if state.open_receivers:
             rest = state.offer(rest)
             if state.on_change is not None:
                 state.on_change()
         if rest:
             await self._send_rest(rest)
-        await trio.lowlevel.checkpoint()
 
     async def _send_rest(self, rest: Sequence[T]) -> None:
         """Wait for room as long as the strategy's patience lasts; then apply its verdict to what is left."""

@@ -116,8 +116,7 @@ class ChannelState(Generic[T]):
 
     def offer(self, items: Sequence[T], *, first_in_line: bool = False) -> Sequence[T]:
         """Take in what the strategy takes without waiting, and return the rest. Newcomers stay behind senders that wait."""
-        queued = self.queued
-        if queued <= self._low and (self._waiting or self._waited_in_episode):
+        if (self._waiting or self._waited_in_episode) and self.queued <= self._low:
             # The episode is over. Senders that wait still are charged from now on.
             self._waited_before += self.waited_in_episode
             self._waited_in_episode = 0.0
@@ -143,7 +142,7 @@ class ChannelState(Generic[T]):
         """Count *items*, which have just been put into the buffer, and wake receivers for them."""
         count = len(items)
         self.ledger.produced += count
-        queued = self.queued
+        queued = len(self.buffer) + self.lanes.parked
         if queued > self.peak:
             self.peak = queued
         if self.ages is not None:

@@ -31,6 +31,8 @@ _MAX_UNTIMED = 255
 _WARY = 2 * _MAX_UNTIMED
 """Ticks that it times one by one after a stretch of untimed ones that took too long: there were slow ones among them."""
 _DENSE_S = 0.001
+_CREDIT_S = 0.005
+"""A worker that has timed none for so long times the next, whatever it may leave out: two hundred a second tell enough of a light load."""
 _SPRINT = 63
 """Ticks that are handled without a look at the clock, at most."""
 
@@ -49,36 +51,53 @@ class LoopWork(Generic[T]):
 
     async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
         """Handle ticks until no more can come, or *worker* is to leave."""
+        state, buffer = self._state, self._state.buffer
         while not worker.leaving:
-            try:
-                symbol, item, arrived = self._take_one(worker)
-            except IndexError:
-                if not await self._pool.next_ticks(worker, receive):
-                    return
-                continue
-            untimed = await self._handle_one(worker, symbol, item, arrived)
-            if untimed:
-                await self._run_on(worker, untimed)
-            if self._now() - worker.burst_began > _BURST_S:
-                await self._let_others_run(worker)
+            if buffer or state.lanes.ready:
+                if not worker.untimed:
+                    try:
+                        symbol, item, arrived = self._take_one(worker)
+                    except IndexError:
+                        continue  # all of it is parked now
+                    await self._handle_one(worker, symbol, item, arrived)
+                    began = worker.timed_at
+                else:
+                    # It has slept since it timed one.
+                    began = worker.burst_began
+                    if state.sleeping_receivers and len(buffer) > 1:
+                        self._pool.keep_one_free(worker)
+                await self._run_on(worker, began)
+                if self._now() - worker.burst_began > _BURST_S:
+                    await self._let_others_run(worker)
+            elif not await self._pool.next_ticks(worker, receive):
+                return
+            elif worker.untimed and worker.burst_began - worker.timed_at > _CREDIT_S:
+                worker.untimed = 0
 
-    async def _run_on(self, worker: Worker[T], untimed: int) -> None:
-        """Handle up to *untimed* ticks in sprints, with a look at the clock after each."""
-        state, began = self._state, worker.timed_at
-        while untimed > 0 and not state.attention:
-            if not await self._sprint(worker, min(untimed, _SPRINT)):
-                untimed = 0
-            untimed -= _SPRINT
-            now = self._now()
+    async def _run_on(self, worker: Worker[T], began: float) -> None:
+        """Handle ticks that may go untimed in sprints, with a look at the clock after each. The last look was when it *began*."""
+        state, buffer = self._state, self._state.buffer
+        while worker.untimed:
+            if state.attention:
+                worker.untimed = 0
+                return
+            before = worker.consumed
+            if not await self._sprint(worker, min(worker.untimed, _SPRINT)):
+                worker.untimed = 0
+                now = self._now()
+            else:
+                worker.untimed -= worker.consumed - before
+                now = self._now()
             if now - began > _DENSE_S:
                 worker.wary = _WARY
+                worker.untimed = 0
                 return
-            if now - worker.burst_began > _BURST_S:
+            if not buffer or now - worker.burst_began > _BURST_S:
                 return
             began = now
 
     async def _sprint(self, worker: Worker[T], count: int) -> bool:
-        """Handle up to *count* ticks; False where something came between. The hot path.
+        """Handle up to *count* ticks, or all there are; False where something came between. The hot path.
 
         What only changes while others run is told by one flag, ``attention``. The lease of the tick in hand is not written down: that
         is done by whoever takes a tick while we wait in a handler (:meth:`_claim`), which most handlers never do.
@@ -92,7 +111,8 @@ class LoopWork(Generic[T]):
             try:
                 item = take()
             except IndexError:
-                break
+                worker.current = None
+                return True
             if lines and item.symbol in lines:
                 lanes.park(item.symbol, item, buffer.arrival())
                 continue
@@ -156,10 +176,9 @@ class LoopWork(Generic[T]):
         state.look()
         return symbol, item, arrived
 
-    async def _handle_one(self, worker: Worker[T], symbol: str, item: T, arrived: float) -> int:
-        """Handle a tick with all that may be due: staleness, gaps, the clock. Return how many may follow without."""
+    async def _handle_one(self, worker: Worker[T], symbol: str, item: T, arrived: float) -> None:
+        """Handle a tick with all that may be due: staleness, gaps, the clock; and see how many may follow without."""
         state = self._state
-        untimed = 0
         if state.ages is not None and state.is_stale(item, arrived):
             state.drop_queued((item,), "stale")
         elif (plain := await self._pool.told(worker, item) if state.untold else item) is not None:
@@ -171,28 +190,27 @@ class LoopWork(Generic[T]):
             except Exception as error:
                 worker.failed += 1
                 worker.current = None
-                untimed = self._measure(worker, plain, arrived, began)
+                self._measure(worker, plain, arrived, began)
                 await self._pool.report(worker, plain, error)
             else:
                 worker.consumed += 1
                 worker.current = None
-                untimed = self._measure(worker, plain, arrived, began)
+                self._measure(worker, plain, arrived, began)
                 if self._pool.breaker:
                     self._pool.note(plain.symbol, failed=False)
         self._release(symbol)
         state.look()
-        return untimed
 
-    def _measure(self, worker: Worker[T], item: T, arrived: float, began: float) -> int:
-        """Record how the handling of *item* went; return how many ticks may go untimed now."""
+    def _measure(self, worker: Worker[T], item: T, arrived: float, began: float) -> None:
+        """Record how the handling of *item* went, and see how many ticks may go untimed now."""
         ended = self._now()
         self._pool.meters.handled(item, arrived, began, ended)
         dense = began - worker.timed_at < _DENSE_S
         worker.timed_at = ended
         if worker.wary:
             worker.wary -= 1
-            return 0
-        return random.randrange(2 * min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) + 1) if dense else 0
+        elif dense:
+            worker.untimed = random.randrange(2 * min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) + 1)
 
     async def _let_others_run(self, worker: Worker[T]) -> None:
         if self._state.on_change is not None:

@@ -81,6 +81,8 @@ class WorkerPool(Generic[T]):
         self._gone_busy_s = self._gone_life_s = 0.0
         self._given_back = trio.Event()
         """Set when a batch has ended, or part of it was called back: for workers that would go home."""
+        self._resting = 0
+        """Workers that wait for ticks."""
         self._nursery: trio.Nursery | None = None
         self._shared: Any = None
         """The handler that all workers share, ready for later hires too."""
@@ -93,8 +95,9 @@ class WorkerPool(Generic[T]):
         self.workers: list[Worker[T]] = []
         for _ in range(size.minimum if isinstance(size, AutoWorkers) else size):
             self._hire()
-        self.state.reserved = lambda: sum(worker.out_of_queue for worker in self.workers)
-        self.state.anyone_free = lambda: any(worker.free for worker in self.workers)
+        if not isinstance(self._work, LoopWork):  # which takes one at a time
+            self.state.reserved = lambda: sum(worker.out_of_queue for worker in self.workers)
+        self.state.anyone_free = self._anyone_free
         self.state.ledger.attach_pool(
             consumed=lambda: self._gone_consumed + sum(worker.consumed for worker in self.workers),
             failed=lambda: self._gone_failed + sum(worker.failed for worker in self.workers),
@@ -280,6 +283,7 @@ class WorkerPool(Generic[T]):
         if worker.leaving:
             return False
         worker.rest()
+        self._resting += 1
         try:
             await receive.wait()
         except trio.EndOfChannel:
@@ -289,8 +293,17 @@ class WorkerPool(Generic[T]):
                     return False
                 await self._given_back.wait()
         finally:
+            self._resting -= 1
             worker.resume()
         return True
+
+    def _anyone_free(self) -> bool:
+        if self._resting == len(self.workers):
+            return False
+        for worker in self.workers:
+            if worker.free:
+                return True
+        return False
 
     def give_back(self) -> None:
         """Say that a batch has ended, or part of it was called back."""

@@ -16,6 +16,7 @@ from trio_websocket import WebSocketConnection
 
 from trio_ticks.errors import VenueProtocolError
 from trio_ticks.feeds.frames import CloseReason, FrameParser, close_frame
+from trio_ticks.feeds.reading import reader
 
 __all__ = ["FrameTap", "fail_connection"]
 
@@ -71,13 +72,16 @@ class FrameTap(trio.abc.Stream):
 
         self._deliver = deliver
         self._parser = FrameParser(max_message_size=max_message_size)
+        self._read = reader(stream)
         self._receive_size = receive_size
         self._linger = linger
         self._head: bytearray | None = bytearray()  # of the response to the handshake; None once it is complete
         self._framed = False  # the handshake succeeded: what follows are frames
         self._batch: list[bytes] = []  # complete, but not delivered
         self._control = b""  # for trio-websocket
-        self._reading = trio.Lock()  # who reads the socket: trio-websocket's reader, or whoever closes
+        self._reading = False  # somebody reads the socket: trio-websocket's reader, or whoever closes
+        self._read_ended: trio.Event | None = None  # for the other; trio.Lock would be a quarter of the cost of a read
+        self._now = trio.lowlevel.current_clock().current_time
         self._eof = False
         self._closing = False
         self._ours = False  # it was not the peer that ended the connection
@@ -231,20 +235,26 @@ class FrameTap(trio.abc.Stream):
 
     async def _receive(self) -> bytes:
         """Read the socket once; ``b""`` at its end."""
+        while self._reading:
+            if self._read_ended is None:
+                self._read_ended = trio.Event()
+            await self._read_ended.wait()
+            if self._eof:
+                return b""
+        self._reading = True
         try:
-            self._reading.acquire_nowait()  # acquire() would cost a checkpoint for each read
-        except trio.WouldBlock:
-            await self._reading.acquire()
-        try:
-            data = await self.stream.receive_some(self._receive_size)
+            data = await self._read(self._receive_size)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._eof = True
             raise
         finally:
-            self._reading.release()
+            self._reading = False
+            if self._read_ended is not None:
+                self._read_ended.set()
+                self._read_ended = None
         if data:
             self.bytes_received += len(data)
-            self.last_receive_time = trio.current_time()
+            self.last_receive_time = self._now()
         else:
             self._eof = True
         return data if type(data) is bytes else bytes(data)  # a trio stream may give either; a payload must not be mutable

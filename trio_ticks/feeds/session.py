@@ -87,6 +87,7 @@ class Session:
         self._next_requests = next_requests
         self._opened = False
         self._given_up: Ended | None = None
+        self._now = trio.lowlevel.current_clock().current_time
         self._last_message = 0.0
         self._busy_since: float | None = None
         self._busy_s = 0.0
@@ -187,9 +188,9 @@ class Session:
                 await tap.aclose()
 
     async def _deliver(self, messages: list[bytes]) -> None:
-        self._busy_since = trio.current_time()
+        self._busy_since = self._now()
         await self._deliver_to(messages)
-        self._last_message = trio.current_time()
+        self._last_message = self._now()
         self._busy_s += self._last_message - self._busy_since
         self._busy_since = None
 

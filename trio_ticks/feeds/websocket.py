@@ -11,7 +11,7 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from typing import Any, Final, Unpack, final
@@ -210,6 +210,8 @@ class _Run:
     def __init__(self, feed: WebSocketFeed, send: Any) -> None:
         self._feed = feed
         self._send = send
+        self._hand_over: Callable[[Sequence[Any]], Awaitable[None]] = getattr(send, "deliver", send.send_many)
+        """Without a checkpoint, if *send* is a channel's end: reading has one each time."""
         self._backoff = Backoff(feed.options.backoff)
         self._log_limit = LogLimit(trio.current_time)
         self._connected_before = False
@@ -251,7 +253,7 @@ class _Run:
                 self._tries = 0
                 self._backoff.reset()
             began = trio.current_time()
-            await self._send.send_many(ticks)
+            await self._hand_over(ticks)
             if feed._throttle.armed:
                 now = trio.current_time()
                 wait = feed._throttle.delivered(now, time.time(), ticks, now - began)
