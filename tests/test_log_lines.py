@@ -7,7 +7,10 @@ import functools
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -245,6 +248,18 @@ def test_json_tells_the_event(message: str, event: str | None) -> None:
     logging.getLogger("x").warning(message)
     (record,) = records(out)
     assert record.get("event") == event
+
+
+def test_the_command_line_logs_json_on_request() -> None:
+    command = [sys.executable, "-m", "trio_ticks", "demo", "--rate=5000", "--duration=1", "--strategy-ms=20", "--maxsize=50"]
+    command += ["--write-timeout=0", "--shutdown-timeout=1", "--view=none", "--log-format=json"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TICKS_")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=kept, check=True)
+    lines = records(io.StringIO(done.stderr))
+    dropped = [line for line in lines if line["event"] == "ticks.dropped"]
+    assert {line["reason"] for line in dropped} >= {"overflow"}
+    assert dropped[0].keys() >= {"time", "level", "logger", "message", "dropped", "queued", "maxsize", "strategy"}
+    assert dropped[0]["strategy"].startswith("DropNewest(")
 
 
 async def test_a_route_that_fails_again_and_again_is_one_line_without_its_query(

@@ -1,0 +1,98 @@
+"""A run with every feature that has something to count: ``promtool`` has nothing to say, and nothing that is on the list is missing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import wait_all_tasks_blocked
+
+import trio_ticks as tt
+from tests.helpers import make_tick, make_ticks
+from tests.pipeline_world import Recorder, ScriptFeed, Send, sleepy_feed
+from tests.process_handlers import Tell
+from tests.process_world import guarded, path, quick_main, tick, until
+from tests.test_metrics_page import PAGE
+from trio_ticks import open_pipeline
+from trio_ticks.observability.fetch import fetch
+from trio_ticks.scaling import Limit
+
+__all__ = ["guarded", "path", "quick_main"]
+
+LISTED = set(re.findall(r"^\| `(trio_ticks_\w+)`", PAGE, re.MULTILINE))
+OF_A_LIMIT = {"trio_ticks_feed_throttle_ticks_per_second"}
+"""Is there only while a feed is slowed down."""
+
+
+async def eventful(send: Send) -> None:
+    """Bring more symbols than have a label, a loss, and ticks at which the handler fails and its process dies."""
+    await send.send_many(make_ticks(200, [f"S{number}" for number in range(10)]))
+    send.mark_gap(tt.Gap("S1", make_tick().timestamp, "sequence", 4, make_tick().timestamp))
+    await send.send_many([tick("S1", 200, bid=-1.0), tick("S2", 201, bid=13.0)])
+    await trio.sleep_forever()
+
+
+async def scraped(path: Path) -> list[bytes]:
+    """Return what two ports serve: one of a pipeline with worker processes, and one that shares its registry with another."""
+    shared = CollectorRegistry()
+    async with (
+        open_pipeline(
+            ScriptFeed(eventful),
+            Tell(str(path)),
+            executor="process",
+            # In order of symbols, processes are as many as they are.
+            ordering="none",
+            workers=tt.AutoWorkers(1, 2),
+            overflow=tt.Throttle(tt.DropNewest()),
+            breaker=tt.Breaker(),
+            handler_timeout=60.0,
+            shutdown_timeout=5,
+        ) as processes,
+        open_pipeline(sleepy_feed(make_ticks(30)), lambda _tick: None, workers=3) as threads,
+        open_pipeline(sleepy_feed(make_ticks(30)), Recorder(), overflow=tt.Conflate()) as loop,
+    ):
+        url = await processes.serve_metrics(0, symbols=3)
+        # The process that died is replaced a moment after its tick was counted.
+        await until(lambda: processes.ledger.consumed + processes.ledger.failed == 202 and processes._pool.restarts == 1)
+        await wait_all_tasks_blocked()
+        # Who asks whether it is ready makes it look when the last message came.
+        assert b'"connected": true' in await fetch(url.replace("/metrics", "/readyz"))
+        await threads.serve_metrics(0, name="threads", registry=shared)
+        return [await fetch(url), await fetch(await loop.serve_metrics(0, name="loop", registry=shared, symbols=["A", "other"]))]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
+async def test_promtool_has_nothing_to_say_whatever_is_counted(path: Path) -> None:
+    check = partial(trio.run_process, ["promtool", "check", "metrics"], capture_stdout=True, capture_stderr=True, check=False)
+    for text in await scraped(path):
+        done = await check(stdin=text)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+async def test_all_that_is_on_the_list_is_served(path: Path) -> None:
+    (everything, _shared) = await scraped(path)
+    families = {family.name: family.samples for family in text_string_to_metric_families(everything.decode())}
+    named = {name for name in LISTED if name in families or name.removesuffix("_total") in families}
+    assert LISTED - named == OF_A_LIMIT
+    totals = {
+        (
+            sample.name.removeprefix("trio_ticks_"),
+            *(sample.labels[key] for key in sample.labels if key not in ("pipeline", "intentional")),
+        ): sample.value
+        for samples in families.values()
+        for sample in samples
+    }
+    assert totals["worker_restarts_total",] == 1
+    assert totals["hand_over_seconds_count",] > 0
+    assert totals["ticks_handled_total", "failure"] == 2
+    assert totals["feed_missed_items_total", "sequence"] == 4
+    assert totals["symbol_ticks_received_total", "other"] == 7 * 20
+    assert {key[1] for key in totals if key[0] == "workers_limit"} == set(get_args(Limit))
+    assert totals["pipeline_unaccounted_items",] == 0
