@@ -21,6 +21,7 @@ from trio_ticks.exchange import Exchange, open_exchange
 SYMBOLS = ["SPY", "QQQ", "AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "META", "GOOG", "AVGO", "AMD", "NFLX"]
 RATE = 20_000
 FRESH_S = 0.25
+FAIR = 60
 SECONDS = 75
 SCREENS = [(name, width, scheme) for name, width in (("", 1440), ("phone-", 390), ("whole-", 1440)) for scheme in ("light", "dark")]
 BELOW = {"": "#chart-queue", "phone-": "#law"}
@@ -37,9 +38,9 @@ async def run(ready: threading.Event, urls: list[str], done: trio.Event) -> None
 
     async with open_exchange(rate=RATE, symbols=SYMBOLS, skew=0.8) as exchange:
         feed = tt.WebSocketFeed(exchange.url, symbols=SYMBOLS)
-        fair = tt.DropNewest(timeout=1.0, max_per_symbol=60)
+        fair = tt.DropNewest(timeout=1.0, max_per_symbol=FAIR)
         async with tt.open_pipeline(feed, strategy, workers=12, overflow=fair, max_age=FRESH_S, shutdown_timeout=0) as pipeline:
-            title = f"{RATE:,} ticks/s, 12 workers, nothing older than {FRESH_S * 1e3:.0f} ms"
+            title = f"{RATE:,} ticks/s, 12 workers, at most {FAIR} queued per symbol"
             urls.append(await pipeline.serve_dashboard(0, title=title))
             ready.set()
             async with trio.open_nursery() as nursery:
