@@ -214,7 +214,6 @@ def main(arguments: list[str] | None = None) -> int:
     if options.scraper:
         scrape_for(options.scraper)
         return 0
-    logging.getLogger("trio_ticks").setLevel(logging.ERROR)  # The queue is meant to be full.
     results: dict[str, Any] = {"machine": facts(), "effect": [], "scrapes": []}
     for rate in (100_000.0, None):
         print(f"measuring {'at 100,000 ticks/s' if rate else 'at full speed'} ...", file=sys.stderr, flush=True)
@@ -232,4 +231,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("trio_ticks").setLevel(logging.ERROR)  # The queue is meant to be full.
     sys.exit(main())
