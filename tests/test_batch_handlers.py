@@ -243,6 +243,26 @@ async def test_a_failure_is_told_before_the_symbols_next_batch(either: Callable[
     assert events == ["handle [0, 1]", "told 0", "told 1", "handle [2, 3]", "told 2", "told 3"]
 
 
+async def test_all_failures_of_a_batch_are_told_though_all_is_cancelled_meanwhile(
+    either: Callable[..., Any], autojump_clock: MockClock
+) -> None:
+    """They are counted as failed: what is to be written down of them must not be lost."""
+    told: list[int] = []
+
+    def handler(ticks: Ticks) -> None:
+        raise ValueError
+
+    async def on_error(tick: tt.Tick, error: Exception) -> None:
+        told.append(number(tick))
+        pipeline.cancel()
+        await trio.sleep_forever()
+
+    async with open_pipeline(sleepy_feed(make_ticks(6)), either(handler, max_size=3), workers=1, on_error=on_error) as pipeline:
+        await pipeline.wait()
+    assert told == [0, 1, 2]
+    assert_accounted(pipeline.report, failed=3, shutdown=3)
+
+
 async def test_a_plain_handler_that_returns_a_coroutine_is_told_so() -> None:
     async def inner(ticks: Ticks) -> None:
         raise AssertionError("nobody awaits it")
@@ -435,6 +455,27 @@ async def test_a_gap_comes_before_the_batch_that_it_lies_before(place: str, in_b
     assert [event for event in events[:first] if event != "|"] == ["A0", "B1", "B2"]
     assert events[first - 1 :] == ["|", *told, "A3", "B4", "A5", "|"]
     assert_accounted(report, consumed=6)
+
+
+async def test_a_sender_that_waits_for_the_room_of_a_batch_gets_it_in_the_end(autojump_clock: MockClock) -> None:
+    """It is woken when the batch is taken, and finds its room reserved while a gap is being told."""
+    handled: list[int] = []
+
+    @tt.batch_handler(max_size=2, max_wait=0.5)
+    async def handler(ticks: Ticks) -> None:
+        handled.extend(numbers(ticks))
+
+    async def on_gap(gap: tt.Gap) -> None:
+        await trio.sleep(1)
+
+    async def script(send: Send) -> None:
+        now = make_tick().timestamp
+        send.mark_gap(tt.Gap("A", now, "sequence", 3, now))
+        await send.send_many(make_ticks(6))
+
+    with trio.fail_after(60):
+        await run_pipeline(ScriptFeed(script), handler, workers=1, maxsize=2, overflow=tt.Block(), on_gap=on_gap)
+    assert handled == [0, 1, 2, 3, 4, 5]
 
 
 async def test_a_class_may_take_gaps_in_band() -> None:

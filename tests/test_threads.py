@@ -458,6 +458,33 @@ async def test_a_slow_symbol_in_a_batch_holds_up_nobody_else_at_the_end() -> Non
     assert_accounted(pipeline.report, dropped=0, failed=0)
 
 
+async def test_what_is_called_back_takes_no_more_room_than_there_is(mock_clock: MockClock) -> None:
+    """A strategy that evicts fills the room of what a worker holds; where that comes back, the oldest goes."""
+    sends: list[Send] = []
+
+    async def script(send: Send) -> None:
+        sends.append(send)
+        await trio.sleep_forever()
+
+    with shutting(Door(shut=lambda tick: tick.symbol == "SLOW")) as door:
+        async with open_pipeline(ScriptFeed(script), quick_then(door), workers=1, maxsize=100, overflow=tt.DropOldest()) as pipeline:
+            await until(lambda: bool(sends))
+            for round_ in range(1, 9):
+                await sends[0].send_many(make_ticks(100, ["WARM-UP"]))
+                await until(lambda count=100 * round_: pipeline.ledger.consumed == count)  # type: ignore[misc]  # bound early
+            await sends[0].send_many([make_tick("SLOW", 0), *make_ticks(60, "A", 1)])
+            await until(lambda: 0 in numbers(door.entered))
+            assert pipeline.ledger.in_flight == 61
+            await sends[0].send_many(make_ticks(100, "B", 100))
+            while pipeline.ledger.in_flight > 1:
+                mock_clock.jump(0.02)
+                await trio.lowlevel.checkpoint()
+            assert pipeline.ledger.queued == 100
+            door.opened.set()
+    assert numbers(door.left) == [0, *range(100, 200)]
+    assert_accounted(pipeline.report, evicted=60, consumed=901)
+
+
 async def test_on_error_comes_before_the_symbols_next_tick() -> None:
     events: list[str] = []
 

@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -17,6 +18,7 @@ import trio
 from .breaker import BreakerState
 from .channel import TickReceiveChannel
 from .executors import Batch, Runner
+from .failures import split
 from .gaps import Gap
 from .hand_over import HandOver
 from .handling import BatchOptions
@@ -38,7 +40,7 @@ _MAX_BATCH = 256
 _LATE_S = 0.01
 """How long a tick of a batch may take before those behind it are given to other workers, in seconds."""
 _REPORT_S = 0.5
-"""How long ``on_error`` may take for the failure of a batch that is being cancelled, in seconds."""
+"""How long ``on_error`` may take for the failures of a batch that is being cancelled, in seconds."""
 
 
 class BatchWork(Generic[T]):
@@ -88,6 +90,9 @@ class BatchWork(Generic[T]):
             worker.batch = None
             for symbol in batch.symbols:
                 self._state.release(symbol)
+            if self._state.sleeping_senders:
+                # A sender that was woken for the room of the batch, before that had begun, may have found it reserved.
+                self._state.wake_sender()
             pool.give_back()
 
     async def _wait(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
@@ -126,21 +131,32 @@ class BatchWork(Generic[T]):
         try:
             await self._runner.run(worker, batch)
         except trio.Cancelled:
-            for item, error in self._settle(worker, batch):
-                # Shielded, since the failure is counted: whoever counts must be able to say what it was.
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + _REPORT_S):
-                    await self._pool.tell_error(worker, item, error)
+            await self._tell_quickly(worker, self._settle(worker, batch))
             raise
         except BaseException:
             self._settle(worker, batch)
             raise
         failures = self._settle(worker, batch)
         batch.telling = {item.symbol for item, _error in failures}
-        for item, error in failures:
-            await self._pool.tell_error(worker, item, error)
+        rest = iter(failures)
+        try:
+            for item, error in rest:
+                await self._pool.tell_error(worker, item, error)
+        except BaseException as raised:
+            if split(raised)[1] is None:
+                await self._tell_quickly(worker, rest)
+            raise
         batch.telling = set()
         if failures and self._pool.breaker is not None:
             self._hold_back(batch, self._pool.breaker)
+
+    async def _tell_quickly(self, worker: Worker[T], failures: Iterable[tuple[T, Exception]]) -> None:
+        """Tell of *failures* though all is being cancelled: they are counted, and whoever counts must be able to say what they were."""
+        deadline = trio.current_time() + _REPORT_S
+        for item, error in failures:
+            # One that comes after the deadline is told up to its first checkpoint.
+            with trio.CancelScope(shield=True, deadline=deadline):
+                await self._pool.tell_error(worker, item, error)
 
     def _hold_back(self, batch: Batch[T], breaker: BreakerState) -> None:
         """Take out of *batch*, which does not run now, what belongs to symbols that have just been set aside."""
@@ -242,6 +258,9 @@ class BatchWork(Generic[T]):
                 state.lanes.lines[name] = None
                 state.lanes.park(name, item, arrived)
                 state.release(name)
+        if (over := state.queued - state.maxsize) > 0:
+            # A strategy that evicts has taken in others meanwhile, and what was taken back is the oldest now.
+            state.drop_queued(state.lanes.evict(over), "evicted")
         self._pool.keep_one_free(worker)
         self._pool.give_back()
 
