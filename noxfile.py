@@ -125,8 +125,9 @@ def soak(session: nox.Session) -> None:
 def thorough(session: nox.Session) -> None:
     """The tests that make up their own data, with many more examples, other ones at every run; arguments after ``--`` go to pytest."""
     install(session, "test")
-    env = {"HYPOTHESIS_PROFILE": "thorough", "TRIO_TICKS_THREAD_RUNS": "400"}
-    files = (path for path in sorted((ROOT / "tests").glob("test_*.py")) if re.search("hypothesis|THREAD_RUNS", path.read_text()))
+    env = {"HYPOTHESIS_PROFILE": "thorough", "TRIO_TICKS_THREAD_RUNS": "400", "TRIO_TICKS_SEEDS": "1000"}
+    made_up = re.compile("hypothesis|THREAD_RUNS|seeded_world")
+    files = (path for path in sorted((ROOT / "tests").glob("test_*.py")) if made_up.search(path.read_text()))
     which = session.posargs or [str(path.relative_to(ROOT)) for path in files]
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *which, env=env)
 

@@ -1,6 +1,6 @@
 """Worker processes under random loads: sleeps, failures, ends, hangs, kills, cancellations. The law, the order, and state in its place.
 
-Each seed is a run of its own. ``TRIO_TICKS_SEEDS=500`` runs as many; ``TRIO_TICKS_FIRST_SEED`` says where to begin.
+Each seed is a run of its own. ``TRIO_TICKS_SEEDS=500`` runs 50; ``TRIO_TICKS_FIRST_SEED`` says where to begin.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.helpers import number
 from tests.pipeline_world import ScriptFeed, Send
 from tests.process_handlers import Tell, read
 from tests.process_world import by_symbol, guarded, path, quick_main, tick, workers_now
+from tests.seeded_world import seeds
 from trio_ticks import open_pipeline
 from trio_ticks.errors import LedgerError
 
@@ -30,8 +31,6 @@ __all__ = ["guarded", "path", "quick_main"]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
 
-FIRST = int(os.environ.get("TRIO_TICKS_FIRST_SEED", "0"))
-SEEDS = range(FIRST, FIRST + int(os.environ.get("TRIO_TICKS_SEEDS", "4")))
 TIMEOUT_S = 0.3
 
 
@@ -137,7 +136,7 @@ async def run(load: Load, rng: random.Random, path: Path) -> tuple[tt.PipelineRe
     return pipeline.report, failed, sent
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds("process"))
 async def test_law_order_and_state(seed: int, path: Path) -> None:
     rng = random.Random(seed)
     load = Load.drawn(rng)
