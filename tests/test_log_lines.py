@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import io
+import itertools
 import json
 import logging
 import os
@@ -22,8 +23,9 @@ from trio.testing import MockClock
 
 import trio_ticks as tt
 from tests.feed_venues import Collector, leave, memory_feed, quote, running, says, websocket
-from tests.helpers import make_ticks
+from tests.helpers import make_tick, make_ticks
 from tests.pipeline_world import BodyError, Recorder, ScriptFeed, Send, sleepy_feed
+from tests.test_handler_timeout import hanging, until
 from tests.test_health import connect
 from tests.test_logs import _root_logger_as_before, records  # noqa: F401 - a fixture
 from trio_ticks import open_pipeline
@@ -195,6 +197,49 @@ async def test_a_storm_of_reconnects_is_a_line_a_second_that_counts_the_others(
     assert told[0] == 1
     # Ten a second come; the clock adds up with an error.
     assert set(told[1:]) <= {9, 10, 11}
+
+
+def times_of(caplog: pytest.LogCaptureFixture, event: str) -> list[float]:
+    return [record.virtual_time for record in caplog.records if record.getMessage().startswith(event)]  # type: ignore[attr-defined]
+
+
+async def test_a_pool_that_grows_step_by_step_tells_of_it_once_a_second(
+    autojump_clock: MockClock, stamped: pytest.LogCaptureFixture
+) -> None:
+    sizes: set[int] = set()
+
+    async def handler(_tick: tt.Tick) -> None:
+        await trio.sleep(0.05)
+
+    async def script(send: Send) -> None:
+        symbols = [f"S{number}" for number in range(500)]
+        for count in (1, 1, 1, 40, 40, 40):
+            for _ in range(10):
+                await send.send_many(make_ticks(count, symbols))
+                await trio.sleep(0.1)
+                sizes.add(len(pipeline.metrics().workers))
+
+    async with open_pipeline(ScriptFeed(script), handler, workers=tt.AutoWorkers(1, 64), maxsize=5000) as pipeline:
+        await pipeline.wait()
+    told = times_of(stamped, "workers.grown")
+    assert len(sizes) > len(told) + 1, "it did not grow by more steps than it told of"
+    assert len(told) >= 2
+    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(told))
+
+
+async def test_threads_that_all_hang_are_told_of_one_after_the_other(mock_clock: MockClock, stamped: pytest.LogCaptureFixture) -> None:
+    with hanging(0, 1, 2, 3) as handler:
+        ticks = [make_tick("ABCD"[number], number) for number in range(4)]
+        async with open_pipeline(sleepy_feed(ticks), handler, workers=4, handler_timeout=4.0) as pipeline:
+            await until(lambda: len(handler.begun) == 4, mock_clock)
+            await until(lambda: len(times_of(stamped, "handler.hangs")) == 4, mock_clock, 0.25)
+            assert pipeline.metrics().handler_timeouts == 4
+            handler.go_on.set()
+            await until(lambda: pipeline.ledger.consumed == 4, mock_clock)
+            await until(lambda: bool(times_of(stamped, "handler.returned")), mock_clock, 0.25)
+    told = times_of(stamped, "handler.hangs")
+    assert len(told) == 4
+    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(told))
 
 
 def test_letters_that_fit_and_letters_that_do_not_are_not_a_line_each(

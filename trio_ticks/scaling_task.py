@@ -26,6 +26,7 @@ _LOOK_EVERY_S: Final = 0.25
 _LASTING_S: Final = 1.0
 """How long a limit must have held to be logged."""
 _LOG_LIMIT_EVERY_S: Final = 60.0
+_LOG_CHANGE_EVERY_S: Final = 1.0
 _LIMITS: Final[dict[Limit, str]] = {
     "maximum": "the maximum",
     "loop": "the event loop's one core is busy with them: threads or processes may do more",
@@ -69,6 +70,8 @@ class ScalingTask:
         self._limit: Limit | None = None
         self._limit_since = -math.inf
         self._logged: dict[Limit, float] = {}
+        self._told: int | None = None
+        self._tell_at = -math.inf
 
     @property
     def wanted(self) -> int:
@@ -103,8 +106,7 @@ class ScalingTask:
             pool.grow(wanted - size)
         elif wanted < size:
             pool.shrink(size - wanted)
-        if wanted != size:
-            self._log_change(size, wanted)
+        self._look_at_size(now, size, wanted)
         self._look_at_limit(now, wanted)
 
     def _read(self, now: float, size: int) -> Reading:
@@ -144,6 +146,14 @@ class ScalingTask:
             "queue_wait_s": self._wait_s,
             "limit": controller.limit,
         }
+
+    def _look_at_size(self, now: float, before: int, after: int) -> None:
+        """Log how the size has changed, at most once a second: a pool that grows does so in some steps."""
+        if self._told is None:
+            self._told = before
+        if after != self._told and now >= self._tell_at:
+            self._log_change(self._told, after)
+            self._told, self._tell_at = after, now + _LOG_CHANGE_EVERY_S
 
     def _log_change(self, before: int, after: int) -> None:
         controller, limit = self._controller, self._controller.limit
