@@ -111,6 +111,34 @@ async def test_stale_ticks_are_told_as_a_gap(autojump_clock: MockClock) -> None:
     assert report.dropped_by_reason["stale"] == 3
 
 
+@pytest.mark.parametrize("since", ["arrival", "timestamp"])
+@pytest.mark.parametrize("run", range(10))
+async def test_a_tick_too_old_is_never_handled_also_where_nobody_looks_at_the_clock(
+    run: int, since: Any, autojump_clock: MockClock
+) -> None:
+    """Quick ticks go untimed, a random number of them at once; how old they are is seen all the same, and the gap told in its place."""
+    log: list[Any] = []
+    slow = 40 + 7 * run
+
+    async def handler(item: tt.Tick | tt.Gap) -> None:
+        log.append(item)
+        if shown([item]) == [slow]:
+            await trio.sleep(1.0)
+
+    symbols = ["A", "B"]
+    now = datetime.now(UTC)
+    ticks = [attrs.evolve(quote(symbols[n % 2], n), timestamp=now) for n in range(200)]
+    late = [attrs.evolve(quote(symbols[n % 2], n), timestamp=now + timedelta(seconds=0.6)) for n in range(200, 210)]
+    feed = Script([ticks, 0.6, late])
+    async with tt.open_pipeline(feed, handler, workers=1, max_age=tt.MaxAge(0.5, since)) as pipeline:
+        await pipeline.wait()
+    assert pipeline.report.dropped_by_reason["stale"] == 199 - slow
+    for first, symbol in enumerate(symbols):
+        seen = shown([item for item in log if item.symbol == symbol])
+        before, after = list(range(first, slow + 1, 2)), list(range(200 + first, 210, 2))
+        assert seen == [*before, ("stale", len(range(first, 200, 2)) - len(before)), *after]
+
+
 async def test_conflated_ticks_are_no_gap(autojump_clock: MockClock) -> None:
     log, report = await told(Script([[quote("A", n) for n in range(9)]]), workers=1, overflow=tt.Conflate())
     assert not [item for item in log if isinstance(item, tt.Gap)]

@@ -58,7 +58,7 @@ class ChannelState(Generic[T]):
         self.breaker: BreakerState | None = None
         """Where a pool receives: which symbols are set aside, since their handler fails."""
         self.attention = False
-        """Whether a worker has to look around before the next tick: senders that sleep, lanes that are ready, gaps, held books, ages.
+        """Whether a worker has to look around before the next tick: senders that sleep, lanes that are ready, gaps, held books.
         One flag for all, so that the hot path looks at one thing; true too often does no harm."""
         self.peak = 0
         """Most ticks that were ever queued at once."""
@@ -266,7 +266,7 @@ class ChannelState(Generic[T]):
         return bool(self._marked or self.gaps.head or self.gaps.lanes or self.books.head or self.breaker)
 
     def look(self) -> None:
-        self.attention = bool(self.sleeping_senders or self.lanes.ready or self.ages is not None or self.untold)
+        self.attention = bool(self.sleeping_senders or self.lanes.ready or self.untold)
 
     def release(self, symbol: str) -> None:
         """Say that *symbol* is no longer being handled; what waits behind it becomes ready for any worker."""
@@ -347,6 +347,17 @@ class ChannelState(Generic[T]):
 
     def is_stale(self, item: T, arrived: float) -> bool:
         return self.ages is not None and self.ages.is_stale(item, arrived, self.now())
+
+    def take_fresh(self) -> T:
+        """Remove and return the oldest tick of the buffer. IndexError: there is none, or it was too old, and is counted.
+
+        What follows it may have a gap to be told now, and is for somebody who looks.
+        """
+        item = self.buffer.take()
+        if self.is_stale(item, self.buffer.arrival()):
+            self.drop_queued((item,), "stale")
+            raise IndexError("too old")
+        return item
 
     def inspect(self, item: T | Marked[T]) -> tuple[T | None, Gap | None]:
         """Look at an item just taken: return it (``None`` where it is held back, and counted) and the gap to tell before it."""

@@ -87,7 +87,7 @@ class AgeMeter:
         return offset if math.isfinite(offset) else 0.0
 
     def is_stale(self, item: MarketData, arrived: float, now: float) -> bool:
-        return self.life_s(item, arrived, now) < 0
+        return self.life_s(item, arrived, now) < 0 if self._by_timestamp else now - arrived > self._limit
 
     def life_s(self, item: MarketData, arrived: float, now: float) -> float:
         """Return for how much longer *item* is fresh, in seconds; less than 0 where it is stale."""

@@ -104,7 +104,7 @@ class LoopWork(Generic[T]):
         """
         state, handler = self._state, worker.handler
         buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
-        take, lines = buffer.take, lanes.lines
+        take, lines = buffer.take if state.ages is None else state.take_fresh, lanes.lines
         self._claim()
         self._sprinter = worker
         for _ in range(count):

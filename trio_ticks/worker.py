@@ -25,7 +25,8 @@ T = TypeVar("T", bound=MarketData)
 
 class Meters:
     """The latencies of a pool. Every tick is timed, but where quick ones follow each other densely: then one in 256, on average,
-    and at least two hundred a second."""
+    and at least two hundred a second.
+    """
 
     def __init__(self) -> None:
         self.lag = LatencyWindow()

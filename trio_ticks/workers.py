@@ -298,12 +298,8 @@ class WorkerPool(Generic[T]):
         return True
 
     def _anyone_free(self) -> bool:
-        if self._resting == len(self.workers):
-            return False
-        for worker in self.workers:
-            if worker.free:
-                return True
-        return False
+        # The first look is for when ticks come one by one, and a pool of many is asked each time.
+        return self._resting < len(self.workers) and any(worker.free for worker in self.workers)
 
     def give_back(self) -> None:
         """Say that a batch has ended, or part of it was called back."""
