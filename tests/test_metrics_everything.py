@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -21,6 +25,7 @@ from tests.process_handlers import Tell
 from tests.process_world import guarded, path, quick_main, tick, until
 from tests.test_metrics_page import PAGE
 from trio_ticks import open_pipeline
+from trio_ticks.exchange import open_exchange
 from trio_ticks.observability.fetch import fetch
 from trio_ticks.scaling import Limit
 
@@ -96,3 +101,45 @@ async def test_all_that_is_on_the_list_is_served(path: Path) -> None:
     assert totals["symbol_ticks_received_total", "other"] == 7 * 20
     assert {key[1] for key in totals if key[0] == "workers_limit"} == set(get_args(Limit))
     assert totals["pipeline_unaccounted_items",] == 0
+
+
+async def test_the_run_command_serves_all_that_it_is_asked_to_and_tells_no_key(path: Path) -> None:
+    (path.parent / "mine.py").write_text("async def strategy(tick):\n    pass\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TICKS_")}
+    async with open_exchange(rate=500, symbols=["SPY", "QQQ"]) as exchange, trio.open_nursery() as nursery:
+        command = [sys.executable, "-m", "trio_ticks", "run", f"--url={exchange.url}", "--symbols=SPY,QQQ", "--handler=mine:strategy"]
+        command += [
+            "--view=none",
+            "--log-format=json",
+            "--log-level=debug",
+            "--metrics-port=0",
+            "--metrics-symbols=1",
+            "--dashboard-port=0",
+        ]
+        root = str(Path(tt.__file__).parent.parent)
+        process = await nursery.start(
+            partial(
+                trio.run_process,
+                command,
+                cwd=path.parent,
+                env={**kept, "PYTHONPATH": root, "TRIO_TICKS_API_KEY": "sesame"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+        said = b""
+        while len(re.findall(rb"http://\S+\n", said)) < 2:
+            said += await process.stderr.receive_some()
+        metrics, dashboard = re.findall(r"http://\S+", said.decode())
+        await until_served(metrics, b'trio_ticks_symbol_ticks_received_total{pipeline="main",symbol="other"}')
+        assert json.loads(await fetch(dashboard + "api/snapshot"))["ledger"]["holds"]
+        process.terminate()
+        said += b"".join([part async for part in process.stderr]) + b"".join([part async for part in process.stdout])
+    assert await process.wait() == 0
+    assert b'"event": "feed.connected"' in said
+    assert b"sesame" not in said
+
+
+async def until_served(url: str, wanted: bytes) -> None:
+    while wanted not in await fetch(url):  # noqa: ASYNC110 - it is another process
+        await trio.sleep(0.05)
