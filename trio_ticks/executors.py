@@ -20,6 +20,7 @@ import trio
 from .errors import ConfigError
 from .gaps import Gap
 from .handling import BatchError, batch_options, is_async
+from .signatures import misfit
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -75,8 +76,13 @@ def resolve_executor(executor: str, handler: object) -> Place:
         raise ConfigError(f"handler must be a function or another callable that takes one tick, got {handler!r}")
     if inspect.isclass(handler):
         _check_class(handler)
+    elif isinstance(handler, functools.partial):
+        _check_partial(handler)
     if _yields(handler):
         raise ConfigError(f"handler must not have a yield: to call it would run not one line of it, got {handler!r}")
+    if why := misfit(handler, 1):
+        given = "one tick" if batch_options(handler) is None else "a list of ticks"
+        raise ConfigError(f"handler is called with {given}, which it cannot take: {why}; got {handler!r}")
     awaits = is_async(handler)
     if executor == "auto":
         return "loop" if awaits else "thread"
@@ -98,6 +104,18 @@ def _check_class(handler: type) -> None:
         raise ConfigError(f"a handler that is a class is called without arguments, once per worker; {handler!r}: {error}") from None
     except ValueError:
         pass  # it has no signature to read
+
+
+def _check_partial(handler: functools.partial[Any]) -> None:
+    inner: object = handler
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if inspect.isclass(inner):
+        name = inner.__name__
+        raise ConfigError(
+            f"a partial of the class {name} as the handler would only make an object of each tick: give handler={name}, made "
+            f"without arguments once per worker; or a subclass of it whose __init__ fills the arguments in; or {name}(...), one object that all workers share"
+        )
 
 
 class Batch(Generic[T]):

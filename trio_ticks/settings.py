@@ -18,6 +18,7 @@ from .gaps import Gap
 from .handling import Retry
 from .overflow import Overflow
 from .scaling import AutoWorkers
+from .signatures import check_callback
 
 __all__ = ["OnCrash", "OnError", "OnGap", "Ordering", "Settings"]
 
@@ -67,10 +68,10 @@ class Settings:
             raise ConfigError(f'ordering must be "symbol" or "none", got {self.ordering!r}')
         if self.on_crash not in ("fail", "retry"):
             raise ConfigError(f'on_crash must be "fail" or "retry", got {self.on_crash!r}')
-        if self.on_error is not None and not callable(self.on_error):
-            raise ConfigError(f"on_error must be a callable that takes a tick and an exception, got {self.on_error!r}")
-        if self.on_gap is not None and not callable(self.on_gap):
-            raise ConfigError(f"on_gap must be a callable that takes a Gap, got {self.on_gap!r}")
+        if self.on_error is not None:
+            check_callback("on_error", self.on_error, ("a tick", "an exception"))
+        if self.on_gap is not None:
+            check_callback("on_gap", self.on_gap, ("a Gap",))
 
     @property
     def pool_size(self) -> AutoWorkers | int:
