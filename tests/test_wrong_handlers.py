@@ -130,3 +130,29 @@ async def test_a_class_in_the_place_of_an_object_is_refused() -> None:
     await refused(r"on_error=DeadLetterFile\(\.\.\.\)", on_error=tt.DeadLetterFile)
     await refused(r"on_gap=Threshold\(\.\.\.\)", on_gap=Threshold)
     await refused("on_error must be a callable that takes a tick and an exception, got 3", on_error=3)
+
+
+# Retry
+
+
+def test_retry_takes_a_class_or_any_iterable_of_them() -> None:
+    assert tt.Retry(TimeoutError).on == (TimeoutError,)
+    assert tt.Retry([TimeoutError, OSError]).on == tt.Retry(kind for kind in (TimeoutError, OSError)).on == (TimeoutError, OSError)
+    assert set(tt.Retry({TimeoutError, KeyError}).on) == {TimeoutError, KeyError}
+
+
+@pytest.mark.parametrize(
+    ("on", "shown"),
+    [
+        ("TimeoutError", "got 'TimeoutError'"),
+        (["TimeoutError", OSError], r"got \('TimeoutError', <class 'OSError'>\)"),
+        (TimeoutError("x"), r"got TimeoutError\('x'\)"),
+        ([], r"got \(\)"),
+        (BaseException, "got <class 'BaseException'>"),
+        (None, "got None"),
+    ],
+    ids=repr,
+)
+def test_retry_shows_what_was_given(on: Any, shown: str) -> None:
+    with pytest.raises(tt.ConfigError, match=shown):
+        tt.Retry(on)

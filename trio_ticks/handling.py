@@ -11,7 +11,7 @@ import inspect
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -25,13 +25,19 @@ __all__ = ["BatchError", "BatchOptions", "Hooks", "Retry", "batch_handler", "bat
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _kinds(value: type[Exception] | tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
-    return value if isinstance(value, tuple) else (value,)
+def _kinds(value: type[Exception] | Iterable[type[Exception]]) -> tuple[type[Exception], ...]:
+    if isinstance(value, type):
+        return (value,)
+    # What is none at all is left to the validator, and a text is not several of them.
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 def _check_kinds(_instance: object, field: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     if not value or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in value):
-        raise ConfigError(f"{field.name} must name the exceptions that another try may cure, such as (TimeoutError,), got {value!r}")
+        shown = value[0] if len(value) == 1 else value
+        raise ConfigError(
+            f"{field.name} must name the classes of exceptions that another try may cure, such as (TimeoutError, OSError), got {shown!r}"
+        )
 
 
 def _check_attempts(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -59,7 +65,7 @@ class Retry:
     """
 
     on: tuple[type[Exception], ...] = attrs.field(converter=_kinds, validator=_check_kinds)
-    """Which exceptions; named, since most mean a bug that the next try meets again."""
+    """Which exceptions: a class, or several; named, since most mean a bug that the next try meets again."""
     attempts: int = attrs.field(default=3, validator=_check_attempts, kw_only=True)
     """Tries in all, the first included."""
     initial_s: float = attrs.field(default=0.05, validator=_check_seconds, kw_only=True)
