@@ -114,7 +114,7 @@ def _check_partial(handler: functools.partial[Any]) -> None:
         name = inner.__name__
         raise ConfigError(
             f"a partial of the class {name} as the handler would only make an object of each tick: give handler={name}, made "
-            f"without arguments once per worker; or a subclass of it whose __init__ fills the arguments in; or {name}(...), one object that all workers share"
+            f"without arguments once per worker; or a subclass of it whose __init__ fills them in; or {name}(...), one object that all share"
         )
 
 
