@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import trio_ticks as tt
-from tests.helpers import make_ticks
+from tests.helpers import make_ticks, number
 from tests.pipeline_world import assert_accounted, listed
 from trio_ticks import open_pipeline, run_pipeline
 
@@ -156,3 +156,96 @@ def test_retry_takes_a_class_or_any_iterable_of_them() -> None:
 def test_retry_shows_what_was_given(on: Any, shown: str) -> None:
     with pytest.raises(tt.ConfigError, match=shown):
         tt.Retry(on)
+
+
+# Batches
+
+
+class Whole:
+    """A whole number, as NumPy's are."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+def test_a_batch_error_takes_whole_numbers_of_any_kind() -> None:
+    error = ValueError()
+    failures = tt.BatchError({Whole(3): error}).failures  # type: ignore[dict-item]  # for a type checker it is none
+    assert failures == {3: error}
+    assert type(next(iter(failures))) is int
+
+
+@pytest.mark.parametrize(
+    ("failures", "match"),
+    [
+        ([0], r"got \[0\]"),
+        (None, "got None"),
+        ({"a": ValueError()}, "index 'a' is no whole number"),
+        ({True: ValueError()}, "index True is no whole number"),
+        ({0.0: ValueError()}, r"index 0\.0 is no whole number"),
+        ({0: "text"}, "for the index 0 it got 'text', which is no exception"),
+        ({0: ValueError}, "for the index 0 it got <class 'ValueError'>"),
+        ({0: KeyboardInterrupt()}, r"KeyboardInterrupt\(\)"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_batch_error_of_something_else_fails_its_batch_and_says_why(failures: Any, match: str, asynchronous: bool) -> None:
+    with pytest.raises(TypeError, match=match):
+        tt.BatchError(failures)
+
+    def plain(ticks: Ticks) -> None:
+        if number(ticks[0]) == 0:
+            raise tt.BatchError(failures)
+
+    async def awaited(ticks: Ticks) -> None:
+        plain(ticks)
+
+    told: list[Exception] = []
+    handler = tt.batch_handler(max_size=2)(awaited if asynchronous else plain)
+    report = await run_pipeline(listed(make_ticks(4)), handler, workers=1, on_error=lambda _tick, error: told.append(error))
+    assert {type(error) for error in told} == {TypeError}
+    assert 1 <= len(told) <= 2
+    assert_accounted(report, failed=len(told), consumed=4 - len(told))
+
+
+class Unchecked(tt.BatchError):
+    def __init__(self, failures: Any) -> None:
+        Exception.__init__(self)
+        if failures is not None:
+            self.failures = failures
+
+
+@pytest.mark.parametrize("failures", [{"a": ValueError()}, [0], None], ids=repr)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_batch_error_that_was_never_checked_ends_no_pipeline(failures: Any, asynchronous: bool) -> None:
+    def plain(ticks: Ticks) -> None:
+        raise Unchecked(failures)
+
+    async def awaited(ticks: Ticks) -> None:
+        plain(ticks)
+
+    told: list[Exception] = []
+    handler = tt.batch_handler(max_size=2)(awaited if asynchronous else plain)
+    report = await run_pipeline(listed(make_ticks(4)), handler, workers=1, on_error=lambda _tick, error: told.append(error))
+    assert len(told) == 4
+    assert not any(isinstance(error, tt.BatchError) for error in told)
+    assert_accounted(report, failed=4)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_index_that_the_batch_does_not_have_is_named_in_the_log(asynchronous: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def plain(ticks: Ticks) -> None:
+        raise tt.BatchError({0: ValueError(), 7: ValueError(), -1: ValueError()})
+
+    async def awaited(ticks: Ticks) -> None:
+        plain(ticks)
+
+    handler = tt.batch_handler(max_size=3)(awaited if asynchronous else plain)
+    assert_accounted(await run_pipeline(listed(make_ticks(6)), handler, workers=1), failed=6)
+    line = next(record for record in caplog.records if record.getMessage().startswith("handler.failed"))
+    assert line.exc_info is not None
+    assert "names [-1, 7], but the batch has the indexes 0 to 2" in str(line.exc_info[1])

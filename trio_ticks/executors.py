@@ -19,7 +19,7 @@ import trio
 
 from .errors import ConfigError
 from .gaps import Gap
-from .handling import BatchError, batch_options, is_async
+from .handling import BatchError, batch_options, checked_failures, is_async
 from .signatures import misfit
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _check_partial(handler: functools.partial[Any]) -> None:
         name = inner.__name__
         raise ConfigError(
             f"a partial of the class {name} as the handler would only make an object of each tick: give handler={name}, made "
-            f"without arguments once per worker; or a subclass of it whose __init__ fills them in; or {name}(...), one object that all share"
+            f"without arguments once per worker; or a subclass of it that fills them in; or {name}(...), one object that all share"
         )
 
 
@@ -204,8 +204,16 @@ def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], f
 
 def failures_of(error: Exception, count: int) -> list[tuple[int, Exception]]:
     """Return which of *count* ticks of a batch failed: those that a BatchError names, else all."""
-    if isinstance(error, BatchError) and all(0 <= index < count for index in error.failures):
-        return sorted(error.failures.items(), key=lambda failure: failure[0])
+    if isinstance(error, BatchError):
+        try:
+            failures = checked_failures(error.failures)
+        except (AttributeError, TypeError) as wrong:
+            # A subclass with an __init__ of its own, or changed since.
+            return [(index, wrong) for index in range(count)]
+        outside = sorted(index for index in failures if not 0 <= index < count)
+        if not outside:
+            return sorted(failures.items(), key=lambda failure: failure[0])
+        error.args = (f"a BatchError names {outside}, but the batch has the indexes 0 to {count - 1}: all of it counts as failed",)
     return [(index, error) for index in range(count)]
 
 

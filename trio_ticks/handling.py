@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import operator
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -20,7 +21,18 @@ import trio
 from .errors import ConfigError, HandlerTimeoutError
 from .lives import open_handler
 
-__all__ = ["BatchError", "BatchOptions", "Hooks", "Retry", "batch_handler", "batch_options", "is_async", "open_handler", "prepared"]
+__all__ = [
+    "BatchError",
+    "BatchOptions",
+    "Hooks",
+    "Retry",
+    "batch_handler",
+    "batch_options",
+    "checked_failures",
+    "is_async",
+    "open_handler",
+    "prepared",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,11 +108,33 @@ class BatchError(Exception):
 
     Args:
         failures: the exception for each tick that failed, by its index in the batch.
+
+    Raises:
+        TypeError: *failures* is something else.
     """
 
-    def __init__(self, failures: dict[int, Exception]) -> None:
-        super().__init__(f"{len(failures)} ticks of a batch failed")
-        self.failures = dict(failures)
+    def __init__(self, failures: Mapping[int, Exception]) -> None:
+        self.failures = checked_failures(failures)
+        super().__init__(f"{len(self.failures)} ticks of a batch failed")
+
+
+def checked_failures(failures: object) -> dict[int, Exception]:
+    """Return *failures* as a dictionary of its own, with whole numbers (NumPy's too) as ints.
+
+    Raises:
+        TypeError: they are no mapping from indexes to exceptions.
+    """
+    hint = 'BatchError takes the exception of each tick that failed, by its index in the batch, such as {0: ValueError("no bid")}'
+    if not isinstance(failures, Mapping):
+        raise TypeError(f"{hint}; got {failures!r}")
+    checked: dict[int, Exception] = {}
+    for index, error in failures.items():
+        if isinstance(index, bool) or not hasattr(index, "__index__"):
+            raise TypeError(f"{hint}; the index {index!r} is no whole number")
+        if not isinstance(error, Exception):
+            raise TypeError(f"{hint}; for the index {index!r} it got {error!r}, which is no exception")
+        checked[operator.index(index)] = error
+    return checked
 
 
 class HandlerSettings(Protocol):
