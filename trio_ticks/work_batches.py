@@ -36,6 +36,8 @@ T = TypeVar("T", bound=MarketData)
 
 _BATCH_S = 0.005
 """How much work a thread is given at once, in seconds of handler time."""
+_DEEP = 4
+"""So many times that much, where the queue is so deep that nobody waits for it."""
 _MAX_BATCH = 256
 _LATE_S = 0.01
 """How long a tick of a batch may take before those behind it are given to other workers, in seconds."""
@@ -272,7 +274,7 @@ class BatchWork(Generic[T]):
             own, but where no order is asked for.
         """
         state, ordered = self._state, self._ordered
-        lanes, limit = state.lanes, self._limit
+        lanes, limit = state.lanes, self._lease_limit()
         batch: list[T] = []
         arrivals: list[float] = []
         symbols: set[str] = set()
@@ -304,6 +306,17 @@ class BatchWork(Generic[T]):
         if state.sleeping_senders:
             state.wake_sender()
         return Batch(batch, arrivals, symbols), gaps
+
+    def _lease_limit(self) -> int:
+        """Return how many ticks to take: more where many wait and every worker is busy, for a way to a thread and back costs a lot.
+
+        Where somebody rests, or soon will, a tick more here would be one less for him.
+        """
+        limit = self._limit
+        if not self._runner.calls_back or self._pool.resting:
+            return limit
+        more = min(limit * _DEEP, _MAX_BATCH)
+        return more if self._state.queued > 2 * more * len(self._pool.workers) else limit
 
     def _next_free(self, worker: Worker[T], symbols: set[str], lane: str | None) -> tuple[T, float, str | None] | None:
         """Take the next tick that may be handled by the holder of *symbols*, leasing its symbol; ``None`` where there is none.

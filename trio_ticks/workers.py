@@ -81,7 +81,7 @@ class WorkerPool(Generic[T]):
         self._gone_busy_s = self._gone_life_s = 0.0
         self._given_back = trio.Event()
         """Set when a batch has ended, or part of it was called back: for workers that would go home."""
-        self._resting = 0
+        self.resting = 0
         """Workers that wait for ticks."""
         self._nursery: trio.Nursery | None = None
         self._shared: Any = None
@@ -283,7 +283,7 @@ class WorkerPool(Generic[T]):
         if worker.leaving:
             return False
         worker.rest()
-        self._resting += 1
+        self.resting += 1
         try:
             await receive.wait()
         except trio.EndOfChannel:
@@ -293,13 +293,13 @@ class WorkerPool(Generic[T]):
                     return False
                 await self._given_back.wait()
         finally:
-            self._resting -= 1
+            self.resting -= 1
             worker.resume()
         return True
 
     def _anyone_free(self) -> bool:
         # The first look is for when ticks come one by one, and a pool of many is asked each time.
-        return self._resting < len(self.workers) and any(worker.free for worker in self.workers)
+        return self.resting < len(self.workers) and any(worker.free for worker in self.workers)
 
     def give_back(self) -> None:
         """Say that a batch has ended, or part of it was called back."""
