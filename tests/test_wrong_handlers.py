@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -249,3 +250,78 @@ async def test_an_index_that_the_batch_does_not_have_is_named_in_the_log(asynchr
     line = next(record for record in caplog.records if record.getMessage().startswith("handler.failed"))
     assert line.exc_info is not None
     assert "names [-1, 7], but the batch has the indexes 0 to 2" in str(line.exc_info[1])
+
+
+class Sums:
+    """Its methods are decorated in all the ways."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def plain(self, ticks: Ticks) -> None:
+        self.sizes.append(len(ticks))
+
+    async def asynchronous(self, ticks: Ticks) -> None:
+        self.sizes.append(len(ticks))
+
+    @tt.batch_handler
+    def marked(self, ticks: Ticks) -> None:
+        self.sizes.append(len(ticks))
+
+    @tt.batch_handler
+    def __call__(self, ticks: Ticks) -> None:
+        self.sizes.append(len(ticks))
+
+
+@pytest.mark.parametrize("kind", ["bare", "bare method", "bare call", "method", "async method", "partial", "partial of a marked one"])
+async def test_what_a_batch_handler_may_decorate(kind: str) -> None:
+    sums = Sums()
+
+    @tt.batch_handler
+    async def bare(ticks: Ticks) -> None:
+        await sums.asynchronous(ticks)
+
+    handlers: dict[str, Any] = {
+        "bare": bare,
+        "bare method": sums.marked,
+        "bare call": sums,
+        "method": tt.batch_handler(max_size=4)(sums.plain),
+        "async method": tt.batch_handler(sums.asynchronous, max_size=4),
+        "partial": tt.batch_handler(max_size=4)(functools.partial(Sums.plain, sums)),
+        "partial of a marked one": functools.partial(tt.batch_handler(max_size=4)(sums.plain)),
+    }
+    assert_accounted(await run_pipeline(listed(make_ticks(10)), handlers[kind], workers=1), consumed=10)
+    assert sum(sums.sizes) == 10
+
+
+async def test_a_builtin_may_be_a_batch_handler() -> None:
+    batches: list[Ticks] = []
+    await run_pipeline(listed(make_ticks(3)), tt.batch_handler(max_size=2)(batches.append), workers=1)
+    assert [number(tick) for batch in batches for tick in batch] == [0, 1, 2]
+
+
+class Slotted:
+    __slots__ = ()
+
+    def __call__(self, ticks: Ticks) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [((None,), "got None"), ((256,), "by name, .*got 256"), ((print, 3), "one handler"), ((Slotted(),), "__call__ of its class")],
+)
+def test_what_cannot_be_a_batch_handler_is_refused(wrong: tuple[Any, ...], match: str) -> None:
+    with pytest.raises(tt.ConfigError, match=match):
+        tt.batch_handler(*wrong)
+    if len(wrong) == 1:
+        with pytest.raises(tt.ConfigError, match=match):
+            tt.batch_handler()(*wrong)
+
+
+def test_a_method_marked_as_a_batch_handler_is_still_one_after_its_way_to_a_process() -> None:
+    from trio_ticks.handling import batch_options
+
+    marked = pickle.loads(pickle.dumps(tt.batch_handler(max_size=7)(Sums().plain)))
+    options = batch_options(marked)
+    assert options is not None
+    assert options.max_size == 7

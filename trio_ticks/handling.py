@@ -13,7 +13,7 @@ import operator
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 import attrs
 import trio
@@ -155,36 +155,63 @@ class BatchOptions:
     max_wait: float
 
 
-def batch_handler(*, max_size: int = 256, max_wait: float = 0.0) -> Callable[[F], F]:
-    """Say that the decorated handler takes a list of ticks at a time, for strategies on arrays.
+@overload
+def batch_handler(handler: F, /, *, max_size: int = 256, max_wait: float = 0.0) -> F: ...
+
+
+@overload
+def batch_handler(*, max_size: int = 256, max_wait: float = 0.0) -> Callable[[F], F]: ...
+
+
+def batch_handler(*handler: Any, max_size: int = 256, max_wait: float = 0.0) -> Any:
+    """Say that the decorated handler takes a list of ticks at a time, for strategies on arrays; with parentheses or without.
 
     The ticks of a batch are in order; with ``ordering="symbol"`` no other batch holds a tick of the same symbols meanwhile. An
     exception fails all the ticks of the batch, unless it is a :class:`BatchError`, which says which.
 
     Args:
+        handler: what is decorated, where there are no parentheses.
         max_size: how many ticks a batch holds at most.
         max_wait: how long a batch may wait to be filled, in seconds; 0: it takes what is there.
 
     Raises:
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, or what is decorated is no handler.
     """
     if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
         raise ConfigError(f"max_size must be a whole number of ticks, 1 or more, got {max_size!r}")
     if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not 0 <= max_wait < math.inf:
         raise ConfigError(f"max_wait must be a number of seconds, 0 or more, got {max_wait!r}")
 
-    def mark(handler: F) -> F:
-        handler.__trio_ticks_batch__ = BatchOptions(max_size, max_wait)  # type: ignore[attr-defined]  # how a decorator leaves a note
-        return handler
+    mark = functools.partial(_marked, BatchOptions(max_size, max_wait))
+    return mark(*handler) if handler else mark
 
-    return mark
+
+def _marked(options: BatchOptions, *decorated: Any) -> Any:
+    """Leave a note of *options* on a handler, or on what stands for it."""
+    handler = decorated[0]
+    if len(decorated) > 1 or not callable(handler):
+        shown = ", ".join(map(repr, decorated))
+        raise ConfigError(
+            f"batch_handler decorates one handler, and its settings go by name, as in batch_handler(max_size=256); got {shown}"
+        )
+    if inspect.isroutine(handler) and not inspect.isfunction(handler):
+        # A bound method, or what is written in C: there is no place for a note.
+        handler = functools.partial(handler)
+    try:
+        handler.__trio_ticks_batch__ = options
+    except AttributeError:
+        raise ConfigError(
+            f"batch_handler cannot mark an object with __slots__: decorate the __call__ of its class, got {handler!r}"
+        ) from None
+    return handler
 
 
 def batch_options(handler: object) -> BatchOptions | None:
     """Return how *handler* wants its batches, or ``None`` where it takes one tick at a time."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
     options = getattr(handler, "__trio_ticks_batch__", None)
+    while options is None and isinstance(handler, functools.partial):
+        handler = handler.func
+        options = getattr(handler, "__trio_ticks_batch__", None)
     if options is None and not inspect.isroutine(handler):
         options = getattr(getattr(handler, "__call__", None), "__trio_ticks_batch__", None)  # noqa: B004
     return options if isinstance(options, BatchOptions) else None
