@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Executor", "Handler", "LoopRunner", "Place", "Runner", "ThreadRunner", "failures_of", "resolve_executor", "takes_gaps"]
 
+_COROUTINE = "the handler is a plain callable in a thread, and returned a coroutine, which nobody awaits there: make it an async def"
+
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -194,7 +196,7 @@ def _run_batch(handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], f
             result = handler(item)
             if result is not None and inspect.iscoroutine(result):
                 result.close()
-                raise TypeError("the handler is a plain callable that returned a coroutine: make it an async def")
+                raise TypeError(f'{_COROUTINE}, or give executor="loop", where it is awaited')
         except Exception as error:
             batch.failures.append((batch.done, error))
         batch.done += 1
@@ -226,7 +228,7 @@ def _run_whole(handler: Callable[[list[T]], Any], batch: Batch[T], now: Callable
         result = handler(list(batch.items))
         if result is not None and inspect.iscoroutine(result):
             result.close()
-            raise TypeError("the handler is a plain callable that returned a coroutine: make it an async def")
+            raise TypeError(_COROUTINE)
     except Exception as error:
         batch.failures = failures_of(error, len(batch.items))
     batch.began_at.append(now())
