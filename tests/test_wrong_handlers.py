@@ -13,6 +13,7 @@ import trio_ticks as tt
 from tests.helpers import make_ticks, number
 from tests.pipeline_world import assert_accounted, listed
 from trio_ticks import open_pipeline, run_pipeline
+from trio_ticks.settings import Settings
 
 Ticks = list[tt.Tick]
 
@@ -325,3 +326,42 @@ def test_a_method_marked_as_a_batch_handler_is_still_one_after_its_way_to_a_proc
     options = batch_options(marked)
     assert options is not None
     assert options.max_size == 7
+
+
+# What only goes with another executor
+
+
+async def test_a_coroutine_out_of_a_plain_handler_is_awaited_in_the_loop_and_told_in_a_thread() -> None:
+    seen: list[int] = []
+
+    async def inner(tick: tt.Tick) -> None:
+        seen.append(number(tick))
+
+    def handler(tick: tt.Tick) -> Any:
+        return inner(tick)
+
+    told: list[str] = []
+    report = await run_pipeline(listed(make_ticks(2)), handler, workers=1, on_error=lambda _tick, error: told.append(str(error)))
+    assert_accounted(report, failed=2)
+    assert all('make it an async def, or give executor="loop"' in text for text in told)
+    assert seen == []
+    assert_accounted(await run_pipeline(listed(make_ticks(2)), handler, workers=1, executor="loop"), consumed=2)
+    assert seen == [0, 1]
+
+
+async def test_a_batch_handler_in_a_thread_is_not_sent_to_the_loop() -> None:
+    async def inner(ticks: Ticks) -> None: ...
+
+    told: list[str] = []
+    handler = tt.batch_handler(lambda ticks: inner(ticks))
+    await run_pipeline(listed(make_ticks(1)), handler, on_error=lambda _tick, error: told.append(str(error)))
+    assert len(told) == 1
+    assert told[0].endswith("make it an async def")
+
+
+@pytest.mark.parametrize(("executor", "lines"), [("auto", 1), ("loop", 1), ("thread", 1), ("process", 0)])
+def test_on_crash_is_told_where_nothing_can_crash_alone(executor: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    Settings(executor=executor)
+    Settings(executor=executor, on_crash="retry")
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["settings.ignored"] * lines
+    assert all(f"executor={executor!r}" in record.getMessage() for record in caplog.records)

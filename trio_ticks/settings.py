@@ -5,6 +5,7 @@ Rules: every error says what to change; nothing here knows trio.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from .scaling import AutoWorkers
 from .signatures import check_callback
 
 __all__ = ["OnCrash", "OnError", "OnGap", "Ordering", "Settings"]
+
+logger = logging.getLogger(__name__)
 
 Ordering = Literal["symbol", "none"]
 OnCrash = Literal["fail", "retry"]
@@ -68,6 +71,9 @@ class Settings:
             raise ConfigError(f'ordering must be "symbol" or "none", got {self.ordering!r}')
         if self.on_crash not in ("fail", "retry"):
             raise ConfigError(f'on_crash must be "fail" or "retry", got {self.on_crash!r}')
+        if self.on_crash == "retry" and self.executor != "process":
+            text = 'settings.ignored: on_crash="retry" is for executor="process"; with executor=%r no handler can crash alone'
+            logger.warning(text, self.executor, extra={"setting": "on_crash", "executor": self.executor})
         if self.on_error is not None:
             check_callback("on_error", self.on_error, ("a tick", "an exception"))
         if self.on_gap is not None:
