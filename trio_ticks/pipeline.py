@@ -1,7 +1,7 @@
 """The pipeline: one nursery that owns the feed, the channel and the workers, and the phases in which they stop.
 
-Rules: no task outlives the block; each phase of the shutdown is bounded; an error of the feed or of ``on_error`` comes out as itself;
-every tick has an outcome when the report is made.
+Rules: no task outlives the block; each phase of the shutdown is bounded; one error of the user's comes out as itself, several at once in a
+group; every tick has an outcome when the report is made.
 """
 
 from __future__ import annotations
@@ -390,15 +390,17 @@ async def open_pipeline(
             replaced.
         retry: which exceptions of a handler are worth another try, and how many; see :class:`Retry`.
         breaker: when a symbol whose handler fails again and again is set aside, and for how long; see :class:`Breaker`.
-        on_crash: what becomes of the ticks that a worker process held when it ended: ``"fail"`` counts them as failed,
-            ``"retry"`` gives them to its successor, once.
+        on_crash: what becomes of the tick that a worker process was in when it ended: ``"fail"`` counts it as failed, ``"retry"`` gives it
+            to its successor, once. Says nothing about other executors, and is then told so in the log.
         on_error: called (and awaited, if need be) with the tick and the exception when a handler raised, before the symbol's next tick.
         on_gap: called (and awaited, if need be) with a :class:`Gap` where ticks of a symbol were lost, in the symbol's order, before its
             next tick. A handler whose annotation takes a ``Gap`` (``tick: Tick | Gap``) gets it in-band instead.
 
     Raises:
         ConfigError: a setting cannot work; raised before anything runs.
-        Exception: what the feed or *on_error* raised, as itself; ticks that were queued then are counted as shutdown.
+        Exception: what the feed, *on_error*, *on_gap* or a handler's life raised, as itself; ticks that were queued then are counted as
+            shutdown.
+        ExceptionGroup: of those, where several workers raised at once.
 
     Cancellation: cancelling the block cancels the feed and the workers at once; every tick is accounted for in ``pipeline.report``.
     """
@@ -472,7 +474,8 @@ async def run_pipeline(feed: Feed, handler: Handler[Any], **settings: Any) -> Pi
 
     Raises:
         ConfigError: a setting cannot work.
-        Exception: what the feed or ``on_error`` raised, as itself.
+        Exception: what the feed, ``on_error``, ``on_gap`` or a handler's life raised, as itself.
+        ExceptionGroup: of those, where several workers raised at once.
 
     Cancellation: cancels the feed and the workers at once.
     """
