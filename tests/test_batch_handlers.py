@@ -93,6 +93,17 @@ async def test_a_batch_waits_to_be_filled_no_longer_than_it_may(autojump_clock: 
     assert_accounted(report, consumed=15)
 
 
+async def test_a_full_queue_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """Where ``maxsize`` is less than ``max_size``, nothing more can come."""
+    batches = Batches()
+    start = trio.current_time()
+    handler = batches.handler(max_size=10, max_wait=1.0)
+    report = await run_pipeline(listed(make_ticks(8)), handler, workers=1, maxsize=4, overflow=tt.Block(), max_age=0.5)
+    assert batches.given == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [at - start for at in batches.at] == [0.0, 0.0]
+    assert_accounted(report, consumed=8)
+
+
 async def test_a_tick_that_waited_behind_a_batch_does_not_wait_once_more(autojump_clock: MockClock) -> None:
     batches = Batches(seconds=3.0)
 

@@ -104,12 +104,12 @@ class BatchWork(Generic[T]):
     async def _gather(self, worker: Worker[T], receive: TickReceiveChannel[T], options: BatchOptions) -> None:
         """Give a batch some time to be filled, from the arrival of its first tick on.
 
-        Its ticks stay in the queue meanwhile: they are bounded, replaced and dropped as ever.
+        Its ticks stay in the queue meanwhile: they are bounded, replaced and dropped as ever. A full queue is not waited for.
         """
         if not self._waiting()[0] and not await self._wait(worker, receive):
             return
         with trio.CancelScope(deadline=self._waiting()[1] + options.max_wait):
-            while 0 < self._waiting()[0] < options.max_size and not worker.leaving:
+            while 0 < self._waiting()[0] < options.max_size and self._state.room > 0 and not worker.leaving:
                 worker.rest()
                 try:
                     await receive.wait()
