@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import trio_ticks as tt
 from tests.helpers import make_ticks, number
 from tests.pipeline_world import assert_accounted, listed
-from trio_ticks import open_pipeline, run_pipeline
+from trio_ticks import open_pipeline, run_pipeline, systems
 from trio_ticks.settings import Settings
 
 Ticks = list[tt.Tick]
@@ -365,3 +366,35 @@ def test_on_crash_is_told_where_nothing_can_crash_alone(executor: str, lines: in
     Settings(executor=executor, on_crash="retry")
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["settings.ignored"] * lines
     assert all(f"executor={executor!r}" in record.getMessage() for record in caplog.records)
+
+
+# What a system lacks
+
+
+@pytest.mark.parametrize(
+    ("platform", "executor", "events"),
+    [
+        ("win32", "auto", ["windows.signals"]),
+        ("win32", "process", ["windows.signals", "windows.processes"]),
+        ("linux", "process", []),
+        ("darwin", "process", []),
+    ],
+)
+def test_what_windows_cannot_do_is_told_once(
+    platform: str, executor: str, events: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(systems, "sys", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(systems, "_told", set())
+    for _ in range(2):
+        Settings(executor=executor)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == events
+    text = caplog.text
+    assert ("press Ctrl-C" in text) == ("windows.signals" in events)
+    assert ('executor="thread"' in text) == ("windows.processes" in events)
+
+
+async def test_a_pipeline_on_windows_is_told_before_it_runs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(systems, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(systems, "_told", set())
+    assert_accounted(await run_pipeline(listed(make_ticks(2)), [].append), consumed=2)
+    assert [record.name for record in caplog.records] == ["trio_ticks.systems"]

@@ -390,8 +390,8 @@ async def open_pipeline(
             replaced.
         retry: which exceptions of a handler are worth another try, and how many; see :class:`Retry`.
         breaker: when a symbol whose handler fails again and again is set aside, and for how long; see :class:`Breaker`.
-        on_crash: what becomes of the tick that a worker process was in when it ended: ``"fail"`` counts it as failed, ``"retry"`` gives it
-            to its successor, once. Says nothing about other executors, and is then told so in the log.
+        on_crash: what becomes of the tick (or batch) that a worker process was in when it ended: ``"fail"`` counts it as failed,
+            ``"retry"`` gives it to its successor, once. Says nothing about other executors, and is then told so in the log.
         on_error: called (and awaited, if need be) with the tick and the exception when a handler raised, before the symbol's next tick.
         on_gap: called (and awaited, if need be) with a :class:`Gap` where ticks of a symbol were lost, in the symbol's order, before its
             next tick. A handler whose annotation takes a ``Gap`` (``tick: Tick | Gap``) gets it in-band instead.

@@ -20,6 +20,7 @@ from .handling import Retry
 from .overflow import Overflow
 from .scaling import AutoWorkers
 from .signatures import check_callback
+from .systems import tell_limits
 
 __all__ = ["OnCrash", "OnError", "OnGap", "Ordering", "Settings"]
 
@@ -74,6 +75,7 @@ class Settings:
         if self.on_crash == "retry" and self.executor != "process":
             text = 'settings.ignored: on_crash="retry" is for executor="process"; with executor=%r no handler can crash alone'
             logger.warning(text, self.executor, extra={"setting": "on_crash", "executor": self.executor})
+        tell_limits(self.executor)
         if self.on_error is not None:
             check_callback("on_error", self.on_error, ("a tick", "an exception"))
         if self.on_gap is not None:
