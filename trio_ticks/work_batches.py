@@ -133,7 +133,7 @@ class BatchWork(Generic[T]):
         try:
             await self._runner.run(worker, batch)
         except trio.Cancelled:
-            await self._tell_quickly(worker, self._settle(worker, batch))
+            await self._tell_quickly(worker, self._settle(worker, batch))  # noqa: ASYNC102  # shielded and bounded in there
             raise
         except BaseException:
             self._settle(worker, batch)
@@ -146,7 +146,7 @@ class BatchWork(Generic[T]):
                 await self._pool.tell_error(worker, item, error)
         except BaseException as raised:
             if split(raised)[1] is None:
-                await self._tell_quickly(worker, rest)
+                await self._tell_quickly(worker, rest)  # noqa: ASYNC102  # as above
             raise
         batch.telling = set()
         if failures and self._pool.breaker is not None:
