@@ -269,6 +269,19 @@ async def test_samples_do_not_fall_into_step_with_the_feed(period: int, phase: i
     assert 0.4 < report.handler_latency_ms.mean * period / 50.0 < 1.2
 
 
+async def test_some_are_timed_also_where_they_come_one_by_one_but_often(autojump_clock: MockClock) -> None:
+    """What a worker may leave out untimed lasts for 5 ms at most: here there would be one in 256, 20 in all."""
+
+    async def script(send: Send) -> None:
+        for tick in make_ticks(5000):
+            await send.send(tick)
+            await trio.sleep(0.0005)
+
+    report = await run_pipeline(ScriptFeed(script), Recorder(), workers=1)
+    assert report.consumed == 5000
+    assert 2.5 * 180 <= report.handler_latency_ms.count < 4000
+
+
 async def test_every_tick_is_timed_where_they_are_few(autojump_clock: MockClock) -> None:
     async def script(send: Send) -> None:
         for tick in make_ticks(100):

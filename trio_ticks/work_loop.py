@@ -82,12 +82,9 @@ class LoopWork(Generic[T]):
                 worker.untimed = 0
                 return
             before = worker.consumed
-            if not await self._sprint(worker, min(worker.untimed, _SPRINT)):
-                worker.untimed = 0
-                now = self._now()
-            else:
-                worker.untimed -= worker.consumed - before
-                now = self._now()
+            undisturbed = await self._sprint(worker, min(worker.untimed, _SPRINT))
+            worker.untimed = worker.untimed - (worker.consumed - before) if undisturbed else 0
+            now = self._now()
             if now - began > _DENSE_S:
                 worker.wary = _WARY
                 worker.untimed = 0

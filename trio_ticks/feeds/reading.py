@@ -5,7 +5,6 @@ Rules: each read is a checkpoint, and a cancelled one has read nothing; errors a
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -36,13 +35,14 @@ def _socket_reader(stream: trio.SocketStream) -> Read:
             if number < 0:
                 raise trio.ClosedResourceError("this socket was already closed")
             await wait_readable(number)
+            if socket.fileno() != number:
+                # Closed after it had become readable: by now the number may be another file's.
+                raise trio.ClosedResourceError("this socket was closed while it was read")
             try:
                 return read(number, max_bytes)
             except BlockingIOError:
                 continue
             except OSError as error:
-                if error.errno == errno.EBADF:
-                    raise trio.ClosedResourceError("this socket was already closed") from None
                 raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
 
     return receive_some
