@@ -29,7 +29,7 @@ class FifoMachine(RuleBasedStateMachine):
         self.now += later
         items = list(range(self.made, self.made + count))
         self.made += count
-        self.buffer.extend(items, self.now)
+        self.buffer.push_many(items, self.now)
         self.model += [(item, self.now) for item in items]
 
     @precondition(lambda self: self.model)
@@ -258,7 +258,7 @@ TestKeyedBuffer = KeyedMachine.TestCase
 def test_a_fifo_forgets_the_batches_that_have_left() -> None:
     buffer: FifoBuffer[int] = FifoBuffer()
     for moment in range(10_000):
-        buffer.extend([1, 2, 3], float(moment))
+        buffer.push_many([1, 2, 3], float(moment))
         buffer.take_many(3)
     assert len(buffer._ends) == len(buffer._times) <= 2
 

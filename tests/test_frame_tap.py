@@ -186,16 +186,6 @@ async def test_one_batch_per_read_and_no_reading_while_it_is_delivered() -> None
         assert inbox.batches == 2
 
 
-async def test_last_receive_time(autojump_clock: MockClock) -> None:
-    inbox = Inbox()
-    async with connected(inbox) as (found, peer):
-        for _ in range(2):
-            await trio.sleep(7)
-            await peer.send(frame(PING))
-            await peer.receive()
-            assert found.tap.last_receive_time == trio.current_time()
-
-
 # --- the peer breaks the protocol
 
 

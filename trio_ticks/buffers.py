@@ -6,7 +6,7 @@ A buffer knows the order, and when what it gives out had arrived. Its length is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["FifoBuffer", "Lanes"]
@@ -14,45 +14,40 @@ __all__ = ["FifoBuffer", "Lanes"]
 T = TypeVar("T")
 
 
-class FifoBuffer(Generic[T]):
-    """Ticks in the order in which they came.
+class FifoBuffer(deque[T]):
+    """Ticks in the order in which they came. A deque itself, so that its length and its truth cost no Python frame.
 
     Arrival times are kept per batch, not per tick: ticks leave at the head only, so a tick's number is the count of those pushed less
     those still here, and the batch that it came with is found from its number.
     """
 
-    __slots__ = ("_ends", "_items", "_pushed", "_times", "take")
+    __slots__ = ("_ends", "_pushed", "_times", "take")
 
     def __init__(self) -> None:
-        self._items: deque[T] = deque()
+        super().__init__()
         self._pushed = 0
         self._ends: deque[int] = deque()
         self._times: deque[float] = deque()
-        self.take: Callable[[], T] = self._items.popleft
+        self.take: Callable[[], T] = self.popleft
         """Remove and return the oldest tick; IndexError where there is none. The deque's own method: no Python frame a tick."""
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._items)
-
-    def extend(self, items: Sequence[T], now: float) -> None:
+    def push_many(self, items: Sequence[T], now: float) -> None:
         """Append *items*, all of which arrived at *now*."""
-        self._items.extend(items)
+        ends = self._ends
+        if ends and ends[0] < self._pushed - len(self):
+            self._forget()
+        self.extend(items)
         self._pushed += len(items)
-        self._forget()
-        self._ends.append(self._pushed)
+        ends.append(self._pushed)
         self._times.append(now)
 
     def take_many(self, limit: int) -> list[T]:
         """Remove and return the oldest ticks, at most *limit*."""
-        items = self._items
-        if limit >= len(items):
-            batch = list(items)
-            items.clear()
+        if limit >= len(self):
+            batch = list(self)
+            self.clear()
             return batch
-        take = items.popleft
+        take = self.take
         return [take() for _ in range(limit)]
 
     def arrival(self) -> float:
@@ -62,7 +57,7 @@ class FifoBuffer(Generic[T]):
 
     def oldest_arrival(self) -> float:
         """Return when the tick at the head arrived; only where there is one."""
-        number = self._pushed - len(self._items)
+        number = self._pushed - len(self)
         for end, time in zip(self._ends, self._times, strict=True):
             if end > number:
                 return time
@@ -70,11 +65,11 @@ class FifoBuffer(Generic[T]):
 
     def measure(self) -> int:
         """Count what is really there, for the ledger."""
-        return len(self._items)
+        return len(self)
 
     def _forget(self) -> None:
         """Drop the marks of batches that have left, but for the one that the last tick taken belongs to."""
-        last_taken = self._pushed - len(self._items)
+        last_taken = self._pushed - len(self)
         ends = self._ends
         while ends and ends[0] < last_taken:
             ends.popleft()

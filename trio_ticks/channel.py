@@ -6,7 +6,7 @@ the handles is :class:`~trio_ticks.channel_state.ChannelState`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -118,30 +118,35 @@ class TickSendChannel(_End[T]):
 
         Cancellation: each tick is either in the channel, or counted as dropped at shutdown. Always a checkpoint.
         """
-        await self.deliver(ticks if isinstance(ticks, list | tuple) else list(ticks))
+        rest = self.deliver(ticks if isinstance(ticks, list | tuple) else list(ticks))
+        if rest is not None:
+            await rest
         await trio.lowlevel.checkpoint()
 
-    async def deliver(self, ticks: Sequence[T]) -> None:
-        """As :meth:`send_many`, but no checkpoint where there is room: for a source that has one of its own at each read.
+    def deliver(self, ticks: Sequence[T]) -> Awaitable[None] | None:
+        """As :meth:`send_many`, but at once where there is room: for a source that has a checkpoint of its own at each read.
 
         What wakes for the ticks then runs before the source does, and not after it in half of all cases.
+
+        Returns:
+            ``None`` where all is done; else what to await, before anything else, for the ticks that found no room.
 
         Raises:
             QueueFullError: as there.
             trio.ClosedResourceError: as there.
             trio.BrokenResourceError: as there.
 
-        Cancellation: as there, but a checkpoint only where it waits.
+        Cancellation: as there, but a checkpoint only where there is something to await.
         """
-        self._check_open()
+        if self._closed:
+            self._check_open()
         state = self._state
         rest = ticks
         if state.open_receivers:
             rest = state.offer(rest)
             if state.on_change is not None:
                 state.on_change()
-        if rest:
-            await self._send_rest(rest)
+        return self._send_rest(rest) if rest else None
 
     async def _send_rest(self, rest: Sequence[T]) -> None:
         """Wait for room as long as the strategy's patience lasts; then apply its verdict to what is left."""
@@ -230,7 +235,19 @@ class TickReceiveChannel(_End[T]):
         Cancellation: nothing was taken. Always a checkpoint.
         """
         self._check_open()
-        await self._state.wait_for_items(self._gate)
+        state = self._state
+        if state.on_change is not None:
+            state.on_change()
+        state.sleeping_receivers += 1
+        woken = False
+        try:
+            await self._gate.receive()
+            woken = True
+        finally:
+            if woken:
+                state.coming -= 1
+            else:
+                state.sleeping_receivers -= 1
 
     async def receive(self) -> T:
         """Return the next tick, waiting for one if need be.

@@ -97,7 +97,7 @@ class ChannelState(Generic[T]):
     @property
     def room(self) -> int:
         """How many more ticks fit in now."""
-        return self.maxsize - self.queued - (0 if self.reserved is None else self.reserved())
+        return self.maxsize - len(self.buffer) - self.lanes.parked - (0 if self.reserved is None else self.reserved())
 
     @property
     def waited_in_episode(self) -> float:
@@ -126,13 +126,13 @@ class ChannelState(Generic[T]):
         if self.books.tail:
             items, held = self.books.let_in(items)
             self.drop_new(held, "held")
-        room = 0 if self._waiting and not first_in_line else self.room
-        return self.admission.offer(items, room)
+        if self._waiting and not first_in_line:
+            return self.admission.offer(items, 0)
+        room = self.maxsize - len(self.buffer) - self.lanes.parked
+        return self.admission.offer(items, room if self.reserved is None else room - self.reserved())
 
     def mark(self, items: Sequence[T]) -> Sequence[Any]:
-        """Return *items* with the gaps that lie before them."""
-        if not self.gaps.tail:
-            return items
+        """Return *items* with the gaps that lie before them. Needed only where there are such."""
         marked, count = self.gaps.mark(items)
         self._marked += count
         self.look()
@@ -147,11 +147,8 @@ class ChannelState(Generic[T]):
             self.peak = queued
         if self.ages is not None:
             self.ages.arrived(items[-1], now)
-        if self.sleeping_receivers:
-            if self.anyone_free is None:
-                self.wake_receivers(count)
-            elif not self.coming and not self.anyone_free():
-                self.wake_receivers(1)
+        if self.sleeping_receivers and not (self.anyone_free is not None and (self.coming or self.anyone_free())):
+            self.wake_receivers(count if self.anyone_free is None else 1)
 
     def replaced(self, item: T) -> None:
         """Count *item*, which took the place of one that was queued."""
@@ -322,28 +319,14 @@ class ChannelState(Generic[T]):
         """Let up to *count* sleeping receivers look for ticks again. The end of the last sender has woken them all."""
         if not self.open_senders:
             return
-        for _ in range(min(count, self.sleeping_receivers)):
+        while count and self.sleeping_receivers:
+            count -= 1
             try:
                 self._wake_receivers.send_nowait(None)
             except trio.WouldBlock:
                 return  # The rest were cancelled or closed, and have not run since to say so.
             self.sleeping_receivers -= 1
             self.coming += 1
-
-    async def wait_for_items(self, gate: trio.MemoryReceiveChannel[None]) -> None:
-        """Wait until there may be ticks. Raises trio.EndOfChannel where no more can come."""
-        if self.on_change is not None:
-            self.on_change()
-        self.sleeping_receivers += 1
-        woken = False
-        try:
-            await gate.receive()
-            woken = True
-        finally:
-            if woken:
-                self.coming -= 1
-            else:
-                self.sleeping_receivers -= 1
 
     def is_stale(self, item: T, arrived: float) -> bool:
         return self.ages is not None and self.ages.is_stale(item, arrived, self.now())

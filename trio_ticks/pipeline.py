@@ -236,7 +236,10 @@ class Pipeline(Generic[T]):
         )
 
     def _update_pressure(self) -> None:
-        self.pressure.update(self._state.queued)
+        state, pressure = self._state, self.pressure
+        queued = len(state.buffer) + state.lanes.parked
+        if queued >= pressure.calm_below:
+            pressure.update(queued)
         if self.throttle is not None:
             self.throttle.look()
 

@@ -37,6 +37,8 @@ class Pressure:
         self._events: dict[PressureState, trio.Event] = {state: trio.Event() for state in _STATES}
         self._next_log: dict[PressureState, float] = dict.fromkeys(_STATES, -math.inf)
         self._crossing_logged = False
+        self.calm_below = self._warn_at
+        """With fewer queued ticks than this there is nothing to update."""
         self.changes = 0
         """How often the state has changed."""
 
@@ -66,6 +68,7 @@ class Pressure:
         if new == self._state:
             return
         old, self._state = self._state, new
+        self.calm_below = self._warn_at if new == "ok" else 0
         self.changes += 1
         event, self._events[new] = self._events[new], trio.Event()
         event.set()

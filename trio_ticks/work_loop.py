@@ -60,38 +60,43 @@ class LoopWork(Generic[T]):
                     except IndexError:
                         continue  # all of it is parked now
                     await self._handle_one(worker, symbol, item, arrived)
-                    began = worker.timed_at
+                    now = self._now()
+                    if worker.untimed:
+                        now = await self._run_on(worker, now)
                 else:
                     # It has slept since it timed one.
-                    began = worker.burst_began
                     if state.sleeping_receivers and len(buffer) > 1:
                         self._pool.keep_one_free(worker)
-                await self._run_on(worker, began)
-                if self._now() - worker.burst_began > _BURST_S:
+                    now = await self._run_on(worker, worker.burst_began)
+                if now - worker.burst_began > _BURST_S:
                     await self._let_others_run(worker)
             elif not await self._pool.next_ticks(worker, receive):
                 return
             elif worker.untimed and worker.burst_began - worker.timed_at > _CREDIT_S:
                 worker.untimed = 0
 
-    async def _run_on(self, worker: Worker[T], began: float) -> None:
-        """Handle ticks that may go untimed in sprints, with a look at the clock after each. The last look was when it *began*."""
+    async def _run_on(self, worker: Worker[T], began: float) -> float:
+        """Handle ticks that may go untimed in sprints, with a look at the clock after each. The last look was when it *began*.
+
+        Returns when it looked last.
+        """
         state, buffer = self._state, self._state.buffer
         while worker.untimed:
             if state.attention:
                 worker.untimed = 0
-                return
+                break
             before = worker.consumed
-            undisturbed = await self._sprint(worker, min(worker.untimed, _SPRINT))
+            undisturbed = await self._sprint(worker, min(worker.untimed, _SPRINT, len(buffer)))
             worker.untimed = worker.untimed - (worker.consumed - before) if undisturbed else 0
             now = self._now()
             if now - began > _DENSE_S:
                 worker.wary = _WARY
                 worker.untimed = 0
-                return
-            if not buffer or now - worker.burst_began > _BURST_S:
-                return
+                return now
             began = now
+            if not buffer or now - worker.burst_began > _BURST_S:
+                break
+        return began
 
     async def _sprint(self, worker: Worker[T], count: int) -> bool:
         """Handle up to *count* ticks, or all there are; False where something came between. The hot path.
@@ -102,7 +107,8 @@ class LoopWork(Generic[T]):
         state, handler = self._state, worker.handler
         buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
         take, lines = buffer.take if state.ages is None else state.take_fresh, lanes.lines
-        self._claim()
+        if self._sprinter is not None:
+            self._claim()
         self._sprinter = worker
         for _ in range(count):
             try:

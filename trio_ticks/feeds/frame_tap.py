@@ -42,9 +42,9 @@ class FrameTap(trio.abc.Stream):
 
     Args:
         stream: the connected TCP or TLS stream; the tap owns it from now on.
-        deliver: is awaited with each batch of payloads, in trio-websocket's reader task: while it waits, the socket is not read. What it
-            raises ends the connection and is kept in :attr:`error`; trio-websocket would take some of it for a lost connection
-            (``trio.BrokenResourceError``).
+        deliver: is called with each batch of payloads, in trio-websocket's reader task; where it returns something to await, the socket
+            is not read until that is done. What either raises ends the connection and is kept in :attr:`error`; trio-websocket would
+            take some of it for a lost connection (``trio.BrokenResourceError``).
         max_message_size: in bytes; a larger message fails the connection with 1009.
         receive_size: how much to read from the socket at once.
         linger: how long to wait for the peer, in seconds, once the connection is being closed.
@@ -53,7 +53,7 @@ class FrameTap(trio.abc.Stream):
     def __init__(
         self,
         stream: trio.abc.Stream,
-        deliver: Callable[[list[bytes]], Awaitable[None]],
+        deliver: Callable[[list[bytes]], Awaitable[None] | None],
         *,
         max_message_size: int,
         receive_size: int = 65_536,
@@ -67,8 +67,6 @@ class FrameTap(trio.abc.Stream):
         self.discarded = 0
         """Data messages that came while the connection was already being closed by us."""
         self.bytes_received = 0
-        self.last_receive_time = trio.current_time()
-        """When the socket last gave something, on trio's clock."""
 
         self._deliver = deliver
         self._parser = FrameParser(max_message_size=max_message_size)
@@ -81,7 +79,6 @@ class FrameTap(trio.abc.Stream):
         self._control = b""  # for trio-websocket
         self._reading = False  # somebody reads the socket: trio-websocket's reader, or whoever closes
         self._read_ended: trio.Event | None = None  # for the other; trio.Lock would be a quarter of the cost of a read
-        self._now = trio.lowlevel.current_clock().current_time
         self._eof = False
         self._closing = False
         self._ours = False  # it was not the peer that ended the connection
@@ -118,7 +115,14 @@ class FrameTap(trio.abc.Stream):
             if self._control and not self._over:
                 return self._take_control()
             if self._batch:
-                await self._hand_on()
+                batch, self._batch = self._batch, []
+                self.messages += len(batch)
+                try:
+                    waits = self._deliver(batch)
+                    if waits is not None:
+                        await waits
+                except Exception as error:
+                    self._end_by(error)
             if self._over:
                 self.start_closing()
                 return self._take_control()  # and then the end, for trio-websocket; aclose() sees to the rest
@@ -199,18 +203,13 @@ class FrameTap(trio.abc.Stream):
         if controls:
             self._control += b"".join(controls)
 
-    async def _hand_on(self) -> None:
-        """Deliver the batch, and keep what that raises."""
-        batch, self._batch = self._batch, []
-        self.messages += len(batch)
-        try:
-            await self._deliver(batch)
-        except Exception as error:
-            self.error = error
-            if isinstance(error, VenueProtocolError):
-                self._control = close_frame(error.code, str(error))
-            else:
-                self._control = close_frame(_GOING_AWAY)
+    def _end_by(self, error: Exception) -> None:
+        """Keep what *deliver* raised, and have the connection closed."""
+        self.error = error
+        if isinstance(error, VenueProtocolError):
+            self._control = close_frame(error.code, str(error))
+        else:
+            self._control = close_frame(_GOING_AWAY)
 
     async def _receive_head(self) -> bytes:
         """Pass the response to the handshake through, up to the blank line; or all there is, if it is not a 101."""
@@ -254,7 +253,6 @@ class FrameTap(trio.abc.Stream):
                 self._read_ended = None
         if data:
             self.bytes_received += len(data)
-            self.last_receive_time = self._now()
         else:
             self._eof = True
         return data if type(data) is bytes else bytes(data)  # a trio stream may give either; a payload must not be mutable

@@ -69,7 +69,7 @@ class Session:
 
     Args:
         settings: whom to call, and what to ask of the connection.
-        deliver: gets the messages, a batch a time; while it waits, nothing is read.
+        deliver: gets the messages, a batch a time; where it returns something to await, nothing is read until that is done.
         on_open: called once the WebSocket is open, before the requests are sent.
         next_requests: waits for more requests to send while the connection lives, and returns them.
     """
@@ -77,7 +77,7 @@ class Session:
     def __init__(
         self,
         settings: SessionSettings,
-        deliver: Callable[[list[bytes]], Awaitable[object]],
+        deliver: Callable[[list[bytes]], Awaitable[None] | None],
         on_open: Callable[[], object],
         next_requests: Callable[[], Awaitable[Sequence[str | bytes]]] | None = None,
     ) -> None:
@@ -187,9 +187,14 @@ class Session:
             else:
                 await tap.aclose()
 
-    async def _deliver(self, messages: list[bytes]) -> None:
-        self._busy_since = self._now()
-        await self._deliver_to(messages)
+    def _deliver(self, messages: list[bytes]) -> Awaitable[None] | None:
+        waits = self._deliver_to(messages)
+        self._last_message = self._now()
+        return None if waits is None else self._wait(waits)
+
+    async def _wait(self, delivered: Awaitable[None]) -> None:
+        self._busy_since = self._last_message
+        await delivered
         self._last_message = self._now()
         self._busy_s += self._last_message - self._busy_since
         self._busy_since = None

@@ -210,8 +210,8 @@ class _Run:
     def __init__(self, feed: WebSocketFeed, send: Any) -> None:
         self._feed = feed
         self._send = send
-        self._hand_over: Callable[[Sequence[Any]], Awaitable[None]] = getattr(send, "deliver", send.send_many)
-        """Without a checkpoint, if *send* is a channel's end: reading has one each time."""
+        self._hand_over: Callable[[Sequence[Any]], Awaitable[None] | None] = getattr(send, "deliver", send.send_many)
+        """At once, if *send* is a channel's end with room: reading has a checkpoint each time."""
         self._backoff = Backoff(feed.options.backoff)
         self._log_limit = LogLimit(trio.current_time)
         self._connected_before = False
@@ -244,21 +244,26 @@ class _Run:
             self._log_end(ended, delay)
             await trio.sleep(delay)
 
-    async def _deliver(self, messages: list[bytes]) -> None:
+    def _deliver(self, messages: list[bytes]) -> Awaitable[None] | None:
         feed = self._feed
         feed.stats.messages += len(messages)
         ticks = feed._codec.decode(messages)
-        if ticks:
-            if self._tries:
-                self._tries = 0
-                self._backoff.reset()
-            began = trio.current_time()
-            await self._hand_over(ticks)
-            if feed._throttle.armed:
-                now = trio.current_time()
-                wait = feed._throttle.delivered(now, time.time(), ticks, now - began)
-                if wait:
-                    await trio.sleep(wait)
+        if not ticks:
+            return None
+        if self._tries:
+            self._tries = 0
+            self._backoff.reset()
+        return self._deliver_throttled(ticks) if feed._throttle.armed else self._hand_over(ticks)
+
+    async def _deliver_throttled(self, ticks: Sequence[Any]) -> None:
+        began = trio.current_time()
+        rest = self._hand_over(ticks)
+        if rest is not None:
+            await rest
+        now = trio.current_time()
+        wait = self._feed._throttle.delivered(now, time.time(), ticks, now - began)
+        if wait:
+            await trio.sleep(wait)
 
     async def _next_requests(self) -> Sequence[str | bytes]:
         """Wait until the throttling has something to ask of the venue."""
