@@ -140,6 +140,34 @@ async def test_delivering_is_done_at_once_where_there_is_room(autojump_clock: Mo
     assert send.ledger.produced == 6
 
 
+async def test_after_many_ticks_others_run_before_there_are_more(autojump_clock: MockClock) -> None:
+    ends: Ends = open_tick_channel(200)
+    send, receive = ends
+    got: list[int] = []
+
+    async def work() -> None:
+        got.append(len(await receive.receive_many()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(1)
+        assert send.deliver(make_ticks(64)) is None
+        rest = send.deliver(make_ticks(65, first=64))
+        assert rest is not None
+        assert not got
+        await rest
+        await trio.lowlevel.checkpoint()
+        assert got == [129]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        rest = send.deliver(make_ticks(65))
+        assert rest is not None
+        await rest
+    assert scope.cancelled_caught
+    assert len(receive) == 65  # they were in before
+    assert send.ledger.unaccounted == 0
+
+
 async def test_a_cancelled_receive_takes_nothing() -> None:
     ends: Ends = open_tick_channel(10)
     send, receive = ends

@@ -24,6 +24,14 @@ __all__ = ["TickReceiveChannel", "TickSendChannel", "open_tick_channel"]
 
 T = TypeVar("T", bound=MarketData)
 
+_HEAP = 64
+"""Ticks in a batch that workers should have had before the source brings more: then they are handled while they are warm in the CPU's
+caches, and most are gone before Python's garbage collector would have counted enough of them for a look at them all."""
+
+
+async def _let_others_run() -> None:
+    await trio.lowlevel.checkpoint()
+
 
 class _End(Generic[T]):
     """What the two handles have in common: an open state, and async context management."""
@@ -118,18 +126,19 @@ class TickSendChannel(_End[T]):
 
         Cancellation: each tick is either in the channel, or counted as dropped at shutdown. Always a checkpoint.
         """
-        rest = self.deliver(ticks if isinstance(ticks, list | tuple) else list(ticks))
-        if rest is not None:
-            await rest
+        rest = self._offer(ticks if isinstance(ticks, list | tuple) else list(ticks))
+        if rest:
+            await self._send_rest(rest)
         await trio.lowlevel.checkpoint()
 
     def deliver(self, ticks: Sequence[T]) -> Awaitable[None] | None:
-        """As :meth:`send_many`, but at once where there is room: for a source that has a checkpoint of its own at each read.
+        """As :meth:`send_many`, but at once for a few ticks that find room: for a source that has a checkpoint of its own at each read.
 
         What wakes for the ticks then runs before the source does, and not after it in half of all cases.
 
         Returns:
-            ``None`` where all is done; else what to await, before anything else, for the ticks that found no room.
+            ``None`` where all is done; else what to await before anything else: for the ticks that found no room, or, after many at
+            once, to let others have them before there are more.
 
         Raises:
             QueueFullError: as there.
@@ -138,6 +147,13 @@ class TickSendChannel(_End[T]):
 
         Cancellation: as there, but a checkpoint only where there is something to await.
         """
+        rest = self._offer(ticks)
+        if rest:
+            return self._send_rest(rest)
+        return _let_others_run() if len(ticks) > _HEAP else None
+
+    def _offer(self, ticks: Sequence[T]) -> Sequence[T]:
+        """Hand over what finds room at once; return the rest."""
         if self._closed:
             self._check_open()
         state = self._state
@@ -146,7 +162,7 @@ class TickSendChannel(_End[T]):
             rest = state.offer(rest)
             if state.on_change is not None:
                 state.on_change()
-        return self._send_rest(rest) if rest else None
+        return rest
 
     async def _send_rest(self, rest: Sequence[T]) -> None:
         """Wait for room as long as the strategy's patience lasts; then apply its verdict to what is left."""
