@@ -141,7 +141,7 @@ async def test_delivering_is_done_at_once_where_there_is_room(autojump_clock: Mo
 
 
 async def test_after_many_ticks_others_run_before_there_are_more(autojump_clock: MockClock) -> None:
-    ends: Ends = open_tick_channel(200)
+    ends: Ends = open_tick_channel(600)
     send, receive = ends
     got: list[int] = []
 
@@ -151,20 +151,20 @@ async def test_after_many_ticks_others_run_before_there_are_more(autojump_clock:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
         await trio.sleep(1)
-        assert send.deliver(make_ticks(64)) is None
-        rest = send.deliver(make_ticks(65, first=64))
+        assert send.deliver(make_ticks(256)) is None
+        rest = send.deliver(make_ticks(257, first=256))
         assert rest is not None
         assert not got
         await rest
         await trio.lowlevel.checkpoint()
-        assert got == [129]
+        assert got == [513]
     with trio.CancelScope() as scope:
         scope.cancel()
-        rest = send.deliver(make_ticks(65))
+        rest = send.deliver(make_ticks(257))
         assert rest is not None
         await rest
     assert scope.cancelled_caught
-    assert len(receive) == 65  # they were in before
+    assert len(receive) == 257  # they were in before
     assert send.ledger.unaccounted == 0
 
 

@@ -89,21 +89,18 @@ class FifoAdmission(Generic[T]):
 
     def offer(self, items: Sequence[T], room: int) -> Sequence[T]:
         if len(items) <= room:
-            if items:
-                state = self._state
-                now = state.now()
-                self._buffer.push_many(state.mark(items) if state.gaps.tail else items, now)
-                state.admitted(items, now)
+            self._admit(items)
             return ()
         if self._evicts:
             maxsize = self._state.maxsize
             self._make_room(len(items) - room)
             self._state.drop_new(items[:-maxsize], "evicted", at_head=True)
-            return self.offer(items[-maxsize:], maxsize)
+            self._admit(items[-maxsize:])
+            return ()
         if self._yields and self._state.lanes.parked > self._state.maxsize // 2:
             return self._offer_fairly(items, room)
         if room > 0:
-            self.offer(items[:room], room)
+            self._admit(items[:room])
             return items[room:]
         return items
 
@@ -114,8 +111,14 @@ class FifoAdmission(Generic[T]):
                 room -= 1
             elif not self._state.displace_for(item):
                 return items[index:]
-            self.offer((item,), 1)
+            self._admit((item,))
         return ()
+
+    def _admit(self, items: Sequence[T]) -> None:
+        if items:
+            now = self._state.now()
+            self._buffer.push_many(self._state.mark(items), now)
+            self._state.admitted(items, now)
 
     def _make_room(self, wanted: int) -> None:
         """Evict the *wanted* oldest ticks, or all there are. Parked ticks came before those in the buffer."""
@@ -190,7 +193,7 @@ class KeyedAdmission(Generic[T]):
         return ()
 
     def _push(self, item: T, strategy: OverflowStrategy, now: float) -> None:
-        (marked,) = self._state.mark((item,)) if self._state.gaps.tail else (item,)
+        (marked,) = self._state.mark((item,))
         self._buffer.push(marked, now, evictable=isinstance(strategy, Conflate | DropOldest))
         self._state.admitted((item,), now)
 

@@ -17,8 +17,8 @@ T = TypeVar("T")
 class FifoBuffer(deque[T]):
     """Ticks in the order in which they came. A deque itself, so that its length and its truth cost no Python frame.
 
-    Arrival times are kept per batch, not per tick: ticks leave at the head only, so a tick's number is the count of those pushed less
-    those still here, and the batch that it came with is found from its number.
+    Put ticks in by :meth:`push_many` alone. Arrival times are kept per batch, not per tick: ticks leave at the head only, so a tick's
+    number is the count of those pushed less those still here, and the batch that it came with is found from its number.
     """
 
     __slots__ = ("_ends", "_pushed", "_times", "take")
@@ -33,12 +33,10 @@ class FifoBuffer(deque[T]):
 
     def push_many(self, items: Sequence[T], now: float) -> None:
         """Append *items*, all of which arrived at *now*."""
-        ends = self._ends
-        if ends and ends[0] < self._pushed - len(self):
-            self._forget()
         self.extend(items)
         self._pushed += len(items)
-        ends.append(self._pushed)
+        self._forget()
+        self._ends.append(self._pushed)
         self._times.append(now)
 
     def take_many(self, limit: int) -> list[T]:

@@ -24,13 +24,9 @@ __all__ = ["TickReceiveChannel", "TickSendChannel", "open_tick_channel"]
 
 T = TypeVar("T", bound=MarketData)
 
-_HEAP = 64
+_HEAP = 256
 """Ticks in a batch that workers should have had before the source brings more: then they are handled while they are warm in the CPU's
 caches, and most are gone before Python's garbage collector would have counted enough of them for a look at them all."""
-
-
-async def _let_others_run() -> None:
-    await trio.lowlevel.checkpoint()
 
 
 class _End(Generic[T]):
@@ -150,12 +146,11 @@ class TickSendChannel(_End[T]):
         rest = self._offer(ticks)
         if rest:
             return self._send_rest(rest)
-        return _let_others_run() if len(ticks) > _HEAP else None
+        return trio.lowlevel.checkpoint() if len(ticks) > _HEAP else None  # noqa: ASYNC105  # for whoever delivers
 
     def _offer(self, ticks: Sequence[T]) -> Sequence[T]:
         """Hand over what finds room at once; return the rest."""
-        if self._closed:
-            self._check_open()
+        self._check_open()
         state = self._state
         rest = ticks
         if state.open_receivers:

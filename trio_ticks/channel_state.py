@@ -34,7 +34,7 @@ _TOLD: frozenset[DropReason] = frozenset({"overflow", "evicted", "stale", "held"
 
 
 class ChannelState(Generic[T]):
-    """The sync heart of a channel, but for two waits; the worker pool works on it directly."""
+    """The sync heart of a channel, but for one wait; the worker pool works on it directly."""
 
     def __init__(self, maxsize: int, policy: Policy, default: OverflowStrategy, max_age: MaxAge | None) -> None:
         self.maxsize = maxsize
@@ -97,7 +97,7 @@ class ChannelState(Generic[T]):
     @property
     def room(self) -> int:
         """How many more ticks fit in now."""
-        return self.maxsize - len(self.buffer) - self.lanes.parked - (0 if self.reserved is None else self.reserved())
+        return self.maxsize - self.queued - (0 if self.reserved is None else self.reserved())
 
     @property
     def waited_in_episode(self) -> float:
@@ -126,13 +126,13 @@ class ChannelState(Generic[T]):
         if self.books.tail:
             items, held = self.books.let_in(items)
             self.drop_new(held, "held")
-        if self._waiting and not first_in_line:
-            return self.admission.offer(items, 0)
-        room = self.maxsize - len(self.buffer) - self.lanes.parked
-        return self.admission.offer(items, room if self.reserved is None else room - self.reserved())
+        room = 0 if self._waiting and not first_in_line else self.room
+        return self.admission.offer(items, room)
 
     def mark(self, items: Sequence[T]) -> Sequence[Any]:
-        """Return *items* with the gaps that lie before them. Needed only where there are such."""
+        """Return *items* with the gaps that lie before them."""
+        if not self.gaps.tail:
+            return items
         marked, count = self.gaps.mark(items)
         self._marked += count
         self.look()
@@ -147,8 +147,11 @@ class ChannelState(Generic[T]):
             self.peak = queued
         if self.ages is not None:
             self.ages.arrived(items[-1], now)
-        if self.sleeping_receivers and not (self.anyone_free is not None and (self.coming or self.anyone_free())):
-            self.wake_receivers(count if self.anyone_free is None else 1)
+        if self.sleeping_receivers:
+            if self.anyone_free is None:
+                self.wake_receivers(count)
+            elif not self.coming and not self.anyone_free():
+                self.wake_receivers(1)
 
     def replaced(self, item: T) -> None:
         """Count *item*, which took the place of one that was queued."""
@@ -319,8 +322,7 @@ class ChannelState(Generic[T]):
         """Let up to *count* sleeping receivers look for ticks again. The end of the last sender has woken them all."""
         if not self.open_senders:
             return
-        while count and self.sleeping_receivers:
-            count -= 1
+        for _ in range(min(count, self.sleeping_receivers)):
             try:
                 self._wake_receivers.send_nowait(None)
             except trio.WouldBlock:

@@ -236,10 +236,7 @@ class Pipeline(Generic[T]):
         )
 
     def _update_pressure(self) -> None:
-        state, pressure = self._state, self.pressure
-        queued = len(state.buffer) + state.lanes.parked
-        if queued >= pressure.calm_below:
-            pressure.update(queued)
+        self.pressure.update(self._state.queued)
         if self.throttle is not None:
             self.throttle.look()
 

@@ -37,8 +37,6 @@ class Pressure:
         self._events: dict[PressureState, trio.Event] = {state: trio.Event() for state in _STATES}
         self._next_log: dict[PressureState, float] = dict.fromkeys(_STATES, -math.inf)
         self._crossing_logged = False
-        self.calm_below = self._warn_at
-        """With fewer queued ticks than this there is nothing to update."""
         self.changes = 0
         """How often the state has changed."""
 
@@ -64,11 +62,12 @@ class Pressure:
 
     def update(self, queued: int) -> None:
         """Look at the number of *queued* ticks again."""
+        if self._state == "ok" and queued < self._warn_at:
+            return  # as a rule
         new = self._next(queued)
         if new == self._state:
             return
         old, self._state = self._state, new
-        self.calm_below = self._warn_at if new == "ok" else 0
         self.changes += 1
         event, self._events[new] = self._events[new], trio.Event()
         event.set()

@@ -92,7 +92,6 @@ class LoopWork(Generic[T]):
             if now - began > _DENSE_S:
                 worker.wary = _WARY
                 worker.untimed = 0
-                return now
             began = now
             if not buffer or now - worker.burst_began > _BURST_S:
                 break
