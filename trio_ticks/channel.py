@@ -18,6 +18,7 @@ from .freshness import MaxAge, check_max_age
 from .gaps import Gap
 from .ledger import Ledger
 from .overflow import DropNewest, Overflow, OverflowStrategy, check_policy
+from .socket_watch import SocketWatch
 from .ticks import MarketData
 
 __all__ = ["TickReceiveChannel", "TickSendChannel", "open_tick_channel"]
@@ -188,6 +189,11 @@ class TickSendChannel(_End[T]):
             if state.on_change is not None:
                 state.on_change()
 
+    @property
+    def watches(self) -> list[SocketWatch]:
+        """Sockets of sources whose readers receivers may stand in for."""
+        return self._state.watches
+
     def mark_gap(self, gap: Gap, *, book: bool = False) -> None:
         """Say that something was lost before it reached the channel (a sequence gap, a reconnect).
 
@@ -259,6 +265,43 @@ class TickReceiveChannel(_End[T]):
                 state.coming -= 1
             else:
                 state.sleeping_receivers -= 1
+
+    async def wait_or_read(self) -> None:
+        """As :meth:`wait`; but where ticks come one by one over a socket, in its reader's place, and have them put into the channel.
+
+        For who then takes ticks at once, since it is not there for others' before that.
+
+        Raises:
+            trio.EndOfChannel: as there.
+            trio.ClosedResourceError: as there.
+
+        Cancellation: as there.
+        """
+        state = self._state
+        watch = next((watch for watch in state.watches if watch.free), None) if state.open_senders else None
+        if watch is None:
+            await self.wait()
+            return
+        self._check_open()
+        if state.on_change is not None:
+            state.on_change()
+        state.sleeping_receivers += 1
+        state.standing_in.append(watch)
+        readable = False
+        try:
+            readable = await watch.stand_in()
+        finally:
+            if watch in state.standing_in:
+                state.standing_in.remove(watch)
+                state.sleeping_receivers -= 1
+            else:
+                state.coming -= 1
+        if readable:
+            state.coming += 1
+            try:
+                watch.pump()
+            finally:
+                state.coming -= 1
 
     async def receive(self) -> T:
         """Return the next tick, waiting for one if need be.

@@ -22,6 +22,7 @@ from .gaps import BookHold, Gap, GapBook, GapReason, Marked
 from .keyed import KeyedBuffer
 from .ledger import DropReason, Ledger
 from .overflow import OverflowStrategy, Policy
+from .socket_watch import SocketWatch
 from .ticks import MarketData
 
 __all__ = ["ChannelState"]
@@ -78,6 +79,10 @@ class ChannelState(Generic[T]):
         """Called when a book needs a fresh snapshot; which is in ``books.wanted``."""
         self.on_items: Callable[[Sequence[T], DropReason | None], None] | None = None
         """Called once a batch, where somebody counts by symbol: with what a sender brought (no reason), and with what is dropped."""
+        self.watches: list[SocketWatch] = []
+        """Sockets of sources whose readers a receiver may stand in for while it waits."""
+        self.standing_in: list[SocketWatch] = []
+        """Those that a sleeping receiver waits for."""
         self._wake_receivers, self.items_gate = trio.open_memory_channel[None](0)
         self.room_gate, self._wake_senders = trio.open_memory_channel[None](0)
         self._marked = 0
@@ -326,7 +331,9 @@ class ChannelState(Generic[T]):
             try:
                 self._wake_receivers.send_nowait(None)
             except trio.WouldBlock:
-                return  # The rest were cancelled or closed, and have not run since to say so.
+                if not self.standing_in:
+                    return  # The rest were cancelled or closed, and have not run since to say so.
+                self.standing_in.pop().call_off()
             self.sleeping_receivers -= 1
             self.coming += 1
 
@@ -388,6 +395,10 @@ class ChannelState(Generic[T]):
         self.open_senders -= 1
         if not self.open_senders:
             self._wake_receivers.close()
+            while self.standing_in:
+                self.standing_in.pop().call_off()
+                self.sleeping_receivers -= 1
+                self.coming += 1
 
     def close_receivers(self) -> None:
         """Say that one receiver fewer is open; the last one's end breaks all senders."""

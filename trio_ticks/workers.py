@@ -92,6 +92,8 @@ class WorkerPool(Generic[T]):
         self._tell_remotely: Callable[[Worker[T], Gap], Awaitable[None]] | None = None
         """How a handler in another process is told of a gap."""
         self._work = self._make_work()
+        self._reads = isinstance(self._work, LoopWork)
+        """Whether idle workers may read a socket: what they do with a tick begins at once."""
         self.workers: list[Worker[T]] = []
         for _ in range(size.minimum if isinstance(size, AutoWorkers) else size):
             self._hire()
@@ -285,7 +287,7 @@ class WorkerPool(Generic[T]):
         worker.rest()
         self.resting += 1
         try:
-            await receive.wait()
+            await (receive.wait_or_read() if self._reads else receive.wait())
         except trio.EndOfChannel:
             # Another worker may have been woken for the last ticks and have ended before it took them; or hold more than it gets to.
             while not (self.state.buffer or self.state.lanes.ready):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Callable
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 from trio_websocket import WebSocketConnection
 
 from trio_ticks.errors import VenueProtocolError
 from trio_ticks.feeds.frames import CloseReason, FrameParser, close_frame
-from trio_ticks.feeds.reading import reader
+from trio_ticks.socket_watch import SocketWatch, watchable
 
 __all__ = ["FrameTap", "fail_connection"]
 
@@ -71,12 +71,16 @@ class FrameTap(trio.abc.Stream):
 
         self._deliver = deliver
         self._parser = FrameParser(max_message_size=max_message_size)
-        self._read = reader(stream)
+        self.watch: Final = (
+            SocketWatch(cast(trio.SocketStream, stream), self._deal, receive_size=receive_size) if watchable(stream) else None
+        )
+        """For who may stand in for trio-websocket's reader, once the WebSocket is open."""
         self._receive_size = receive_size
         self._linger = linger
         self._head: bytearray | None = bytearray()  # of the response to the handshake; None once it is complete
         self._framed = False  # the handshake succeeded: what follows are frames
         self._batch: list[bytes] = []  # complete, but not delivered
+        self._waits: Awaitable[None] | None = None  # what *deliver* returned, but not awaited
         self._control = b""  # for trio-websocket
         self._reading = False  # somebody reads the socket: trio-websocket's reader, or whoever closes
         self._read_ended: trio.Event | None = None  # for the other; trio.Lock would be a quarter of the cost of a read
@@ -116,18 +120,20 @@ class FrameTap(trio.abc.Stream):
             if self._control and not self._over:
                 return self._take_control()
             if self._batch:
-                batch, self._batch = self._batch, []
-                self.messages += len(batch)
-                try:
-                    waits = self._deliver(batch)
-                    if waits is not None:
-                        await waits
-                except Exception as error:
-                    self._end_by(error)
+                self._hand_over()
+            if self._waits is not None:
+                await self._await_delivery()
             if self._over:
                 self.start_closing()
                 return self._take_control()  # and then the end, for trio-websocket; aclose() sees to the rest
-            data = await self._receive()
+            try:
+                data = await self._receive()
+            except BaseException:
+                if self._waits is not None:
+                    await self._await_delivery()  # noqa: ASYNC102,ASYNC120  # cancelled like any other, it counts what it has
+                raise
+            if data is None:
+                continue  # somebody stood in, and left the rest to us
             if not data:
                 return self._take_control()  # whoever closes may have read the peer's Close frame meanwhile
             self._feed(data)  # before any checkpoint: whoever reads next, the parser gets everything, in order
@@ -204,6 +210,30 @@ class FrameTap(trio.abc.Stream):
         if controls:
             self._control += b"".join(controls)
 
+    def _deal(self, data: bytes) -> bool:
+        """Take what somebody has read who stands in for trio-websocket's reader; return whether that has nothing to do now."""
+        self.bytes_received += len(data)
+        self._feed(data)
+        if self._batch and not self._control:
+            self._hand_over()
+        return not (self._control or self._batch or self._waits is not None or self._over)
+
+    def _hand_over(self) -> None:
+        batch, self._batch = self._batch, []
+        self.messages += len(batch)
+        try:
+            self._waits = self._deliver(batch)
+        except Exception as error:
+            self._end_by(error)
+
+    async def _await_delivery(self) -> None:
+        waits, self._waits = self._waits, None
+        assert waits is not None
+        try:
+            await waits
+        except Exception as error:
+            self._end_by(error)
+
     def _end_by(self, error: Exception) -> None:
         """Keep what *deliver* raised, and have the connection closed."""
         self.error = error
@@ -215,6 +245,7 @@ class FrameTap(trio.abc.Stream):
     async def _receive_head(self) -> bytes:
         """Pass the response to the handshake through, up to the blank line; or all there is, if it is not a 101."""
         data = await self._receive()
+        assert data is not None  # nobody stands in before the WebSocket is open
         head = self._head
         if head is None:
             return data
@@ -233,8 +264,8 @@ class FrameTap(trio.abc.Stream):
         self._feed(data[-behind:])
         return data[:-behind]
 
-    async def _receive(self) -> bytes:
-        """Read the socket once; ``b""`` at its end."""
+    async def _receive(self) -> bytes | None:
+        """Read the socket once; ``b""`` at its end, ``None`` where somebody has stood in."""
         while self._reading:
             if self._read_ended is None:
                 self._read_ended = trio.Event()
@@ -243,7 +274,7 @@ class FrameTap(trio.abc.Stream):
                 return b""
         self._reading = True
         try:
-            data = await self._read(self._receive_size)
+            data = await (self.stream.receive_some(self._receive_size) if self.watch is None else self.watch.read())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._eof = True
             raise
@@ -252,6 +283,8 @@ class FrameTap(trio.abc.Stream):
             if self._read_ended is not None:
                 self._read_ended.set()
                 self._read_ended = None
+        if data is None:
+            return None
         if data:
             self.bytes_received += len(data)
         else:
@@ -265,7 +298,7 @@ class FrameTap(trio.abc.Stream):
         """
         try:
             while not self._eof:
-                self._feed(await self._receive())
+                self._feed(await self._receive() or b"")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 

@@ -16,6 +16,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import ProtocolError
 
+from trio_ticks.socket_watch import SocketWatch
+
 from .connect import ConnectFailed, HandshakeGate, OpenStream, Target, dial
 from .frame_tap import FrameTap, fail_connection
 
@@ -72,6 +74,7 @@ class Session:
         deliver: gets the messages, a batch a time; where it returns something to await, nothing is read until that is done.
         on_open: called once the WebSocket is open, before the requests are sent.
         next_requests: waits for more requests to send while the connection lives, and returns them.
+        watches: where whoever may stand in for the reader finds the socket while the connection lives.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class Session:
         deliver: Callable[[list[bytes]], Awaitable[None] | None],
         on_open: Callable[[], object],
         next_requests: Callable[[], Awaitable[Sequence[str | bytes]]] | None = None,
+        watches: list[SocketWatch] | None = None,
     ) -> None:
         self._settings = settings
         self._deliver_to = deliver
         self._on_open = on_open
         self._next_requests = next_requests
+        self._watches: Final = [] if watches is None else watches
         self._opened = False
         self._given_up: Ended | None = None
         self._now = trio.lowlevel.current_clock().current_time
@@ -161,6 +166,8 @@ class Session:
                 self._opened = True
                 self._last_message = trio.current_time()
                 self._on_open()
+                if tap.watch is not None:
+                    self._watches.append(tap.watch)
                 for request in requests:
                     await ws.send_message(request)
             if ws is None:
@@ -171,6 +178,8 @@ class Session:
         except ConnectionClosed:
             pass
         finally:
+            if tap.watch in self._watches:
+                self._watches.remove(tap.watch)
             if ws is not None:
                 await self._close(ws, tap)  # noqa: ASYNC102  # bounded and shielded in there
         if self._given_up is not None:

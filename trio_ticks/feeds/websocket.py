@@ -225,7 +225,7 @@ class _Run:
         while True:
             self._tries += 1
             self._opened = False
-            session = Session(feed._settings, self._deliver, self._on_open, self._next_requests)
+            session = Session(feed._settings, self._deliver, self._on_open, self._next_requests, getattr(self._send, "watches", None))
             try:
                 ended = await session.run(feed._throttle.opening(trio.current_time()))
             finally:
