@@ -1,4 +1,4 @@
-"""How a plain socket is read, and whose turn it is to wait for it: its reader's, or an idle worker's, who then handles at once what it read.
+"""How a plain socket is read, and whose turn it is to wait for it: its reader's, or an idle worker's, who then handles what it has read.
 
 Rules: at most one task waits for the socket, and somebody does whenever the reader would; a stand-in never waits for anything else, and
 leaves to the reader what it cannot finish; each read is a checkpoint, and a cancelled one has read nothing.
@@ -15,7 +15,7 @@ import trio
 __all__ = ["SocketWatch", "watchable"]
 
 _FEW: Final = 4096
-"""Bytes in one read up to which a stand-in is worth while: where more come at once, turns of the loop are no matter, and to take turns is."""
+"""Bytes in one read up to which a stand-in pays: where more come at once, a turn of the loop matters little, and changing places does."""
 
 
 def watchable(stream: trio.abc.Stream) -> bool:
@@ -46,7 +46,7 @@ class SocketWatch:
         self._receive_size = receive_size
         self._reading = False  # the reader is in read()
         self._few = False  # the last read brought little, and left nothing for the reader to do
-        self._resting = trio.lowlevel.ParkingLot()  # the reader, while somebody stands in for it
+        self._resting: trio.lowlevel.Task | None = None  # the reader, while somebody stands in for it
         self._reader_wait = trio.CancelScope()
         self._stand_in: trio.CancelScope | None = None
         self._left = False  # a stand-in left something to the reader
@@ -74,7 +74,7 @@ class SocketWatch:
                 if number < 0:
                     raise trio.ClosedResourceError("this socket was already closed")
                 if self._stand_in is not None:
-                    await self._resting.park()
+                    await self._rest()
                     if self._error is not None:
                         raise trio.BrokenResourceError(f"socket connection broken: {self._error}") from self._error
                     if self._left:
@@ -115,7 +115,9 @@ class SocketWatch:
             self._leave()
         finally:
             self._stand_in = None
-            self._resting.unpark()
+            if self._resting is not None:
+                trio.lowlevel.reschedule(self._resting)
+                self._resting = None
         return readable
 
     def call_off(self) -> None:
@@ -140,6 +142,15 @@ class SocketWatch:
         self._few = 0 < len(data) < _FEW
         if not data or not self._deal(data):  # the end can be read again
             self._leave()
+
+    async def _rest(self) -> None:
+        self._resting = trio.lowlevel.current_task()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._resting = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _leave(self) -> None:
         self._few = False

@@ -74,7 +74,7 @@ class FrameTap(trio.abc.Stream):
         self.watch: Final = (
             SocketWatch(cast(trio.SocketStream, stream), self._deal, receive_size=receive_size) if watchable(stream) else None
         )
-        """For who may stand in for trio-websocket's reader, once the WebSocket is open."""
+        """For whoever may stand in for the reader, once the WebSocket is open."""
         self._receive_size = receive_size
         self._linger = linger
         self._head: bytearray | None = bytearray()  # of the response to the handshake; None once it is complete
