@@ -33,7 +33,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r".*\b(T|F|_Takes)"),
     # Bounds in annotations.
     (r"py:class", r"[-+.e\d]+"),
-    (r"py:.*", r"trio_ticks\.(feeds\.options\.WebSocketKeywords|socket_watch\.SocketWatch|throttle_task\.ThrottleTask|exchange\.wire\.FlatTick|feeds\.captures)"),
+    (
+        r"py:.*",
+        r"trio_ticks\.(feeds\.options\.WebSocketKeywords|socket_watch\.SocketWatch|throttle_task\.ThrottleTask|exchange\.wire\.FlatTick|feeds\.captures)",
+    ),
     (r"py:.*", r"to_utc|WebSocketFeed|WebSocketOptions|zipf_weights"),
     # Other projects' objects: their inventories are on the network.
     (r"py:.*", r"(trio|trio_websocket|random|attrs?|msgspec|ssl|datetime|collections|typing|pathlib|os|logging|contextlib|types)(\..*)?"),

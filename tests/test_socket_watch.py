@@ -15,7 +15,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 import trio_ticks as tt
 from tests.feed_venues import quote
-from tests.helpers import make_ticks, numbers
+from tests.helpers import make_tick, make_ticks, numbers
 from trio_ticks.channel import TickReceiveChannel, TickSendChannel
 from trio_ticks.feeds.frame_tap import FrameTap
 from trio_ticks.socket_watch import SocketWatch, watchable
@@ -160,13 +160,20 @@ class StandingIn:
     def __init__(self, watch: SocketWatch) -> None:
         self.watch = watch
         self.readable: bool | None = None
+        self.task: trio.lowlevel.Task | None = None
         self.scope = trio.CancelScope()
+        self.around = trio.CancelScope()
 
     async def run(self) -> None:
-        with self.scope:
-            self.readable = await self.watch.stand_in()
+        self.task = trio.lowlevel.current_task()
+        with self.around, self.scope:
+            self.readable = await self.watch.stand_in(self.scope)
             if self.readable:
                 self.watch.pump()
+
+    @property
+    def called_off(self) -> bool:
+        return self.scope.cancelled_caught
 
 
 @pytest.fixture
@@ -209,13 +216,57 @@ async def test_the_reader_is_back_when_its_stand_in_leaves(
     if how == "called off":
         reading.watch.call_off()
     else:
-        standing_in.scope.cancel()
+        standing_in.around.cancel()
     await wait_all_tasks_blocked()
-    assert standing_in.readable is (False if how == "called off" else None)
+    assert standing_in.readable is None
+    assert standing_in.called_off is (how == "called off")
     pair[1].sendall(b"b")
     await wait_all_tasks_blocked(0.01)
     assert reading.got == [b"a", b"b"]
     assert not dealt
+
+
+class Before(trio.abc.Instrument):
+    """Calls off a stand-in whose socket was found readable, and which is about to run for that reason."""
+
+    def __init__(self, standing_in: StandingIn) -> None:
+        self.standing_in = standing_in
+        self.did = False
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.standing_in.task and not self.did:
+            self.did = True
+            self.standing_in.watch.call_off()
+
+
+async def test_a_stand_in_called_off_in_the_last_moment_leaves_the_socket_to_the_reader(
+    stood_in: tuple[Reading, StandingIn, list[bytes]], pair: tuple[trio.SocketStream, socket.socket]
+) -> None:
+    """It was to run anyway, but whatever it did would be done in a cancelled scope."""
+    reading, standing_in, dealt = stood_in
+    before = Before(standing_in)
+    trio.lowlevel.add_instrument(before)
+    try:
+        pair[1].sendall(b"b")
+        await wait_all_tasks_blocked(0.01)
+    finally:
+        trio.lowlevel.remove_instrument(before)
+    assert before.did
+    assert standing_in.called_off
+    assert reading.got == [b"a", b"b"]
+    assert not dealt
+
+
+async def test_a_scope_serves_for_many_waits(
+    stood_in: tuple[Reading, StandingIn, list[bytes]], pair: tuple[trio.SocketStream, socket.socket], nursery: trio.Nursery
+) -> None:
+    """What is called off is who waits, not who has waited."""
+    reading, standing_in, dealt = stood_in
+    pair[1].sendall(b"b")
+    await wait_all_tasks_blocked(0.01)
+    reading.watch.call_off()
+    assert not standing_in.scope.cancel_called
+    assert dealt == [b"b"]
 
 
 async def test_without_a_reader_nobody_stands_in(
@@ -224,7 +275,7 @@ async def test_without_a_reader_nobody_stands_in(
     reading, standing_in, dealt = stood_in
     reading.scope.cancel()
     await wait_all_tasks_blocked()
-    assert standing_in.readable is False
+    assert standing_in.called_off
     assert not reading.watch.free
     pair[1].sendall(b"b")
     reading.watch.pump()  # as if it had been woken in the same step
@@ -477,6 +528,39 @@ async def test_a_pool_shrinks_though_its_workers_stand_in(venue: tuple[Venue, st
     pipeline.ledger.check()
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_workers_that_stand_in_for_one_feed_are_there_for_another(venue: tuple[Venue, str], pumps: list[str], workers: int) -> None:
+    """They are called off for its ticks, handle them to their end, time them, and go back."""
+    there, url = venue
+    seen: list[int] = []
+
+    async def handler(tick: tt.Tick) -> None:
+        await trio.lowlevel.checkpoint()
+        seen.append(int(tick.volume))
+
+    async with tt.open_pipeline(tt.WebSocketFeed(url, ["SPY"]), handler, workers=workers, overflow=tt.Block()) as pipeline:
+        pool = pipeline._pool
+        state = pool.state
+        other = pipeline._send.clone()
+        await connected(there)
+        for volume in range(0, 40, 2):
+            await there.say(volume)
+            await until(lambda: len(seen) > volume)  # noqa: B023
+            await until(lambda: state.sleeping_receivers == workers and (volume == 0 or bool(state.standing_in)))  # noqa: B023
+            for worker in pool.workers:
+                worker.untimed = 9  # as if it had been the first of many
+            timed = max(worker.timed_at for worker in pool.workers)
+            await other.send(make_tick("SPY", volume + 1))
+            await until(lambda: len(seen) > volume + 1)  # noqa: B023
+            if workers == 1:
+                assert pool.workers[0].timed_at > timed
+            pipeline.ledger.check()
+        other.close()
+        pipeline.cancel()
+    assert seen == list(range(40))
+    assert pumps
+
+
 @pytest.fixture
 async def listening(
     pair: tuple[trio.SocketStream, socket.socket], nursery: trio.Nursery
@@ -493,8 +577,9 @@ async def listening(
     news: list[str] = []
 
     async def run() -> None:
-        await receive.wait_or_read()
-        news.append("woken")
+        with trio.CancelScope() as scope:
+            await receive.wait_or_read(scope)
+        news.append("called off" if scope.cancelled_caught else "read")
 
     nursery.start_soon(run)
     await wait_all_tasks_blocked()
@@ -517,11 +602,11 @@ async def test_who_stands_in_is_there_for_the_channel_too(
     else:
         pair[1].sendall(b"b")
     await wait_all_tasks_blocked(0.01)
-    assert news == ["woken"]
+    assert news == ["read" if how == "read" else "called off"]
     state = receive.state
     assert (state.sleeping_receivers, state.coming, state.standing_in) == (0, 0, [])
     if how == "sent":
         assert numbers(await receive.receive_many()) == [0, 1]
     elif how == "ended":
         with pytest.raises(trio.EndOfChannel):
-            await receive.wait_or_read()
+            await receive.wait_or_read(trio.CancelScope())

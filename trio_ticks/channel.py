@@ -266,10 +266,11 @@ class TickReceiveChannel(_End[T]):
             else:
                 state.sleeping_receivers -= 1
 
-    async def wait_or_read(self) -> None:
+    async def wait_or_read(self, scope: trio.CancelScope) -> None:
         """As :meth:`wait`; but where ticks come one by one over a socket, in its reader's place, and have them put into the channel.
 
-        For who then takes ticks at once, since it is not there for others' before that.
+        For who then takes ticks at once, since it is not there for others' before that. Where others' ticks need it, *scope*, which it
+        has to be in, is cancelled.
 
         Raises:
             trio.EndOfChannel: as there.
@@ -289,7 +290,7 @@ class TickReceiveChannel(_End[T]):
         state.standing_in.append(watch)
         readable = False
         try:
-            readable = await watch.stand_in()
+            readable = await watch.stand_in(scope)
         finally:
             if watch in state.standing_in:
                 state.standing_in.remove(watch)

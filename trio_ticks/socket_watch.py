@@ -100,17 +100,20 @@ class SocketWatch:
             self._reading = False
             self.call_off()
 
-    async def stand_in(self) -> bool:
-        """Wait in the reader's place; False where the socket is not readable: called off, or closed. To be called while :attr:`free`.
+    async def stand_in(self, scope: trio.CancelScope) -> bool:
+        """Wait in the reader's place; False where the socket was closed. To be called while :attr:`free`, in *scope*.
 
-        Cancellation: the reader takes its place back. Always a checkpoint.
+        *scope* is cancelled by :meth:`call_off`, and by nothing else here; it may be that of many waits, since to enter and leave one takes
+        as long as a wait does.
+
+        Cancellation: the reader takes its place back, and nothing was read. Always a checkpoint.
         """
         readable = False
         self._reader_wait.cancel()
+        self._stand_in = scope
         try:
-            with trio.CancelScope() as self._stand_in:
-                await trio.lowlevel.wait_readable(self._socket)
-                readable = True
+            await trio.lowlevel.wait_readable(self._socket)
+            readable = True
         except trio.ClosedResourceError:
             self._leave()
         finally:
@@ -118,10 +121,13 @@ class SocketWatch:
             if self._resting is not None:
                 trio.lowlevel.reschedule(self._resting)
                 self._resting = None
+        if scope.cancel_called:
+            # Called off when it was to run anyway: whatever it did now would be done in a cancelled scope.
+            await trio.lowlevel.checkpoint_if_cancelled()
         return readable
 
     def call_off(self) -> None:
-        """Have the stand-in return, if there is one."""
+        """Cancel the stand-in's scope, if there is one."""
         if self._stand_in is not None:
             self._stand_in.cancel()
 

@@ -51,6 +51,15 @@ class LoopWork(Generic[T]):
 
     async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
         """Handle ticks until no more can come, or *worker* is to leave."""
+        while True:
+            # Only cancelled while the worker waits in a reader's place, to call it off. One for all waits: where ticks come one by one, to
+            # enter and leave it took an eighth of a tick's time.
+            with trio.CancelScope() as scope:
+                await self._work(worker, receive, scope)
+                return
+            worker.untimed = 0  # it has slept
+
+    async def _work(self, worker: Worker[T], receive: TickReceiveChannel[T], scope: trio.CancelScope) -> None:
         state, buffer = self._state, self._state.buffer
         while not worker.leaving:
             if buffer or state.lanes.ready:
@@ -70,7 +79,7 @@ class LoopWork(Generic[T]):
                     now = await self._run_on(worker, worker.burst_began)
                 if now - worker.burst_began > _BURST_S:
                     await self._let_others_run(worker)
-            elif not await self._pool.next_ticks(worker, receive):
+            elif not await self._pool.next_ticks(worker, receive, scope):
                 return
             elif worker.untimed and worker.burst_began - worker.timed_at > _CREDIT_S:
                 worker.untimed = 0

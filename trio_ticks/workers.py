@@ -92,8 +92,6 @@ class WorkerPool(Generic[T]):
         self._tell_remotely: Callable[[Worker[T], Gap], Awaitable[None]] | None = None
         """How a handler in another process is told of a gap."""
         self._work = self._make_work()
-        self._reads = isinstance(self._work, LoopWork)
-        """Whether idle workers may read a socket: what they do with a tick begins at once."""
         self.workers: list[Worker[T]] = []
         for _ in range(size.minimum if isinstance(size, AutoWorkers) else size):
             self._hire()
@@ -280,14 +278,17 @@ class WorkerPool(Generic[T]):
             error = HandlerTimeoutError("the handler took too long, and could not be cut off", timeout_s=limit)
             self.state.log_error("handler.overran", first.symbol, error)
 
-    async def next_ticks(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
-        """Wait for ticks; False when no more can come, or *worker* is to leave."""
+    async def next_ticks(self, worker: Worker[T], receive: TickReceiveChannel[T], scope: trio.CancelScope | None = None) -> bool:
+        """Wait for ticks; False when no more can come, or *worker* is to leave.
+
+        *scope* is for workers that begin with a tick as soon as they have it: they may read a socket, and be called off by it.
+        """
         if worker.leaving:
             return False
         worker.rest()
         self.resting += 1
         try:
-            await (receive.wait_or_read() if self._reads else receive.wait())
+            await (receive.wait() if scope is None else receive.wait_or_read(scope))
         except trio.EndOfChannel:
             # Another worker may have been woken for the last ticks and have ended before it took them; or hold more than it gets to.
             while not (self.state.buffer or self.state.lanes.ready):
