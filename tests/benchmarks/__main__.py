@@ -80,7 +80,7 @@ def _measure(options: argparse.Namespace, say: Say) -> dict[str, Any]:
                 results[section] = measure_throughput(letters, ticks=ticks, rounds=rounds, say=say, tls=True)
         elif section == "latency":
             if letters := [letter for letter in chosen if letter in "abe"]:
-                results[section] = measure_latency(letters, seconds=seconds, rounds=min(rounds, 3), say=say, rates=RATES)
+                results[section] = measure_latency(letters, seconds=seconds, rounds=rounds, say=say, rates=RATES)
         elif section == "scaling" and "e" in chosen:
             results[section] = measure_scaling(ticks=min(ticks, 400_000), rounds=rounds, say=say, groups=options.groups)
         elif section == "memory":

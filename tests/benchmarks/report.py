@@ -63,7 +63,9 @@ def _latency(section: dict[str, Any]) -> str:
         for letter, row in contenders.items()
     ]
     columns = ("ticks/s", "", "contender", "p50", "p99", "p99.9", "max", "CPU", "kept up", "generator p99")
-    return f"Latency, wire to handler, in µs after the moment it was due to be sent\n\n{table(columns, rows, left=3)}"
+    rounds = len(next(row["rounds"] for contenders in section.values() for row in contenders.values()))
+    head = f"Latency, wire to handler, in µs after the moment it was due to be sent; medians of {rounds} rounds"
+    return f"{head}\n\n{table(columns, rows, left=3)}"
 
 
 def _scaling(section: dict[str, Any]) -> str:
