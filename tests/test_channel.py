@@ -140,6 +140,19 @@ async def test_delivering_is_done_at_once_where_there_is_room(autojump_clock: Mo
     assert send.ledger.produced == 6
 
 
+async def test_the_rest_of_a_delivery_finds_room_that_was_made_before_anybody_waited(autojump_clock: MockClock) -> None:
+    """Who waits for a delivery need not be who began it: by then all may be taken, and nobody left to wake a sender."""
+    ends: Ends = open_tick_channel(2, overflow=Block())
+    send, receive = ends
+    rest = send.deliver(make_ticks(4))
+    assert rest is not None
+    assert numbers(await receive.receive_many()) == [0, 1]
+    with trio.fail_after(20):
+        await rest
+    assert numbers(await receive.receive_many()) == [2, 3]
+    assert send.ledger.unaccounted == 0
+
+
 async def test_after_many_ticks_others_run_before_there_are_more(autojump_clock: MockClock) -> None:
     ends: Ends = open_tick_channel(600)
     send, receive = ends

@@ -226,6 +226,28 @@ async def test_the_reader_is_back_when_its_stand_in_leaves(
     assert not dealt
 
 
+async def test_a_stand_in_that_has_gone_before_the_reader_rests_is_noticed(
+    pair: tuple[trio.SocketStream, socket.socket], nursery: trio.Nursery
+) -> None:
+    """Which of the two runs first is left to chance. What it has read must not stay where it is."""
+    watch, dealt = watch_of(pair[0], done=False)
+    reading = Reading(watch)
+    nursery.start_soon(reading.run)
+    for _ in range(20):
+        pair[1].sendall(b"a")
+        await wait_all_tasks_blocked(0.005)
+        reading.got.clear()
+        pair[1].sendall(b"b")  # and before anybody has been told:
+        scope = trio.CancelScope()
+        with scope:
+            if await watch.stand_in(scope):
+                watch.pump()
+        await wait_all_tasks_blocked(0.005)
+        assert reading.got == [None]
+        assert dealt == [b"b"]
+        dealt.clear()
+
+
 class Before(trio.abc.Instrument):
     """Calls off a stand-in whose socket was found readable, and which is about to run for that reason."""
 

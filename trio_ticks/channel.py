@@ -134,8 +134,8 @@ class TickSendChannel(_End[T]):
         What wakes for the ticks then runs before the source does, and not after it in half of all cases.
 
         Returns:
-            ``None`` where all is done; else what to await before anything else: for the ticks that found no room, or, after many at
-            once, to let others have them before there are more.
+            ``None`` where all is done; else what to await before anything else is delivered: for the ticks that found no room, or,
+            after many at once, to let others have them before there are more. Somebody has to: it has what is left of the ticks.
 
         Raises:
             QueueFullError: as there.
@@ -165,6 +165,9 @@ class TickSendChannel(_End[T]):
         state = self._state
         began = state.now()
         try:
+            if state.open_receivers and state.room > 0:
+                # Others have run since they were offered: who is to wait for a delivery need not be who began it.
+                rest = state.offer(rest)
             while rest:
                 if not state.open_receivers:
                     raise trio.BrokenResourceError("all receivers of this channel are closed")

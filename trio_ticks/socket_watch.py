@@ -68,18 +68,19 @@ class SocketWatch:
         """
         socket = self._socket
         self._reading = True
+        self._left = False
         try:
             while True:
+                # Before anything else: a stand-in may have come and gone while we were only about to rest.
+                if self._error is not None:
+                    raise trio.BrokenResourceError(f"socket connection broken: {self._error}") from self._error
+                if self._left:
+                    return None
                 number = socket.fileno()
                 if number < 0:
                     raise trio.ClosedResourceError("this socket was already closed")
                 if self._stand_in is not None:
                     await self._rest()
-                    if self._error is not None:
-                        raise trio.BrokenResourceError(f"socket connection broken: {self._error}") from self._error
-                    if self._left:
-                        self._left = False
-                        return None
                     continue
                 with trio.CancelScope() as self._reader_wait:
                     await trio.lowlevel.wait_readable(number)
