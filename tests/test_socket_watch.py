@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from random import Random
 
 import pytest
 import trio
@@ -632,3 +633,49 @@ async def test_who_stands_in_is_there_for_the_channel_too(
     elif how == "ended":
         with pytest.raises(trio.EndOfChannel):
             await receive.wait_or_read(trio.CancelScope())
+
+
+async def rattle(ws: WebSocketConnection, count: int, random: Random) -> None:
+    """Send *count* quotes, one by one and in heaps, with pauses and without, and pings between."""
+    sent = 0
+    while sent < count:
+        for _ in range(min(random.choice([1, 1, 1, 1, 2, 5, 40]), count - sent)):
+            await ws.send_message(quote(random.choice(["SPY", "QQQ"]), volume=sent))
+            sent += 1
+        if random.random() < 0.1:
+            await ws.ping()  # and wait for the answer
+        if random.random() < 0.6:
+            await trio.sleep(random.random() * 0.002)
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_whatever_the_rhythm_all_of_it_is_handled_once(venue: tuple[Venue, str], pumps: list[str], seed: int) -> None:
+    """Small queues, handlers that wait at times, pings: reader and workers change places at every possible moment."""
+    there, url = venue
+    random = Random(seed)
+    count, workers = random.choice([200, 400]), random.choice([1, 2, 4])
+    seen: list[tuple[str, int]] = []
+
+    async def handler(tick: tt.Tick) -> None:
+        seen.append((tick.symbol, int(tick.volume)))
+        if random.random() < 0.1:
+            await trio.sleep(random.random() * 0.003)
+        elif random.random() < 0.1:
+            await trio.lowlevel.checkpoint()
+
+    async with tt.open_pipeline(
+        tt.WebSocketFeed(url, ["SPY", "QQQ"]), handler, workers=workers, maxsize=random.choice([1, 3, 100]), overflow=tt.Block()
+    ) as pipeline:
+        await connected(there)
+        assert there.ws is not None
+        with trio.fail_after(PATIENCE_S):
+            await rattle(there.ws, count, random)
+        await until(lambda: len(seen) == count)
+        pipeline.ledger.check()
+        pipeline.cancel()
+    pipeline.ledger.check()
+    assert sorted(number for _, number in seen) == list(range(count))
+    for symbol in ("SPY", "QQQ"):
+        numbers_seen = [number for of, number in seen if of == symbol]
+        assert numbers_seen == sorted(numbers_seen)
+    assert pumps
