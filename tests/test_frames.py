@@ -158,6 +158,12 @@ def test_close_frames_of_our_own(reason: str) -> None:
     assert len(reason.encode()) - len(parser.closed.reason.encode()) < 4 or len(parser.closed.reason.encode()) > 119
 
 
+def test_wsproto_waits_for_the_longest_last_fragment_too() -> None:
+    wire = frame(BINARY, b"begun", final=False) + b"\x80\x7f" + (2**63 - 1).to_bytes(8, "big") + b"and so on"
+    check_against_wsproto(wire)
+    assert check_splits(wire, [3, 12]).violation is None
+
+
 @pytest.mark.parametrize("limit", [1, 3, 125, 126, 127, 200, 65535, 65536, 70000])
 def test_size_limit(limit: int) -> None:
     fits, too_big = bytes(limit), bytes(limit + 1)

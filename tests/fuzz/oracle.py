@@ -11,7 +11,8 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 
 from trio_ticks.feeds.frames import CloseReason, FrameParser
 
-UNLIMITED = 2**63
+UNLIMITED = 2**64
+"""Beyond the longest frame, which may come after other fragments of its message."""
 
 
 class Parsed(NamedTuple):
