@@ -113,9 +113,9 @@ def fuzz_with_atheris(atheris: Any, seconds: int, seed: int) -> None:
         rng = random.Random(seed)
         for n in range(100):
             Path(corpus, f"made{n}").write_bytes(make_wire(rng)[:4000])
-        atheris.Setup(
-            [sys.argv[0], f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=5000", "-print_final_stats=1", corpus], one_input
-        )
+        # A file for an input that fails would be left where the fuzzer was started, and check() has printed it.
+        options = [f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=5000", "-print_final_stats=1", f"-artifact_prefix={corpus}/"]
+        atheris.Setup([sys.argv[0], *options, corpus], one_input)
         atheris.Fuzz()
 
 
