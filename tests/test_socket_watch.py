@@ -6,8 +6,9 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -306,6 +307,21 @@ async def test_without_a_reader_nobody_stands_in(
     assert await reading.watch.read() == b"b"
 
 
+async def test_nobody_stands_in_for_a_reader_that_has_yet_to_hear_that_its_socket_is_closed(
+    pair: tuple[trio.SocketStream, socket.socket], nursery: trio.Nursery
+) -> None:
+    watch, _ = watch_of(pair[0])
+    reading = Reading(watch)
+    nursery.start_soon(reading.run)
+    pair[1].sendall(b"a")
+    await wait_all_tasks_blocked(0.01)
+    assert watch.free
+    pair[0].socket.close()
+    assert not watch.free
+    await wait_all_tasks_blocked()
+    assert isinstance(reading.error, trio.ClosedResourceError)
+
+
 async def test_where_much_comes_at_once_nobody_stands_in(pair: tuple[trio.SocketStream, socket.socket], nursery: trio.Nursery) -> None:
     watch, _ = watch_of(pair[0])
     reading = Reading(watch)
@@ -402,7 +418,7 @@ async def test_what_a_stand_in_began_is_ended_by_a_reader_that_is_cancelled(
 
 
 class Venue:
-    """A WebSocket server that sends what it is told to, and one quote whenever one may follow the last."""
+    """A WebSocket server that sends what it is told to, to its latest client."""
 
     def __init__(self) -> None:
         self.ws: WebSocketConnection | None = None
@@ -478,6 +494,29 @@ async def test_lone_ticks_are_read_by_workers(venue: tuple[Venue, str], pumps: l
     assert len(pumps) > 40
     assert all(name.startswith("trio_ticks loop-") for name in pumps)
     pipeline.ledger.check()
+
+
+@pytest.mark.parametrize("how", ["in threads", "in batches"])
+async def test_only_workers_that_begin_at_once_read(venue: tuple[Venue, str], pumps: list[str], how: str) -> None:
+    there, url = venue
+    seen: list[int] = []
+
+    def in_thread(tick: tt.Tick) -> None:
+        seen.append(int(tick.volume))
+
+    @tt.batch_handler(max_size=10)
+    async def in_batch(ticks: Sequence[tt.Tick]) -> None:
+        seen.extend(int(tick.volume) for tick in ticks)
+
+    handler: Any = in_thread if how == "in threads" else in_batch
+    async with tt.open_pipeline(tt.WebSocketFeed(url, ["SPY"]), handler, workers=2, overflow=tt.Block()) as pipeline:
+        await connected(there)
+        for volume in range(20):
+            await there.say(volume)
+            await until(lambda: len(seen) > volume)  # noqa: B023
+        pipeline.cancel()
+    assert seen == list(range(20))
+    assert not pumps
 
 
 async def test_while_a_worker_waits_in_its_handler_others_get_what_comes(venue: tuple[Venue, str], pumps: list[str]) -> None:

@@ -194,7 +194,7 @@ class TickSendChannel(_End[T]):
 
     @property
     def watches(self) -> list[SocketWatch]:
-        """Sockets of sources whose readers receivers may stand in for."""
+        """For feeds: sockets whose readers workers may stand in for, each for as long as its connection lives."""
         return self._state.watches
 
     def mark_gap(self, gap: Gap, *, book: bool = False) -> None:
@@ -272,14 +272,14 @@ class TickReceiveChannel(_End[T]):
     async def wait_or_read(self, scope: trio.CancelScope) -> None:
         """As :meth:`wait`; but where ticks come one by one over a socket, in its reader's place, and have them put into the channel.
 
-        For who then takes ticks at once, since it is not there for others' before that. Where others' ticks need it, *scope*, which it
-        has to be in, is cancelled.
+        For worker pools: for who then takes ticks at once, since it is not there for others' before that. Where it is needed for those, or
+        all senders close, *scope*, which it has to be in, is cancelled.
 
         Raises:
-            trio.EndOfChannel: as there.
-            trio.ClosedResourceError: as there.
+            trio.EndOfChannel: all senders were closed before.
+            trio.ClosedResourceError: this handle was closed before.
 
-        Cancellation: as there.
+        Cancellation: as there; what it has read is in the channel, or the reader's to deliver.
         """
         state = self._state
         watch = next((watch for watch in state.watches if watch.free), None) if state.open_senders else None

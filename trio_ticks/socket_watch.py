@@ -55,7 +55,8 @@ class SocketWatch:
     @property
     def free(self) -> bool:
         """Whether a stand-in is welcome now."""
-        return self._few and self._reading and self._stand_in is None
+        # A socket that was closed here is not waited for by its reader any more, though that has not run since to say so.
+        return self._few and self._reading and self._stand_in is None and self._socket.fileno() >= 0
 
     async def read(self) -> bytes | None:
         """Return what the socket has; ``b""`` at its end; ``None`` where a stand-in has read something and left the rest to the reader.
