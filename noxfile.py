@@ -1,6 +1,7 @@
-"""Every check of the project, each a session; ``nox`` without arguments runs what CI runs.
+"""Every check of the project, each a session.
 
-Sessions install from ``[dependency-groups]`` in pyproject.toml, so that a tool's version stands in one place.
+``nox`` without arguments runs the sessions that CI runs. Sessions install from
+``[dependency-groups]`` in pyproject.toml, so that a tool's version stands in one place.
 """
 
 from __future__ import annotations
@@ -9,30 +10,84 @@ import os
 import re
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nox
 
 ROOT = Path(__file__).parent
 PYTHONS = ("3.11", "3.12", "3.13")
 ASYNC_RULES_OFF = ("ASYNC103", "ASYNC104", "ASYNC114", "ASYNC124", "ASYNC128", "ASYNC9")
-"""What flake8-async cannot see (errors sorted out and raised later, whom a ``task_status`` goes to), and what it has off by default."""
+"""Rules of flake8-async that are off.
+
+Rules that it cannot check here (it does not see that errors are sorted out and raised
+later, or which task a ``task_status`` goes to), and rules that it has off by default.
+"""
 DOCS_OUT = "docs/_build/html"
+SAME = (
+    "tests/house",
+    "tests/channel/test_plain_loop.py",
+    "tests/channel/test_conformance.py",
+    "tests/feeds/test_frames.py",
+    "tests/feeds/test_night.py",
+    "tests/control/test_scaling.py",
+    "tests/observability/test_dashboard_page.py",
+    "tests/observability/test_alerts.py",
+    "tests/brokers/test_buffers_page.py",
+    "tests/brokers/test_kafka_cluster.py",
+    "tests/brokers/test_kafka_delivery.py",
+    "tests/brokers/test_kafka_errors.py",
+    "tests/brokers/test_kafka_groups.py",
+    "tests/brokers/test_kafka_state.py",
+    "tests/brokers/test_redis_errors.py",
+    "tests/brokers/test_redis_processes.py",
+    "tests/brokers/test_redis_settings.py",
+    "tests/brokers/test_redis_takeover.py",
+    "tests/brokers/test_redis_topology.py",
+    "tests/brokers/test_redis_trouble.py",
+    "tests/brokers/test_results_stores.py",
+    "tests/brokers/test_zeromq_crashes.py",
+    "tests/brokers/test_zeromq_protocol.py",
+    "tests/brokers/test_zeromq_settings.py",
+    "tests/cli/test_buffer_commands.py",
+    "tests/exchange/test_coinbase_exchange.py",
+    "tests/exchange/test_coinbase_recorded.py",
+    "tests/exchange/test_exchange_kraken.py",
+    "tests/exchange/test_exchange_tickdb.py",
+    "tests/observability/test_dashboard_halves.py",
+    "tests/observability/test_halves.py",
+)
+"""Tests whose outcome does not depend on the version of Python.
+
+Texts, syntax trees, pages in a browser, rules of Prometheus, a parser of bytes,
+simulations in plain arithmetic, and what a server does when its clients die or err.
+"""
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.stop_on_first_error = False
-nox.options.sessions = ["lint", "types", "docs", *(f"tests-{version}" for version in PYTHONS), "examples"]
-# A Python that is missing is skipped; where the environment says CI, nox makes it an error. No override here.
+nox.options.sessions = [
+    "lint",
+    "types",
+    "docs",
+    *(f"tests-{version}" for version in PYTHONS),
+    "examples",
+    "skipped",
+]
+# nox skips a Python that is missing, but fails if the environment says CI. Do not
+# override that here.
 
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
 def interpreter(version: str) -> str:
-    """Return where Python *version* is: this very one, one of pyenv's, or its bare name for nox to look up on the PATH.
+    """Return the path of Python *version*, or its bare name for nox to look up.
 
-    pyenv's shims are on the PATH for every version it has, and fail for those that are not selected; its folders do not.
+    The path is that of the running Python or one of pyenv's. The folders of pyenv are
+    read, since its shims are on the PATH for every version that it has, and fail for
+    versions that are not selected.
     """
     if sys.version_info[:2] == tuple(int(part) for part in version.split(".")):
         return sys.executable
@@ -41,13 +96,16 @@ def interpreter(version: str) -> str:
     found = sorted(
         (int(match[1]), python)
         for folder in versions.glob(f"{version}.*")
-        if (match := patch.fullmatch(folder.name)) and (python := folder / "bin" / f"python{version}").exists()
+        if (match := patch.fullmatch(folder.name))
+        and (python := folder / "bin" / f"python{version}").exists()
     )
     return str(found[-1][1]) if found else version
 
 
-def install(session: nox.Session, *groups: str, editable: bool = True, project: bool = True) -> None:
-    """Install dependency *groups*, and the project with its extra ``cli`` unless told not to."""
+def install(
+    session: nox.Session, *groups: str, editable: bool = True, project: bool = True
+) -> None:
+    """Install dependency *groups* and, if *project*, the project with extra ``cli``."""
     wanted: list[str] = []
     for group in groups:
         wanted += nox.project.dependency_groups(GROUPS, group)
@@ -57,14 +115,60 @@ def install(session: nox.Session, *groups: str, editable: bool = True, project: 
 
 
 def tests(session: nox.Session) -> None:
-    """Run the test suite, the files shared out among two processes; arguments after ``--`` go to pytest.
+    """Run the test suite in two processes; arguments after ``--`` go to pytest.
 
-    The oldest Python tries all of hypothesis' examples, the others a third of them: what they could find alone is not in the data.
+    Some tests need what a machine may lack, and are skipped there: promtool, a browser,
+    or real recordings, whose folder the variable ``TRIO_TICKS_RECORDINGS`` names. The
+    oldest Python runs everything. The others leave out the tests in ``SAME`` and try a
+    third of hypothesis' examples: a fault that only they could show does not depend on
+    the data.
     """
     install(session, "test")
-    profile = "default" if session.name.endswith(PYTHONS[0]) else "quick"
+    oldest = session.name.endswith(PYTHONS[0])
+    profile = "default" if oldest else "quick"
+    left_out = [] if oldest or session.posargs else [f"--ignore={path}" for path in SAME]
     env = {"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile)}
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=env)
+    results = session.cache_dir.resolve() / f"{session.name}.xml"
+    results.unlink(missing_ok=True)
+    RESULTS[session.name] = results
+    report = f"--junitxml={results}"
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        report,
+        *left_out,
+        *session.posargs,
+        env=env,
+    )
+
+
+RESULTS: dict[str, Path] = {}
+"""Where pytest reports in XML, by the session."""
+
+
+@nox.session(venv_backend="none")
+def skipped(session: nox.Session) -> None:
+    """Say how many tests were skipped in the sessions before, and why.
+
+    What they would check is not checked on this machine.
+    """
+    for name, results in RESULTS.items():
+        if not results.exists():
+            session.warn(f"{name}: no results")
+            continue
+        reasons = Counter(
+            test.get("message", "no reason given")
+            for test in ElementTree.parse(results).iter("skipped")
+            if test.get("type") != "pytest.xfail"
+        )
+        session.log(f"{name}: {reasons.total()} tests skipped")
+        for reason, count in reasons.most_common():
+            session.log(f"{name}: {count} skipped: {reason}")
 
 
 for _version in PYTHONS:
@@ -77,8 +181,18 @@ def lint(session: nox.Session) -> None:
     install(session, "lint", project=False)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    sources = (str(path.relative_to(ROOT)) for folder in ("trio_ticks", "examples") for path in sorted((ROOT / folder).rglob("*.py")))
-    session.run("flake8-async", "--enable=ASYNC", f"--disable={','.join(ASYNC_RULES_OFF)}", *sources, log=False)
+    sources = (
+        str(path.relative_to(ROOT))
+        for folder in ("trio_ticks", "examples")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    )
+    session.run(
+        "flake8-async",
+        "--enable=ASYNC",
+        f"--disable={','.join(ASYNC_RULES_OFF)}",
+        *sources,
+        log=False,
+    )
 
 
 @nox.session
@@ -90,19 +204,34 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; every warning is an error, and so is a reference that leads nowhere."""
+    """Build the documentation; warnings and references that lead nowhere are errors."""
     install(session, "docs")
-    session.run("sphinx-build", "-W", "-n", "--keep-going", "-E", "-q", "-b", "html", "docs", DOCS_OUT)
+    session.run(
+        "sphinx-build", "-W", "-n", "--keep-going", "-E", "-q", "-b", "html", "docs", DOCS_OUT
+    )
     session.log(f"{DOCS_OUT}/index.html")
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run the demo and every example as a user would: the built wheel, in a folder that is not the checkout."""
+    """Run the demo and the examples as a user would.
+
+    The wheel is built and installed, and the folder is not the checkout.
+    """
     install(session, editable=False)
     with tempfile.TemporaryDirectory() as elsewhere:
         session.chdir(elsewhere)
-        session.run("trio-ticks", "demo", "--duration", "2", "--rate", "20000", "--strategy-ms", "5", "--json")
+        session.run(
+            "trio-ticks",
+            "demo",
+            "--duration",
+            "2",
+            "--rate",
+            "20000",
+            "--strategy-ms",
+            "5",
+            "--json",
+        )
         for example in sorted((ROOT / "examples").glob("*.py")):
             session.run("python", str(example))
 
@@ -116,31 +245,59 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """A minute at ten times what the workers can take: memory stays flat, the law holds in every sample."""
+    """Run for a minute at ten times what the workers can take.
+
+    Memory stays flat, and the ledger's law holds in every sample.
+    """
     install(session, "test")
     session.run("python", "-m", "tests.soak", *session.posargs)
 
 
 @nox.session(default=False)
-def thorough(session: nox.Session) -> None:
-    """The tests that make up their own data, with many more examples, other ones at every run; arguments after ``--`` go to pytest."""
+def symbols(session: nox.Session) -> None:
+    """Ten million symbols, from a server that was asked for three and from one that was
+    asked for all: memory stays flat, the law holds.
+    """
     install(session, "test")
-    env = {"HYPOTHESIS_PROFILE": "thorough", "TRIO_TICKS_THREAD_RUNS": "400", "TRIO_TICKS_SEEDS": "1000"}
+    session.run("python", "-m", "tests.soak_symbols", *session.posargs)
+
+
+@nox.session(default=False)
+def thorough(session: nox.Session) -> None:
+    """Run the tests that make up their own data with many more examples.
+
+    The examples differ at every run. Arguments after ``--`` go to pytest.
+    """
+    install(session, "test")
+    env = {
+        "HYPOTHESIS_PROFILE": "thorough",
+        "TRIO_TICKS_THREAD_RUNS": "400",
+        "TRIO_TICKS_SEEDS": "1000",
+    }
     made_up = re.compile("hypothesis|THREAD_RUNS|seeded_world")
-    files = (path for path in sorted((ROOT / "tests").glob("test_*.py")) if made_up.search(path.read_text()))
+    files = (
+        path
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if made_up.search(path.read_text())
+    )
     which = session.posargs or [str(path.relative_to(ROOT)) for path in files]
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *which, env=env)
+    # The limit of a test in pyproject.toml is for the usual number of examples.
+    limit = ("-o", "faulthandler_timeout=7200")
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *limit, *which, env=env)
 
 
 @nox.session(default=False)
 def kill(session: nox.Session) -> None:
-    """Kill a worker process every second, under load: nothing hangs, every tick has its outcome, and work goes on within a second."""
+    """Kill a worker process every second, under load.
+
+    Nothing hangs, every tick has its outcome, and work goes on within a second.
+    """
     install(session, "test")
     session.run("python", "-m", "tests.soak_kill", *session.posargs)
 
 
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
-    """Feed the frame parser generated bytes; arguments after ``--`` go to the fuzzer."""
+    """Feed the frame parser generated bytes; further arguments go to the fuzzer."""
     install(session, "test", "fuzz")
     session.run("python", "-m", "tests.fuzz.fuzz_frames", *session.posargs)

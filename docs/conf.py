@@ -1,4 +1,8 @@
-"""Sphinx settings. The build is offline: what would need an inventory from the network is listed at the end instead."""
+"""Sphinx settings.
+
+The build is offline: references whose inventory is on the network are ignored at the
+end.
+"""
 
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -29,27 +33,38 @@ html_title = "trio_ticks"
 html_static_path = ["_static"]
 
 nitpick_ignore_regex = [
-    # Type variables; what signatures name but nobody need know; references out of a module that the reference knows by a shorter name.
+    # Type variables; types in signatures that are not documented; names that a module
+    # uses without their path.
     (r"py:.*", r".*\b(T|F|_Takes)"),
     # Bounds in annotations.
     (r"py:class", r"[-+.e\d]+"),
     (
         r"py:.*",
-        r"trio_ticks\.(feeds\.options\.WebSocketKeywords|socket_watch\.SocketWatch|throttle_task\.ThrottleTask|exchange\.wire\.FlatTick|feeds\.captures)",
+        r"trio_ticks\.(feeds\.websocket\.options\.WebSocketKeywords"
+        r"|channel\.sleepers\.Watch|exchange\.wire\.FlatTick|feeds\.captures"
+        r"|exchange\.coinbase\.market\.ProductMarket)",
     ),
-    (r"py:.*", r"to_utc|WebSocketFeed|WebSocketOptions|zipf_weights"),
+    (r"py:.*", r"to_utc|WebSocketFeed|WebSocketOptions|zipf_weights|Checksum|Packing"),
     # Other projects' objects: their inventories are on the network.
-    (r"py:.*", r"(trio|trio_websocket|random|attrs?|msgspec|ssl|datetime|collections|typing|pathlib|os|logging|contextlib|types)(\..*)?"),
+    (
+        r"py:.*",
+        r"(trio|trio_websocket|random|attrs?|msgspec|ssl|datetime|collections|typing"
+        r"|pathlib|os|logging|contextlib|types)(\..*)?",
+    ),
 ]
 
 
-def hide_colons(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
-    """Keep napoleon from taking the words before a colon in an attribute's first line for its type."""
+def hide_colons(
+    _app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Hide colons in an attribute's first line, which napoleon would split there."""
     if what in ("attribute", "data", "property") and lines:
         lines[0] = lines[0].replace(": ", HIDDEN)
 
 
-def show_colons(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+def show_colons(
+    _app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
     lines[:] = [line.replace(HIDDEN, ": ") for line in lines]
 
 

@@ -1,6 +1,11 @@
-"""Write the table of all metrics into ``docs/operations/metrics.md``: ``python docs/make_metrics_table.py``. A test says when to."""
+"""Write the table of all metrics into ``docs/operations/metrics.md``.
+
+Run it in a checkout: ``python docs/make_metrics_table.py``. A test fails while the
+table is out of date.
+"""
 
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,19 +14,20 @@ from prometheus_client import CollectorRegistry
 from trio.testing import MockClock
 
 import trio_ticks as tt
+from trio_ticks.buffer import BufferStatistics, Outcomes, Receive, Send
 from trio_ticks.observability.prometheus import export_metrics
 
 PAGE = Path(__file__).parent / "operations" / "metrics.md"
 BEGIN, END = "<!-- begin: written by docs/make_metrics_table.py -->\n", "<!-- end -->\n"
-OPEN = {"pipeline", "symbol", "worker", "version", "python", "trio"}
-"""Labels whose values are not ours to list."""
+OPEN = {"pipeline", "feed", "symbol", "worker", "version", "python", "trio"}
+"""Labels whose values are not listed, since they depend on the user."""
 
 
 class Feed:
-    """Sends more than is handled, tells of a loss that has no name, and can be throttled."""
+    """Sends more than is handled, announces a gap of its own, and can be throttled."""
 
     def __init__(self) -> None:
-        self.stats = tt.FeedStats(connected=True)
+        self.stats = tt.FeedStats(connected=True, silent_symbols=1, silent_names=("A",))
 
     def throttle(self, _max_rate: float | None) -> None:
         pass
@@ -30,27 +36,86 @@ class Feed:
         now = datetime.now(UTC)
         send.mark_gap(tt.Gap("A", now, "of the user's own", 1, now))
         while True:
-            await send.send_many([tt.Tick("A", now, 1.0, 2.0, 1.0, 1.0, number) for number in range(20)])
+            await send.send_many(
+                [tt.Tick("A", now, 1.0, 2.0, 1.0, 1.0, number) for number in range(20)]
+            )
             await trio.sleep(0.1)
 
 
+class Buffer:
+    """Takes all that it gets, holds nothing, and tells all that a buffer may tell."""
+
+    def sink(self) -> "Buffer":
+        return self
+
+    def source(self) -> "Source":
+        return Source()
+
+    def __init__(self) -> None:
+        self.appended = 0
+
+    async def run(self, receive: Receive) -> None:
+        with suppress(trio.EndOfChannel):
+            while True:
+                self.appended += len((await receive.take(100)).items)
+
+    def statistics(self) -> BufferStatistics:
+        return BufferStatistics(connected=True, appended=self.appended, maxsize=100, **KNOWN)
+
+
+KNOWN: dict[str, float] = {
+    "round_trip_s": 0.0,
+    "used": 0,
+    "lag": 0,
+    "lag_s": 0.0,
+    "clock_difference_s": 0.0,
+    "clock_error_s": 0.0,
+}
+
+
+class Source:
+    """Brings nothing."""
+
+    def __init__(self) -> None:
+        self.drained = trio.Event()
+
+    async def run(self, _send: Send, _outcomes: Outcomes) -> None:
+        await self.drained.wait()
+
+    def drain(self) -> None:
+        self.drained.set()
+
+    def statistics(self) -> BufferStatistics:
+        return BufferStatistics(connected=True, maxsize=100, **KNOWN)
+
+
 async def rows() -> list[tuple[str, str, str, str]]:
-    """Return name, type, labels and help of every metric, of a pipeline that has everything to tell."""
+    """Return name, type, labels and help of each metric of a pipeline with them all."""
     registry = CollectorRegistry()
 
     async def handler(_tick: tt.Tick) -> None:
         await trio.sleep(0.05)
 
     async with tt.open_pipeline(
-        Feed(), handler, workers="auto", overflow=tt.Throttle(tt.DropNewest(timeout=0)), breaker=tt.Breaker(), shutdown_timeout=0
+        Feed(),
+        handler,
+        workers="auto",
+        overflow=tt.Throttle(tt.DropNewest(timeout=0)),
+        breaker=tt.Breaker(),
+        max_age=tt.MaxAge(60.0, since="timestamp"),
+        shutdown_timeout=0,
     ) as pipeline:
         with export_metrics(pipeline, registry, symbols=["A"]):
-            # Long enough for the throttle to have set in. Nothing is handed over in the event loop.
+            # Long enough for the throttle to begin. A handler in the event loop needs
+            # no hand-over, so one is recorded here.
             await trio.sleep(30)
-            pipeline._pool.meters.hand_over.record(0.001, trio.current_time())
-            families = list(registry.collect())
+            pipeline.meters.hand_over.record(0.001, trio.current_time())
+            async with tt.open_pipeline([Feed(), Feed()], handler, buffer=Buffer()) as halves:
+                with export_metrics(halves, registry, name="halves"):
+                    families = list(registry.collect())
     result = []
     for family in families:
+        name = family.name + "_total" * (family.type == "counter")
         values: dict[str, dict[str, None]] = {}
         for sample in family.samples:
             for label, value in sample.labels.items():
@@ -59,9 +124,12 @@ async def rows() -> list[tuple[str, str, str, str]]:
             f"`{label}`" if label in OPEN else f"`{label}`: {', '.join(known)}"
             for label, known in values.items()
             if label not in ("pipeline", "le")
+            # Every metric has a half, where there is a buffer; some have it only there.
+            and (label != "half" or ("_buffer_" in name and len(known) == 1))
         ]
-        name = family.name + "_total" * (family.type == "counter")
-        result.append((f"`{name}`", family.type, "; ".join(labels), family.documentation.replace("|", "\\|")))
+        result.append(
+            (f"`{name}`", family.type, "; ".join(labels), family.documentation.replace("|", "\\|"))
+        )
     return result
 
 

@@ -1,7 +1,9 @@
-"""Take ``docs/_static/dashboard-*.png``: the live page of a real overload of a minute, in which the connection is lost once.
+"""Take ``docs/_static/dashboard-*.png``: the live page of a real overload of a minute.
 
-Run it in a checkout with Playwright, Pillow and a Chromium installed: ``python docs/make_screenshots.py [target folder]``.
-The page takes the system's own font; with Inter installed the pictures look as those in the repository.
+The connection is lost once in it. Run it in a checkout with Playwright, Pillow and a
+Chromium installed: ``python docs/make_screenshots.py [target folder]``. The page takes
+the system's own font; with Inter installed the pictures look as those in the
+repository.
 """
 
 import logging
@@ -18,18 +20,39 @@ from playwright.sync_api import sync_playwright
 import trio_ticks as tt
 from trio_ticks.exchange import Exchange, open_exchange
 
-SYMBOLS = ["SPY", "QQQ", "AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "META", "GOOG", "AVGO", "AMD", "NFLX"]
+SYMBOLS = [
+    "SPY",
+    "QQQ",
+    "AAPL",
+    "MSFT",
+    "NVDA",
+    "TSLA",
+    "AMZN",
+    "META",
+    "GOOG",
+    "AVGO",
+    "AMD",
+    "NFLX",
+]
 RATE = 20_000
 FRESH_S = 0.25
 FAIR = 60
 SECONDS = 75
-SCREENS = [(name, width, scheme) for name, width in (("", 1440), ("phone-", 390), ("whole-", 1440)) for scheme in ("light", "dark")]
+SCREENS = [
+    (name, width, scheme)
+    for name, width in (("", 1440), ("phone-", 390), ("whole-", 1440))
+    for scheme in ("light", "dark")
+]
 BELOW = {"": "#chart-queue", "phone-": "#law"}
 """The last thing on a picture; one that is not here shows the whole page."""
 
 
 async def run(ready: threading.Event, urls: list[str], done: trio.Event) -> None:
-    """Run the overload until *done*: a strategy that is quicker at some times than at others, and an exchange that goes away once."""
+    """Run the overload until *done*.
+
+    The strategy is quicker at some times than at others, and the exchange disconnects
+    once.
+    """
     began = trio.current_time()
 
     async def strategy(_tick: tt.Tick) -> None:
@@ -39,7 +62,9 @@ async def run(ready: threading.Event, urls: list[str], done: trio.Event) -> None
     async with open_exchange(rate=RATE, symbols=SYMBOLS, skew=0.8) as exchange:
         feed = tt.WebSocketFeed(exchange.url, symbols=SYMBOLS)
         fair = tt.DropNewest(timeout=1.0, max_per_symbol=FAIR)
-        async with tt.open_pipeline(feed, strategy, workers=12, overflow=fair, max_age=FRESH_S, shutdown_timeout=0) as pipeline:
+        async with tt.open_pipeline(
+            feed, strategy, workers=12, overflow=fair, max_age=FRESH_S, shutdown_timeout=0
+        ) as pipeline:
             title = f"{RATE:,} ticks/s, 12 workers, at most {FAIR} queued per symbol"
             urls.append(await pipeline.serve_dashboard(0, title=title))
             ready.set()
@@ -59,25 +84,40 @@ async def go_away_once(exchange: Exchange) -> None:
 
 
 def take(url: str, folder: Path) -> None:
-    """Open the page on every screen, and take its picture when there is something to see."""
+    """Open the page on every screen, and take its picture when it shows something."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
-        # A viewer from the beginning on, so that symbols are counted; the pictures come one after the other, to leave the run its time.
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+        )
+        # Symbols are counted while a viewer is connected, so connect one from the
+        # beginning. The pictures are taken one after the other, to leave the run its
+        # time.
         watcher = browser.new_page()
         watcher.goto(url)
         watcher.wait_for_timeout(SECONDS * 1e3)
         for name, width, scheme in SCREENS:
             scale = 1 if width > 1000 else 2
-            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, device_scale_factor=scale)
+            context = browser.new_context(
+                viewport={"width": width, "height": 900},
+                color_scheme=scheme,
+                device_scale_factor=scale,
+            )
             page = context.new_page()
             page.goto(url)
             page.wait_for_timeout(3000)
             if name in BELOW:
-                bottom = page.evaluate("(id) => document.querySelector(id).closest('section').getBoundingClientRect().bottom", BELOW[name])
+                bottom = page.evaluate(
+                    "(id) => document.querySelector(id).closest('section')"
+                    ".getBoundingClientRect().bottom",
+                    BELOW[name],
+                )
                 page.set_viewport_size({"width": width, "height": int(bottom) + 16})
                 page.wait_for_timeout(1500)
-            picture = Image.open(BytesIO(page.screenshot(full_page=name not in BELOW))).convert("RGB")
+            picture = Image.open(BytesIO(page.screenshot(full_page=name not in BELOW))).convert(
+                "RGB"
+            )
             few = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
             few.save(folder / f"dashboard-{name}{scheme}.png", optimize=True)
             context.close()
@@ -85,7 +125,10 @@ def take(url: str, folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Run the overload in a thread, and the browser in this one: Playwright's simple interface blocks."""
+    """Run the overload in a thread and the browser in this one.
+
+    Playwright's simple interface blocks its thread.
+    """
     ready, urls, done = threading.Event(), [], trio.Event()
     tokens: list[trio.lowlevel.TrioToken] = []
 

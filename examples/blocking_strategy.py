@@ -1,7 +1,8 @@
-"""A strategy that blocks (a plain def with time.sleep) runs in worker threads, while the event loop stays responsive.
+"""A strategy that blocks runs in worker threads, and the event loop stays responsive.
 
-A heartbeat in the same loop measures how late it wakes up. With the strategy in the loop it would be late by the strategy's
-whole 20 ms, and so would be the reader of the socket and its pongs.
+The strategy is a plain ``def`` with ``time.sleep``. A heartbeat in the event loop
+measures how late it wakes up. With the strategy in the loop it would be late by the
+strategy's whole 20 ms, and so would be the reader of the socket and its pongs.
 """
 
 import time
@@ -20,7 +21,7 @@ def strategy(tick: tt.Tick) -> None:
 
 
 async def watch_the_loop(delays_ms: list[float]) -> None:
-    """Note how much later than asked the loop wakes this task up."""
+    """Record how much later than asked the loop wakes this task up."""
     while True:
         began = trio.current_time()
         await trio.sleep(0.005)
@@ -29,16 +30,24 @@ async def watch_the_loop(delays_ms: list[float]) -> None:
 
 async def main() -> None:
     delays_ms: list[float] = []
-    async with open_exchange(rate=1_000, symbols=SYMBOLS) as exchange, trio.open_nursery() as nursery:
+    async with (
+        open_exchange(rate=1_000, symbols=SYMBOLS) as exchange,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(watch_the_loop, delays_ms)
         feed = tt.WebSocketFeed(exchange.url, symbols=SYMBOLS)
-        async with tt.open_pipeline(feed, strategy, workers=4, maxsize=300, shutdown_timeout=0.5) as pipeline:
+        async with tt.open_pipeline(
+            feed, strategy, workers=4, maxsize=300, shutdown_timeout=0.5
+        ) as pipeline:
             await trio.sleep(1.5)
             for worker in pipeline.metrics().workers:
                 print(f"{worker.name}: {worker.consumed} handled, busy {worker.busy_ratio:.0%}")
         nursery.cancel_scope.cancel()
     delays_ms.sort()
-    print(f"the loop was late by {delays_ms[len(delays_ms) // 2]:.2f} ms (median), {delays_ms[-1]:.1f} ms (worst) beside handlers of 20 ms")
+    print(
+        f"the loop was late by {delays_ms[len(delays_ms) // 2]:.2f} ms (median), "
+        f"{delays_ms[-1]:.1f} ms (worst) beside handlers of 20 ms"
+    )
     print(pipeline.report)
 
 

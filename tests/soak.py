@@ -1,7 +1,10 @@
-"""A minute at ten times what the workers can take: ``python -m tests.soak [--seconds 60]``. Not a test of the suite: it takes its time.
+"""A minute at ten times what the workers can take: ``python -m tests.soak``.
 
-Exits with 1 where memory grows, the exchange (which pings every 5 s and allows 5 s) hangs up, a tick enters the channel later than the
-patience allows, or is handled later than that and the queue's own wait, or the law does not hold in a sample, taken every 10 ms.
+It takes its time (``--seconds 60``), so it is not a test of the suite. It exits with 1
+if memory grows; if the exchange, which pings every 5 s and allows 5 s, hangs up; if a
+tick enters the channel later than the timeout allows, or is handled later than that and
+the queue's own wait; or if the law does not hold in one of the samples, which it takes
+every 10 ms.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ SLACK_S = 0.5
 
 @attrs.define
 class Observations:
-    """What the watchers saw."""
+    """What the watchers saw, in figures."""
 
     rss_mb: list[tuple[float, float]] = attrs.field(factory=list)
     laws: int = 0
@@ -43,14 +46,14 @@ class Observations:
     unconnected: int = 0
 
     def growth_mb(self) -> float:
-        """Return by how much memory was ever above what it was when it had warmed up."""
+        """Return by how much memory ever exceeded its size after the warm-up."""
         warm = [size for moment, size in self.rss_mb if moment >= WARM_UP_S]
         return max(warm) - warm[0] if warm else 0.0
 
 
 @attrs.frozen
 class WatchedSend:
-    """The send channel, with a look at the age of each batch's first tick once it was taken in."""
+    """The send channel; records the age of each batch's first tick once taken."""
 
     inner: tt.TickSendChannel[tt.Tick]
     seen: Observations
@@ -58,7 +61,9 @@ class WatchedSend:
     async def send_many(self, ticks: Sequence[tt.Tick]) -> None:
         await self.inner.send_many(ticks)
         if ticks:
-            self.seen.oldest_s = max(self.seen.oldest_s, time.time() - ticks[0].timestamp.timestamp())
+            self.seen.oldest_s = max(
+                self.seen.oldest_s, time.time() - ticks[0].timestamp.timestamp()
+            )
 
 
 @attrs.frozen
@@ -79,8 +84,17 @@ class WatchedFeed:
 @asynccontextmanager
 async def exchange() -> AsyncIterator[str]:
     """Run the local exchange in a process of its own; yield its address."""
-    command = [sys.executable, "-m", "trio_ticks", "exchange", f"--rate={RATE:g}", f"--symbols={','.join(SYMBOLS)}"]
-    process = await trio.lowlevel.open_process([*command, "--ping-interval=5", "--ping-timeout=5"], stdout=subprocess.PIPE)
+    command = [
+        sys.executable,
+        "-m",
+        "trio_ticks",
+        "exchange",
+        f"--rate={RATE:g}",
+        f"--symbols={','.join(SYMBOLS)}",
+    ]
+    process = await trio.lowlevel.open_process(
+        [*command, "--ping-interval=5", "--ping-timeout=5"], stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     try:
         line = b""
@@ -108,8 +122,8 @@ async def check_the_law(pipeline: tt.Pipeline[tt.Tick], seen: Observations) -> N
         await trio.sleep(0.01)
 
 
-async def look(pipeline: tt.Pipeline[tt.Tick], seen: Observations) -> None:
-    """Note memory and the connection every second; print a line every five."""
+async def sample(pipeline: tt.Pipeline[tt.Tick], seen: Observations) -> None:
+    """Record memory and the connection every second; print a line every five."""
     began = trio.current_time()
     second = 0
     while True:
@@ -117,9 +131,18 @@ async def look(pipeline: tt.Pipeline[tt.Tick], seen: Observations) -> None:
         seen.rss_mb.append((trio.current_time() - began, rss))
         seen.unconnected += second > 1 and not now.producer_connected
         if second % 5 == 0:
-            rates = f"in {now.produced_per_s:6,.0f}/s  handled {now.consumed_per_s:5,.0f}/s  dropped {now.items_dropped:9,}"
-            delays = f"lag p99 {now.processing_lag_ms.p99:6,.0f} ms  wait p99 {now.queue_wait_ms.p99:6,.0f} ms"
-            print(f"{second:3} s  {rss:6.1f} MB  {rates}  queue {now.queue_size:4}  {delays}", flush=True)
+            rates = (
+                f"in {now.produced_per_s:6,.0f}/s  handled {now.consumed_per_s:5,.0f}/s  "
+                f"dropped {now.items_dropped:9,}"
+            )
+            delays = (
+                f"lag p99 {now.processing_lag_ms.p99:6,.0f} ms  "
+                f"wait p99 {now.queue_wait_ms.p99:6,.0f} ms"
+            )
+            print(
+                f"{second:3} s  {rss:6.1f} MB  {rates}  queue {now.queue_size:4}  {delays}",
+                flush=True,
+            )
         second += 1
         await trio.sleep_until(began + second)
 
@@ -127,17 +150,23 @@ async def look(pipeline: tt.Pipeline[tt.Tick], seen: Observations) -> None:
 def verdicts(report: tt.PipelineReport, seen: Observations) -> dict[str, bool]:
     """Return what there is to say, and whether it is as it should be."""
     wait_s = report.queue_wait_ms.max / 1e3
+    growth_mb, oldest_s = seen.growth_mb(), seen.oldest_s
+    may_take_s = WRITE_TIMEOUT_S + SLACK_S
     return {
-        f"memory grew by {seen.growth_mb():.1f} MB after {WARM_UP_S:g} s (at most {GROWTH_MB:g})": seen.growth_mb() <= GROWTH_MB,
-        f"{report.reconnects} reconnects, {seen.unconnected} samples without a connection (0)": not report.reconnects + seen.unconnected,
-        f"a tick entered the channel {seen.oldest_s:.2f} s after it was sent, at most ({WRITE_TIMEOUT_S:g} + {SLACK_S:g})": (
-            seen.oldest_s <= WRITE_TIMEOUT_S + SLACK_S
+        f"memory grew by {growth_mb:.1f} MB after {WARM_UP_S:g} s (at most {GROWTH_MB:g})": (
+            growth_mb <= GROWTH_MB
         ),
-        f"and was handled {seen.handled_s:.2f} s after, at most (those and the queue's own wait, {wait_s:.2f})": (
-            seen.handled_s <= WRITE_TIMEOUT_S + SLACK_S + wait_s
+        f"{report.reconnects} reconnects, {seen.unconnected} samples without a connection (0)": (
+            not report.reconnects + seen.unconnected
         ),
-        f"the law held in {seen.laws:,} samples, and at the end": seen.laws > 0 and not report.ledger.unaccounted,
-        f"{report.dropped:,} of {report.produced:,} dropped: an overload": report.dropped > report.produced / 2,
+        f"a tick entered the channel {oldest_s:.2f} s after it was sent, at most "
+        f"({WRITE_TIMEOUT_S:g} + {SLACK_S:g})": (oldest_s <= may_take_s),
+        f"and was handled {seen.handled_s:.2f} s after, at most "
+        f"(those and the queue's own wait, {wait_s:.2f})": (seen.handled_s <= may_take_s + wait_s),
+        f"the law held in {seen.laws:,} samples, and at the end": seen.laws > 0
+        and not report.ledger.unaccounted,
+        f"{report.dropped:,} of {report.produced:,} dropped: an overload": report.dropped
+        > report.produced / 2,
     }
 
 
@@ -152,11 +181,13 @@ async def soak(seconds: float) -> bool:
     async with exchange() as url:
         feed = WatchedFeed(tt.WebSocketFeed(url, symbols=SYMBOLS), seen)
         async with (
-            tt.open_pipeline(feed, handler, workers=WORKERS, write_timeout=WRITE_TIMEOUT_S, shutdown_timeout=1) as pipeline,
+            tt.open_pipeline(
+                feed, handler, workers=WORKERS, write_timeout=WRITE_TIMEOUT_S, shutdown_timeout=1
+            ) as pipeline,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(check_the_law, pipeline, seen)
-            nursery.start_soon(look, pipeline, seen)
+            nursery.start_soon(sample, pipeline, seen)
             await trio.sleep(seconds)
             nursery.cancel_scope.cancel()
     report = pipeline.report

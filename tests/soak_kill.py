@@ -1,7 +1,8 @@
-"""``kill -9`` of a worker process every second, under load: ``python -m tests.soak_kill [--seconds 30]``. Takes its time: no test.
+"""``kill -9`` of a worker process every second, under load.
 
-Exits with 1 where something hangs, a tick is not accounted for or handled twice or out of its order, or a killed worker handles nothing
-again within a second.
+``python -m tests.soak_kill [--seconds 30]`` takes its time, so it is no test. It exits
+with 1 if something hangs; if a tick is not accounted for, handled twice, or out of its
+order; or if a killed worker handles nothing again within a second.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import attrs
 import trio
 
 import trio_ticks as tt
-from tests.helpers import make_ticks
-from tests.process_handlers import TellsLittle, read
-from trio_ticks.work_processes import ProcessWork
+from tests.worlds.helpers import make_ticks
+from tests.worlds.process_handlers import TellsLittle, read
+from tests.worlds.process_world import workers_now
 
 SYMBOLS = [f"S{number}" for number in range(12)]
 WORKERS = 2
@@ -57,24 +58,26 @@ class Flood:
             first += 200
 
 
+def handled_by(pipeline: tt.Pipeline[Any]) -> dict[str, int]:
+    """Return how many ticks each worker has handled."""
+    return {row.metrics.name: row.metrics.consumed for row in pipeline.worker_statistics().rows}
+
+
 async def kill_and_watch(pipeline: tt.Pipeline[Any], seconds: float, seen: Seen) -> None:
     """Kill a process every second; wait for its worker to handle something again."""
     rng = random.Random(1)
-    work = pipeline._pool._work
-    assert isinstance(work, ProcessWork)
     before, began = pipeline.ledger.consumed, trio.current_time()
     await trio.sleep(WARM_UP_S)
     seen.undisturbed_per_s = (pipeline.ledger.consumed - before) / (trio.current_time() - began)
     for second in range(round(seconds)):
         before, began = pipeline.ledger.consumed, trio.current_time()
-        worker = rng.choice(pipeline._pool.workers)
-        pid = work.runner.pid_of(worker)
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        while work.runner.pid_of(worker) == pid:  # noqa: ASYNC110 - a process sets no event
+        restarts = pipeline.worker_statistics().restarts
+        os.kill(rng.choice(sorted(workers_now())), signal.SIGKILL)
+        while pipeline.worker_statistics().restarts == restarts:  # noqa: ASYNC110 - a counter sets no event
             await trio.sleep(0.002)
-        handled = worker.consumed
-        while worker.consumed == handled:  # noqa: ASYNC110 - nor does a counter
+        # Each worker, killed or not, has to handle something again.
+        handled = handled_by(pipeline)
+        while any(handled_by(pipeline)[name] == count for name, count in handled.items()):  # noqa: ASYNC110
             await trio.sleep(0.002)
         seen.returns_s.append(trio.current_time() - began)
         pipeline.ledger.check()
@@ -82,32 +85,44 @@ async def kill_and_watch(pipeline: tt.Pipeline[Any], seconds: float, seen: Seen)
         await trio.sleep_until(began + 1)
         seen.rates.append((pipeline.ledger.consumed - before) / (trio.current_time() - began))
         print(
-            f"{second + 1:3} s  back after {seen.returns_s[-1]:.2f} s  {seen.rates[-1]:6,.0f}/s  failed {pipeline.ledger.failed}",
+            f"{second + 1:3} s  back after {seen.returns_s[-1]:.2f} s  "
+            f"{seen.rates[-1]:6,.0f}/s  failed {pipeline.ledger.failed}",
             flush=True,
         )
 
 
 def twice_or_astray(path: Path) -> tuple[int, int]:
-    """Return how many ticks were told, and how many of them twice or out of their symbol's order."""
+    """Return how many ticks were recorded, and how many twice or out of order."""
     by_symbol: dict[str, list[int]] = defaultdict(list)
     for line in read(path):
         by_symbol[line.symbol].append(line.number)
-    wrong = sum(one >= other for numbers in by_symbol.values() for one, other in itertools.pairwise(numbers))
+    wrong = sum(
+        one >= other for numbers in by_symbol.values() for one, other in itertools.pairwise(numbers)
+    )
     return sum(map(len, by_symbol.values())), wrong
 
 
-def verdicts(report: tt.PipelineReport, seen: Seen, told: int, wrong: int, kills: int) -> dict[str, bool]:
+def verdicts(
+    report: tt.PipelineReport, seen: Seen, told: int, wrong: int, kills: int
+) -> dict[str, bool]:
     """Return what there is to say, and whether it is as it should be."""
     ledger = report.ledger
     slowest = max(seen.returns_s, default=0.0)
     mean = sum(seen.rates) / len(seen.rates) if seen.rates else 0.0
     return {
-        f"{kills} kills, {report.worker_restarts} processes replaced": report.worker_restarts == kills == len(seen.returns_s),
-        f"a killed worker handled ticks again after {slowest:.2f} s at most ({RETURN_S:g})": slowest <= RETURN_S,
+        f"{kills} kills, {report.worker_restarts} processes replaced": report.worker_restarts
+        == kills
+        == len(seen.returns_s),
+        f"a killed worker handled ticks again after {slowest:.2f} s at most ({RETURN_S:g})": slowest
+        <= RETURN_S,
         f"every tick accounted for, {ledger.unaccounted} not": not ledger.unaccounted
         and ledger.produced == ledger.consumed + ledger.failed + ledger.dropped,
-        f"each kill cost one tick at most: {ledger.failed} failed, all told": ledger.failed == seen.failed <= kills,
-        f"{told:,} told, {ledger.consumed:,} counted as handled": 0 <= told - ledger.consumed <= ledger.failed + WORKERS,
+        f"each kill cost one tick at most: {ledger.failed} failed, all told": ledger.failed
+        == seen.failed
+        <= kills,
+        f"{told:,} told, {ledger.consumed:,} counted as handled": 0
+        <= told - ledger.consumed
+        <= ledger.failed + WORKERS,
         f"{wrong} handled twice, or out of order": not wrong,
         f"{mean:,.0f}/s with a kill a second, {seen.undisturbed_per_s:,.0f}/s without": mean > 0,
     }
@@ -123,7 +138,12 @@ async def soak(seconds: float, path: Path) -> bool:
 
     with trio.fail_after(seconds + 60):
         async with tt.open_pipeline(
-            Flood(), TellsLittle(str(path)), executor="process", workers=WORKERS, overflow=tt.Block(), on_error=on_error
+            Flood(),
+            TellsLittle(str(path)),
+            executor="process",
+            workers=WORKERS,
+            overflow=tt.Block(),
+            on_error=on_error,
         ) as pipeline:
             while not pipeline.ledger.consumed:  # noqa: ASYNC110 - a counter sets no event
                 await trio.sleep(0.01)

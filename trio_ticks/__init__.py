@@ -8,17 +8,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .breaker import Breaker
-from .channel import TickReceiveChannel, TickSendChannel, open_tick_channel
+from .book import Book
+from .channel.ends import TickReceiveChannel, TickSendChannel, open_tick_channel
+from .channel.freshness import MaxAge
 from .conflation import Conflation, conflation_of
-from .dead_letters import DeadLetter, DeadLetterFile, read_dead_letters
+from .control.pressure import Pressure
+from .control.scaling import AutoWorkers
 from .errors import (
+    BrokerError,
     ConfigError,
     FeedAuthError,
     FeedBrokenError,
     FeedClosedError,
     FeedError,
     HandlerTimeoutError,
+    KilledProcessError,
     LedgerError,
     QueueFullError,
     RemoteHandlerError,
@@ -26,25 +30,34 @@ from .errors import (
     VenueProtocolError,
     WorkerCrashedError,
 )
-from .feeds.backoff import BackoffPolicy
+from .events import FeedEvent
 from .feeds.base import Feed, FeedStats
+from .feeds.hours import MarketHours
 from .feeds.iterable import IterableFeed
-from .feeds.options import WebSocketOptions
-from .freshness import MaxAge
-from .gaps import Gap, SequenceTracker
-from .handling import BatchError, Retry, batch_handler
+from .feeds.sequence import SequenceTracker
+from .feeds.venues.base import Codec, CodecContext, KeepAlive, Limits, MalformedMessage
+from .feeds.websocket.backoff import BackoffPolicy
+from .feeds.websocket.endpoint import Endpoint
+from .feeds.websocket.options import WebSocketOptions
+from .gaps import Gap
+from .handlers.batches import BatchError, batch_handler
+from .handlers.breaker import Breaker
+from .handlers.dead_letters import DeadLetter, DeadLetterFile, read_dead_letters
+from .handlers.retry import Retry
 from .ledger import DropReason, Ledger, LedgerSnapshot
-from .metrics import LatencyStats, PipelineMetrics, PipelineReport, WorkerMetrics
+from .metrics.latency import LatencyStats
+from .metrics.snapshots import PipelineMetrics, PipelineReport, WorkerMetrics
 from .overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy, Throttle
-from .pipeline import Pipeline, open_pipeline, run_pipeline
-from .pressure import Pressure
-from .scaling import AutoWorkers
+from .pipeline.opening import open_pipeline, run_pipeline
+from .pipeline.running import Pipeline
+from .results import Place, Result
 from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import exchange
+    from . import brokers, exchange
     from .feeds.replay import ReplayFeed
-    from .feeds.websocket import WebSocketFeed
+    from .feeds.websocket.feed import WebSocketFeed
 
 __all__ = [
     "AutoWorkers",
@@ -52,8 +65,12 @@ __all__ = [
     "Bar",
     "BatchError",
     "Block",
+    "Book",
     "BookUpdate",
     "Breaker",
+    "BrokerError",
+    "Codec",
+    "CodecContext",
     "ConfigError",
     "Conflate",
     "Conflation",
@@ -62,31 +79,40 @@ __all__ = [
     "DropNewest",
     "DropOldest",
     "DropReason",
+    "Endpoint",
     "Fail",
     "Feed",
     "FeedAuthError",
     "FeedBrokenError",
     "FeedClosedError",
     "FeedError",
+    "FeedEvent",
     "FeedStats",
     "Gap",
     "HandlerTimeoutError",
     "IterableFeed",
+    "KeepAlive",
+    "KilledProcessError",
     "LatencyStats",
     "Ledger",
     "LedgerError",
     "LedgerSnapshot",
     "Level",
+    "Limits",
+    "MalformedMessage",
     "MarketData",
+    "MarketHours",
     "MaxAge",
     "OverflowStrategy",
     "Pipeline",
     "PipelineMetrics",
     "PipelineReport",
+    "Place",
     "Pressure",
     "QueueFullError",
     "RemoteHandlerError",
     "ReplayFeed",
+    "Result",
     "Retry",
     "SequenceTracker",
     "Throttle",
@@ -101,6 +127,7 @@ __all__ = [
     "WorkerCrashedError",
     "WorkerMetrics",
     "batch_handler",
+    "brokers",
     "conflation_of",
     "exchange",
     "open_pipeline",
@@ -109,12 +136,18 @@ __all__ = [
     "run_pipeline",
 ]
 
-__version__ = "0.1.0"
+_LATER = {
+    "ReplayFeed": "feeds.replay",
+    "WebSocketFeed": "feeds.websocket.feed",
+    "brokers": "brokers",
+    "exchange": "exchange",
+}
+"""What is imported when it is first used, and from where.
 
-_LATER = {"ReplayFeed": "feeds.replay", "WebSocketFeed": "feeds.websocket", "exchange": "exchange"}
-"""What is imported when it is first asked for, and from where: more than a third of the time that everything together takes."""
+These modules take more than a third of the time that importing everything takes.
+"""
 
-if not TYPE_CHECKING:  # or a type checker would believe that there is every name
+if not TYPE_CHECKING:  # With a __getattr__ a type checker would accept any name.
 
     def __getattr__(name: str) -> Any:
         if name not in _LATER:

@@ -1,7 +1,9 @@
 """The errors of the library, told apart by whose fault they are.
 
-Every error that trio_ticks raises on purpose derives from :class:`TickError`. Facts are attributes, the cause is chained.
-No message ever holds an API key, or a URL's query string.
+Every error that trio_ticks raises on purpose derives from :class:`TickError`. Its facts
+are attributes, and its cause is chained.
+
+Rules: no message ever holds an API key or a URL's query string.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "BrokerError",
     "ConfigError",
     "FeedAuthError",
     "FeedBrokenError",
     "FeedClosedError",
     "FeedError",
     "HandlerTimeoutError",
+    "KilledProcessError",
     "LedgerError",
     "QueueFullError",
     "RemoteHandlerError",
@@ -28,7 +32,8 @@ class TickError(Exception):
     """Base of every error that trio_ticks raises on purpose."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Facts are keyword arguments of the constructors, which pickle would not give; and errors come out of worker processes.
+        # pickle passes args alone to the constructor, and most constructors here demand
+        # keyword arguments. Errors must pass, since worker processes send theirs.
         return _again, (type(self), self.args, self.__dict__)
 
 
@@ -58,6 +63,21 @@ class QueueFullError(TickError):
         self.maxsize = maxsize
 
 
+class BrokerError(TickError):
+    """A buffer between processes cannot be used, and waiting does not mend that.
+
+    The broker refuses us, or another program uses the same name with other settings.
+    The message says what to do. A broker that is only away is waited for instead.
+
+    Attributes:
+        buffer: the buffer, as it may be shown: without a password.
+    """
+
+    def __init__(self, message: str, *, buffer: str) -> None:
+        super().__init__(message)
+        self.buffer = buffer
+
+
 class HandlerTimeoutError(TickError, TimeoutError):
     """A handler took longer than ``handler_timeout``.
 
@@ -70,11 +90,26 @@ class HandlerTimeoutError(TickError, TimeoutError):
         self.timeout_s = timeout_s
 
 
+class KilledProcessError(TickError):
+    """A process died again and again while this tick was being handled.
+
+    It came from a broker, which counts that; the tick is not handled any more.
+
+    Attributes:
+        deaths: how many processes died so; ``None``: only the ingest knows.
+    """
+
+    def __init__(self, message: str, *, deaths: int | None) -> None:
+        super().__init__(message)
+        self.deaths = deaths
+
+
 class WorkerCrashedError(TickError):
     """A worker process ended while it held ticks.
 
     Attributes:
-        exitcode: of the process; negative: the signal that ended it; ``None``: unknown.
+        exitcode: the exit code of the process. If it is negative, the signal that ended
+            it; ``None`` if it is unknown.
     """
 
     def __init__(self, message: str, *, exitcode: int | None) -> None:
@@ -83,7 +118,7 @@ class WorkerCrashedError(TickError):
 
 
 class RemoteHandlerError(TickError):
-    """A handler in a worker process raised something that cannot leave it; this stands for it.
+    """Stands for an exception that cannot leave the worker process of its handler.
 
     Attributes:
         kind: the name of its class.
@@ -113,7 +148,9 @@ class FeedBrokenError(FeedError):
         attempts: how many times a connection was tried.
     """
 
-    def __init__(self, message: str, *, url: str | None = None, status: int | None = None, attempts: int = 1) -> None:
+    def __init__(
+        self, message: str, *, url: str | None = None, status: int | None = None, attempts: int = 1
+    ) -> None:
         super().__init__(message)
         self.url = url
         self.status = status

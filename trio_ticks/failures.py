@@ -1,6 +1,7 @@
-"""Errors that meet: what is a cancellation in a group, which of two errors is raised, and what becomes of the other.
+"""Several errors at once: which part is a cancellation, and which error is raised.
 
-Rules: nothing is lost: an error that is not raised is logged; one that is raised keeps its own context.
+Rules: no error is lost. An error that is not raised is logged; an error that is raised
+keeps its own context.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from collections.abc import Sequence
 
 import trio
 
+from .logs import log_event
+
 __all__ = ["is_closed_channel", "log_second", "raise_first", "split"]
 
 logger = logging.getLogger("trio_ticks.pipeline")
 
 
 def split(raised: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Return what is a cancellation in *raised*, and what is an error."""
+    """Return the cancellation in *raised*, and the error in it; ``None`` for either."""
     if isinstance(raised, trio.Cancelled):
         return raised, None
     if isinstance(raised, BaseExceptionGroup) and raised.subgroup(trio.Cancelled) is not None:
@@ -25,18 +28,34 @@ def split(raised: BaseException) -> tuple[BaseException | None, BaseException | 
 
 
 def is_closed_channel(error: BaseException) -> bool:
-    """Tell whether *error* says nothing but that a channel is closed."""
+    """Tell whether *error* says only that a channel is closed or broken."""
     closed = (trio.ClosedResourceError, trio.BrokenResourceError)
-    return error.split(closed)[1] is None if isinstance(error, BaseExceptionGroup) else isinstance(error, closed)
+    return (
+        error.split(closed)[1] is None
+        if isinstance(error, BaseExceptionGroup)
+        else isinstance(error, closed)
+    )
 
 
 def log_second(error: BaseException) -> None:
-    """Log *error*, since another one is raised."""
-    logger.error("pipeline.second_error: %r, besides what is raised", error, exc_info=error, extra={"error": type(error).__name__})
+    """Log *error*, since another error is raised instead."""
+    log_event(
+        logger,
+        logging.ERROR,
+        "pipeline.second_error",
+        "%r, besides what is raised",
+        error,
+        exc_info=error,
+        error=type(error).__name__,
+    )
 
 
 def raise_first(errors: Sequence[BaseException]) -> None:
-    """Raise the first of *errors*, with the context that it had: raised while another is handled, it would get that one instead."""
+    """Raise the first of *errors*, and log the others.
+
+    The error keeps the context that it had. If Python handles another error at the
+    time, it would put that one in its place.
+    """
     for error in errors[1:]:
         log_second(error)
     if errors:

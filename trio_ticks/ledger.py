@@ -1,7 +1,12 @@
-"""The ledger: the counters of one pipeline or channel, and the law that they obey at every checkpoint.
+"""The ledger: the counters of one pipeline or channel, and the law that they obey.
 
-The law has two halves, each with its two sides measured apart: ``queued`` is the length of the real buffers, ``in_flight`` the size
-of what workers really hold. Counters are plain ints owned by one object each; nothing here is computed as "the rest".
+The law holds at every checkpoint. It has two halves, of the channel and of the pool; in
+each, both sides are measured apart. ``queued`` is the length of the real buffers and
+of what waits for room in them, ``in_flight`` the number of ticks that workers really
+hold.
+
+Rules: counters are plain ints, each owned by one object. None is computed as "the
+rest", or the law would hold always and show no mistake.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ __all__ = ["INTENTIONAL", "REASONS", "DropCounts", "DropReason", "Ledger", "Ledg
 DropReason = Literal["overflow", "evicted", "conflated", "stale", "held", "shutdown"]
 REASONS: tuple[DropReason, ...] = get_args(DropReason)
 INTENTIONAL: frozenset[DropReason] = frozenset({"conflated", "stale", "held"})
-"""Drops by which a tick did its duty; the others are losses."""
+"""Reasons for which a tick is dropped because the user asked for it: no losses."""
 
 
 @attrs.define(slots=True)
@@ -32,9 +37,22 @@ class DropCounts:
     held: int = 0
     shutdown: int = 0
 
+    def add(self, reason: DropReason, count: int) -> None:
+        """Count *count* more ticks that were dropped for *reason*.
+
+        Raises:
+            LedgerError: there is no such reason, or *count* is negative: nothing is
+                counted.
+        """
+        if reason not in REASONS or count < 0:
+            raise LedgerError(f"{count!r} ticks cannot be dropped for the reason {reason!r}")
+        setattr(self, reason, getattr(self, reason) + count)
+
     @property
     def total(self) -> int:
-        return self.overflow + self.evicted + self.conflated + self.stale + self.held + self.shutdown
+        return (
+            self.overflow + self.evicted + self.conflated + self.stale + self.held + self.shutdown
+        )
 
 
 @attrs.frozen(slots=True)
@@ -49,11 +67,19 @@ class LedgerSnapshot:
     queued: int
     in_flight: int
     dropped_by_reason: Mapping[str, int]
+    given_back: int = 0
 
     @property
     def unaccounted(self) -> int:
-        """``produced`` less every outcome; 0, or the law is broken."""
-        return self.produced - (self.consumed + self.failed + self.dropped + self.queued + self.in_flight)
+        """``produced`` less every outcome: 0 unless the law is broken."""
+        return self.produced - (
+            self.consumed
+            + self.failed
+            + self.dropped
+            + self.queued
+            + self.in_flight
+            + self.given_back
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -67,29 +93,55 @@ def _nothing() -> int:
 class Ledger:
     """Counts every tick from the moment it was decoded until its outcome.
 
-    ``produced == consumed + failed + dropped + queued + in_flight``, where ``dropped`` is the sum of ``dropped_by_reason``. A channel
-    that is used without a pipeline has the first half alone: ``produced == delivered + dropped + queued``.
+    ``produced == consumed + failed + dropped + queued + in_flight``, where ``dropped``
+    is the sum of ``dropped_by_reason``. A channel that is used without a pipeline obeys
+    the first half alone: ``produced == delivered + dropped + queued``.
     """
 
-    __slots__ = ("_consumed", "_failed", "_in_flight", "_queued", "delivered", "has_pool", "in_channel", "in_pool", "produced")
+    __slots__ = (
+        "_consumed",
+        "_failed",
+        "_in_flight",
+        "_queued",
+        "delivered",
+        "given_back",
+        "has_pool",
+        "in_channel",
+        "in_pool",
+        "produced",
+    )
 
     def __init__(self, queued: Callable[[], int] = _nothing) -> None:
         self.produced = 0
         """Ticks that were handed to the channel."""
         self.delivered = 0
-        """Ticks that left the channel towards whoever received them."""
+        """Ticks that left the channel towards a receiver."""
+        self.given_back = 0
+        """Ticks that went back to a broker unhandled.
+
+        It is 0 without a buffer between processes.
+        """
         self.in_channel = DropCounts()
         """What the channel dropped."""
         self.in_pool = DropCounts()
-        """What the worker pool had to drop after it had been delivered."""
+        """What the worker pool dropped after the channel had delivered it."""
         self.has_pool = False
         self._queued = queued
         self._consumed: Callable[[], int] = _nothing
         self._failed: Callable[[], int] = _nothing
         self._in_flight: Callable[[], int] = _nothing
 
-    def attach_pool(self, *, consumed: Callable[[], int], failed: Callable[[], int], in_flight: Callable[[], int]) -> None:
-        """Join the pool's half to the channel's; each callable measures, none subtracts."""
+    def attach_pool(
+        self,
+        *,
+        consumed: Callable[[], int],
+        failed: Callable[[], int],
+        in_flight: Callable[[], int],
+    ) -> None:
+        """Join the pool's half to the channel's.
+
+        Each callable measures what it counts; none subtracts the others from a total.
+        """
         self._consumed, self._failed, self._in_flight = consumed, failed, in_flight
         self.has_pool = True
 
@@ -105,7 +157,7 @@ class Ledger:
 
     @property
     def queued(self) -> int:
-        """Ticks that wait in the channel's buffers and lanes now (measured)."""
+        """Ticks in the channel's buffers and lanes, or waiting for room (measured)."""
         return self._queued()
 
     @property
@@ -120,8 +172,15 @@ class Ledger:
 
     @property
     def dropped_by_reason(self) -> dict[str, int]:
-        """Dropped ticks by reason; every reason is a key, so that a reader need not know which can be missing."""
-        return {reason: getattr(self.in_channel, reason) + getattr(self.in_pool, reason) for reason in REASONS}
+        """Dropped ticks by reason.
+
+        Every reason is a key, so that a reader need not know which of them can be
+        missing.
+        """
+        return {
+            reason: getattr(self.in_channel, reason) + getattr(self.in_pool, reason)
+            for reason in REASONS
+        }
 
     def snapshot(self) -> LedgerSnapshot:
         """Return all the counters as they are at this checkpoint."""
@@ -134,15 +193,24 @@ class Ledger:
             queued=self.queued,
             in_flight=self.in_flight,
             dropped_by_reason=self.dropped_by_reason,
+            given_back=self.given_back,
         )
 
     @property
     def unaccounted(self) -> int:
-        """How many ticks have no outcome, or one too many: 0, or there is a bug."""
-        channel = self.produced - (self.delivered + self.in_channel.total + self.queued)
+        """How many ticks have no outcome; negative: one too many.
+
+        It is 0 unless there is a bug.
+        """
+        left = self.delivered + self.in_channel.total + self.given_back
+        channel = self.produced - (left + self.queued)
         if not self.has_pool:
             return channel
-        return channel + self.delivered - (self.consumed + self.failed + self.in_flight + self.in_pool.total)
+        return (
+            channel
+            + self.delivered
+            - (self.consumed + self.failed + self.in_flight + self.in_pool.total)
+        )
 
     def check(self) -> None:
         """Raise where a half of the law is broken.
@@ -150,21 +218,31 @@ class Ledger:
         Raises:
             LedgerError: the sums disagree; the message shows both sides.
         """
-        queued, dropped = self.queued, self.in_channel.total
-        if self.produced != self.delivered + dropped + queued:
-            raise LedgerError(f"channel: produced {self.produced} != delivered {self.delivered} + dropped {dropped} + queued {queued}")
+        queued, dropped, given_back = self.queued, self.in_channel.total, self.given_back
+        if self.produced != self.delivered + dropped + queued + given_back:
+            raise LedgerError(
+                f"channel: produced {self.produced} != delivered {self.delivered} "
+                f"+ dropped {dropped} + queued {queued} + given back {given_back}"
+            )
         if not self.has_pool:
             return
-        consumed, failed, in_flight, dropped = self.consumed, self.failed, self.in_flight, self.in_pool.total
+        consumed, failed, in_flight, dropped = (
+            self.consumed,
+            self.failed,
+            self.in_flight,
+            self.in_pool.total,
+        )
         if self.delivered != consumed + failed + in_flight + dropped:
             raise LedgerError(
-                f"pool: delivered {self.delivered} != consumed {consumed} + failed {failed} + in flight {in_flight} + dropped {dropped}"
+                f"pool: delivered {self.delivered} != consumed {consumed} + failed {failed} "
+                f"+ in flight {in_flight} + dropped {dropped}"
             )
 
     def __repr__(self) -> str:
         now = self.snapshot()
         drops = {reason: count for reason, count in now.dropped_by_reason.items() if count}
         return (
-            f"<Ledger produced={now.produced} delivered={now.delivered} consumed={now.consumed} failed={now.failed} "
-            f"dropped={now.dropped} {drops} queued={now.queued} in_flight={now.in_flight}>"
+            f"<Ledger produced={now.produced} delivered={now.delivered} "
+            f"consumed={now.consumed} failed={now.failed} dropped={now.dropped} {drops} "
+            f"queued={now.queued} in_flight={now.in_flight}>"
         )

@@ -1,196 +1,268 @@
 """What to do when the channel is full: the strategies, as small frozen values.
 
-A strategy holds only its settings. How long the current pressure has lasted, and whose turn it is, are the channel's business.
+Rules: a strategy holds only its settings. How long the present pressure has lasted, and
+which symbol's turn it is, are kept by the channel.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
+from .checks import (
+    check_callable,
+    check_count,
+    check_fraction,
+    check_number,
+    check_seconds,
+    checked,
+    is_number,
+)
 from .errors import ConfigError
 
-__all__ = ["Block", "Conflate", "DropNewest", "DropOldest", "Fail", "Overflow", "OverflowStrategy", "Policy", "Throttle", "check_policy"]
-
-
-def _seconds(_instance: object, field: attrs.Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
-        raise ConfigError(f"{field.name} must be a number of seconds, 0 or more, got {value!r}")
-
-
-def _seconds_or_none(instance: object, field: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None:
-        _seconds(instance, field, value)
-
-
-def _count_or_none(_instance: object, field: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"{field.name} must be a whole number of ticks, 1 or more, or None, got {value!r}")
-
-
-def _callable_or_none(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not callable(value):
-        raise ConfigError(f"{field.name} must be a function of the older and the newer item, got {value!r}")
+__all__ = [
+    "Block",
+    "Conflate",
+    "DropNewest",
+    "DropOldest",
+    "Fail",
+    "Overflow",
+    "OverflowStrategy",
+    "Policy",
+    "Throttle",
+    "check_policy",
+]
 
 
 @attrs.frozen(slots=True)
 class Block:
     """Wait for room, for as long as it takes. Nothing is dropped.
 
-    The price: the socket is not read meanwhile. TCP's own backpressure reaches the exchange, what the workers get is as old as the
-    sockets' buffers are deep, pings are answered late, and exchanges disconnect slow readers. Right for replays and
-    back-tests; for a live feed only for what is rare and must not be lost, such as trades beside conflated quotes. The time
-    spent waiting is reported as ``blocked_s``.
+    The price is that the socket is not read meanwhile: TCP's own backpressure reaches
+    the exchange, ticks grow as old as the sockets' buffers are deep, pings are answered
+    late, and exchanges disconnect slow readers. It is right for replays and back-tests;
+    for a live feed only for items that are rare and must not be lost, such as trades
+    beside conflated quotes. The time spent waiting is reported as ``blocked_s``.
 
-    With a *timeout* it waits so long for each tick, then drops it (reason ``overflow``). Under a sustained overload the
-    waits add up; :class:`DropNewest` counts its patience for the whole of it.
+    With a *timeout*, each tick waits for up to that time and is then dropped (reason
+    ``overflow``). Under a sustained overload these waits add up; :class:`DropNewest`
+    counts its patience for the overload as a whole.
 
     Raises:
         ConfigError: *timeout* is negative or not a number.
     """
 
-    timeout: float | None = attrs.field(default=None, validator=_seconds_or_none)
+    timeout: float | None = attrs.field(
+        default=None, validator=checked(check_seconds, infinite=True, or_none=True)
+    )
     """Patience for each tick, in seconds; ``None``: no limit."""
 
 
 @attrs.frozen(slots=True)
 class DropNewest:
-    """Wait up to *timeout* seconds an episode of pressure, then drop what finds no room (reason ``overflow``). The default.
+    """Wait for room for a limited time, then drop what finds none. The default.
 
-    The patience is counted per *episode*, not per tick: it begins when the channel is found full, all the waiting in it is charged to it,
-    and it ends when the channel has drained below its low watermark (half of ``maxsize``). So the reader is never more than *timeout*
-    behind the wire, however long the overload lasts. 0 never waits.
+    What is dropped is counted as ``overflow``. The patience of *timeout* seconds is
+    counted per *episode* of pressure, not per tick: an episode begins when the channel
+    is found full, all the waiting in it is charged to it, and it ends when the channel
+    has drained below its low watermark (half of ``maxsize``). So the reader is never
+    more than *timeout* behind the wire, however long the overload lasts. With 0 it
+    never waits.
 
-    In a pipeline with order, the ticks of a symbol whose handler is slow line up behind it. Once such lines hold more than half of the
-    room, a tick of a symbol that has none takes the place of the newest in the longest: one hot symbol does not keep the workers idle.
+    In a pipeline with order, the ticks of a symbol whose handler is slow line up behind
+    it. Once such lines hold more than half of the room, a tick of a symbol without a
+    line takes the place of the newest tick in the longest line, so that one hot symbol
+    does not keep the workers idle.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
-    timeout: float = attrs.field(default=1.0, validator=_seconds)
+    timeout: float = attrs.field(default=1.0, validator=checked(check_seconds, infinite=True))
     """Patience for an episode, in seconds."""
-    max_per_symbol: int | None = attrs.field(default=None, validator=_count_or_none, kw_only=True)
-    """How many ticks of one symbol may wait; one more is dropped at once (``overflow``), so that a hot symbol leaves room for the rest."""
+    max_per_symbol: int | None = attrs.field(
+        default=None, validator=checked(check_count, of="ticks", or_none=True), kw_only=True
+    )
+    """How many ticks of one symbol may wait; ``None``: no limit.
+
+    One more is dropped at once (``overflow``): a hot symbol leaves room for the others.
+    """
 
 
 @attrs.frozen(slots=True)
 class DropOldest:
-    """Push out the oldest queued tick (reason ``evicted``) to make room for the new one. Never waits.
+    """Drop the oldest queued tick (reason ``evicted``) to make room. Never waits.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
-    max_per_symbol: int | None = attrs.field(default=None, validator=_count_or_none, kw_only=True)
-    """How many ticks of one symbol may wait; one more pushes out the oldest of its own symbol."""
+    max_per_symbol: int | None = attrs.field(
+        default=None, validator=checked(check_count, of="ticks", or_none=True), kw_only=True
+    )
+    """How many ticks of one symbol may wait; ``None``: no limit.
+
+    One more evicts the oldest tick of the same symbol.
+    """
     longest_line: bool = attrs.field(default=False, kw_only=True)
-    """Push out the oldest tick of the symbol with the longest line, so that one hot symbol cannot push out the rest."""
+    """Evict the oldest tick of the symbol with the longest line.
+
+    One hot symbol then cannot push out the others.
+    """
 
 
 @attrs.frozen(slots=True)
 class Conflate:
-    """Keep one pending tick a symbol: a newer one takes the place of the one that nobody has read yet (reason ``conflated``). Never waits.
+    """Keep one pending tick a symbol: a newer one replaces it. Never waits.
 
-    The symbol keeps its place in line, so every symbol's turn comes, with the newest there is. What a conflated tick stands for is
-    told by :func:`~trio_ticks.conflation_of`. A pending tick is not replaced across an item of another kind of the same symbol that has
-    come since (a trade), so that the two are handled in the order in which they came.
+    A tick that no worker has taken yet is replaced (reason ``conflated``). The symbol
+    keeps its place in line, so that every symbol's turn comes, with its newest tick.
+    :func:`~trio_ticks.conflation_of` returns what a conflated tick stands for. A
+    pending tick is not replaced if an item of another kind of the same symbol (a trade)
+    has come after it, so that the two are handled in the order in which they came.
 
-    Bounded by the number of symbols and by ``maxsize``: where that many symbols wait, a further symbol pushes out the one that has waited
-    longest (reason ``evicted``), so give ``maxsize`` at least one place a symbol. In a policy with a kind that blocks, it waits for room
-    with that kind instead: the last tick of every symbol is delivered.
+    The queue is bounded by the number of symbols and by ``maxsize``: where ``maxsize``
+    symbols wait, a further symbol evicts the tick that has waited longest (reason
+    ``evicted``), so give ``maxsize`` at least one place a symbol. In a policy with a
+    kind that blocks, the further symbol waits for room with that kind instead, and the
+    last tick of every symbol is delivered.
 
     Raises:
         ConfigError: *merge* is not callable.
     """
 
-    merge: Callable[[Any, Any], Any] | None = attrs.field(default=None, validator=_callable_or_none)
-    """What to make of the older and the newer tick (last price, summed volume); the newer one unless given. Runs in the sender;
-    where it raises, the newer tick is kept, and the error is logged."""
+    merge: Callable[[Any, Any], Any] | None = attrs.field(
+        default=None,
+        validator=checked(
+            check_callable, shown="a function of the older and the newer item", or_none=True
+        ),
+    )
+    """Makes one tick of the older and the newer one (last price, summed volume).
+
+    Without it the newer tick is kept. It runs in the sender; if it raises, or
+    returns anything but an item of the same kind and symbol, the newer tick is kept,
+    and the error is logged.
+    """
 
 
 @attrs.frozen(slots=True)
 class Fail:
-    """Raise :class:`~trio_ticks.QueueFullError` at the sender: for feeds where an overload is a bug.
+    """Raise :class:`~trio_ticks.QueueFullError` at the sender.
 
-    What found no room is counted as ``overflow``.
+    For feeds where an overload is a bug. What found no room is counted as ``overflow``.
+
+    In a graceful shutdown nothing is raised for ticks that can wait: they wait for
+    room while the queue drains, since an error would cut the draining short. Only
+    ``send_nowait``, which never waits, raises then too.
     """
 
 
 OverflowStrategy = Block | DropNewest | DropOldest | Conflate | Fail
 Policy = OverflowStrategy | Mapping[type, OverflowStrategy]
-"""One strategy for all, or one for each kind of item; a kind that is not listed follows its base class, or else the default."""
+"""One strategy for all items, or one for each kind of item.
+
+A kind that is not listed follows its base class, or else the default.
+"""
 
 
 def _a_policy(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, Throttle):
-        raise ConfigError(f"{field.name} must be what the channel does when throttling does not help, not another Throttle")
+        raise ConfigError(
+            f"{field.name} must be what the channel does when throttling does not help, "
+            "not another Throttle"
+        )
     check_policy(value)
-
-
-def _positive(*, below: float = math.inf) -> Any:
-    def check(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < below:
-            bound = "more than 0" if below == math.inf else f"more than 0 and less than {below:g}"
-            raise ConfigError(f"{field.name} must be a finite number, {bound}, got {value!r}")
-
-    return check
 
 
 def _priorities(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{field.name} must map symbols to numbers, the greater the more important, got {value!r}")
+        raise ConfigError(
+            f"{field.name} must map symbols to numbers, "
+            f"the greater the more important, got {value!r}"
+        )
     for symbol, priority in value.items():
-        if not isinstance(symbol, str) or isinstance(priority, bool) or not isinstance(priority, int | float) or math.isnan(priority):
-            raise ConfigError(f"{field.name} must map symbols to numbers, got {symbol!r}: {priority!r}")
+        if not isinstance(symbol, str) or not is_number(priority):
+            raise ConfigError(
+                f"{field.name} must map symbols to numbers, got {symbol!r}: {priority!r}"
+            )
 
 
 @attrs.frozen(slots=True)
 class Throttle:
-    """Tell the source how much the workers can take, so that nothing need be dropped; *fallback* rules where that does not help.
+    """Ask the source for no more than the workers can take, so that nothing is dropped.
 
-    A controller watches how full the queue is, how long ticks wait in it, and how fast the workers really are. Where the queue passes its
-    target it asks the feed for less than the workers take (multiplicative decrease), below it for a little more all the time (additive
-    increase), and for all there is once nobody needs a limit any more. The feed passes it on as well as its venue knows: see
-    :meth:`WebSocketFeed.throttle <trio_ticks.WebSocketFeed.throttle>`. A feed of your own has a method ``throttle(max_rate)``, sync or
-    async, which is called with ticks a second or ``None`` (no limit), at times with the same value again; and, where *priorities* are
-    given, with the keyword ``priorities``. A feed without that method is not throttled; the log says so.
+    A controller watches how full the queue is, how long ticks wait in it, and how fast
+    the workers really are. While the queue is above its target, the feed is asked for
+    less than the workers take (multiplicative decrease); below it, for steadily more
+    (additive increase); and for everything once no limit is needed any more. *fallback*
+    rules where this does not help.
 
-    The queue needs room for what is under way before the feed reacts: give ``maxsize`` what the workers take in half a second, or more.
-    Given to :func:`~trio_ticks.open_tick_channel` alone, where there is no feed, it is just its *fallback*.
+    The feed follows as well as its venue allows: see
+    :meth:`WebSocketFeed.throttle <trio_ticks.WebSocketFeed.throttle>`. A feed of your
+    own has a method ``throttle(max_rate)``, sync or async. It is called with ticks a
+    second or ``None`` (no limit), at times with the same value again; and, where
+    *priorities* are given, with the keyword ``priorities``. A feed without that method
+    is not throttled, and the log says so.
+
+    The queue needs room for the ticks that are under way before the feed reacts: give
+    ``maxsize`` what the workers take in half a second, or more. Given to
+    :func:`~trio_ticks.open_tick_channel` alone, where there is no feed, a throttle
+    means its *fallback*.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
     fallback: Policy = attrs.field(factory=DropNewest, validator=_a_policy)
-    """What the channel does when it is full all the same."""
-    floor: float = attrs.field(default=1.0, validator=_positive(), kw_only=True)
-    """The least rate to ask for, in ticks a second."""
-    ceiling: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive()), kw_only=True)
-    """The greatest rate, which then is asked for from the beginning; ``None``: without need there is no limit."""
-    target_fill: float = attrs.field(default=0.5, validator=_positive(below=1.0), kw_only=True)
+    """What the channel does if it is full all the same."""
+    floor: float = attrs.field(
+        default=1.0, validator=checked(check_number, above=0.0), kw_only=True
+    )
+    """The lowest rate to ask for, in ticks a second."""
+    ceiling: float | None = attrs.field(
+        default=None, validator=checked(check_number, above=0.0, or_none=True), kw_only=True
+    )
+    """The highest rate, in ticks a second, asked for from the beginning.
+
+    ``None``: there is no limit while none is needed.
+    """
+    target_fill: float = attrs.field(default=0.5, validator=checked(check_fraction), kw_only=True)
     """How full the queue may be, as a share of ``maxsize``."""
-    target_wait: float = attrs.field(default=1.0, validator=_positive(), kw_only=True)
-    """How long ticks may wait in the queue, in seconds; what comes first of the two counts."""
-    increase: float = attrs.field(default=0.05, validator=_positive(), kw_only=True)
-    """What is added each second, as a share of what the workers take."""
-    decrease: float = attrs.field(default=0.9, validator=_positive(below=1.0), kw_only=True)
-    """What is asked for when the queue passes its target, as a share of what the workers take."""
-    interval: float = attrs.field(default=0.25, validator=_positive(), kw_only=True)
-    """Seconds from one step to the next."""
-    priorities: Mapping[str, float] | None = attrs.field(default=None, validator=_priorities, kw_only=True)
-    """Where symbols have to be paused, the least go first; a symbol that is not listed has 0. Among equals, and without
-    priorities, the last of the feed's ``symbols`` goes first."""
+    target_wait: float = attrs.field(
+        default=1.0, validator=checked(check_seconds, positive=True), kw_only=True
+    )
+    """How long ticks may wait in the queue, in seconds.
+
+    The queue is above its target when it exceeds *target_fill* or *target_wait*.
+    """
+    increase: float = attrs.field(
+        default=0.05, validator=checked(check_number, above=0.0), kw_only=True
+    )
+    """What is added to the rate each second, as a share of what the workers take."""
+    decrease: float = attrs.field(default=0.9, validator=checked(check_fraction), kw_only=True)
+    """The rate above the queue's target, as a share of what the workers take."""
+    interval: float = attrs.field(
+        default=0.25, validator=checked(check_seconds, positive=True), kw_only=True
+    )
+    """Seconds from one step of the controller to the next."""
+    priorities: Mapping[str, float] | None = attrs.field(
+        default=None, validator=_priorities, kw_only=True
+    )
+    """Where symbols have to be paused, those with the lowest priority go first.
+
+    A symbol that is not listed has priority 0. Among equals, and without priorities,
+    the last of the feed's ``symbols`` goes first.
+    """
 
     def __attrs_post_init__(self) -> None:
         if self.ceiling is not None and self.ceiling < self.floor:
-            raise ConfigError(f"ceiling must be at least floor ({self.floor:g}), got {self.ceiling!r}")
+            raise ConfigError(
+                f"ceiling must be at least floor ({self.floor:g}), got {self.ceiling!r}"
+            )
 
 
 Overflow = Policy | Throttle
@@ -198,7 +270,9 @@ Overflow = Policy | Throttle
 
 
 def check_policy(overflow: object) -> Policy:
-    """Return *overflow* as it is, or as a plain dict of its own; of a :class:`Throttle` its fallback.
+    """Return the policy in *overflow*; a mapping becomes a dict of its own.
+
+    Of a :class:`Throttle` it is the fallback.
 
     Raises:
         ConfigError: it is neither a strategy nor a mapping from classes to strategies.
@@ -207,11 +281,34 @@ def check_policy(overflow: object) -> Policy:
         return check_policy(overflow.fallback)
     if isinstance(overflow, OverflowStrategy):
         return overflow
+    _refuse_class("overflow", overflow)
     if not isinstance(overflow, Mapping):
-        raise ConfigError(f"overflow must be a strategy such as DropNewest(timeout=1.0), or a mapping from kinds to them, got {overflow!r}")
+        raise ConfigError(
+            "overflow must be a strategy such as DropNewest(timeout=1.0), "
+            f"or a mapping from kinds to them, got {overflow!r}"
+        )
     if not overflow:
-        raise ConfigError("overflow is an empty mapping; leave it out for the default, DropNewest(timeout=1.0)")
+        raise ConfigError(
+            "overflow is an empty mapping; leave it out for the default, DropNewest(timeout=1.0)"
+        )
     for kind, strategy in overflow.items():
+        _refuse_class(f"overflow for {getattr(kind, '__name__', kind)}", strategy)
         if not isinstance(kind, type) or not isinstance(strategy, OverflowStrategy):
-            raise ConfigError(f"overflow must map classes to strategies, such as {{Tick: Conflate()}}, got {kind!r}: {strategy!r}")
+            raise ConfigError(
+                "overflow must map classes to strategies, such as {Tick: Conflate()}, "
+                f"got {kind!r}: {strategy!r}"
+            )
     return dict(overflow)
+
+
+def _refuse_class(name: str, strategy: object) -> None:
+    """Raise where *strategy* is the class of a strategy, without its parentheses.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if isinstance(strategy, type) and issubclass(strategy, OverflowStrategy | Throttle):
+        raise ConfigError(
+            f"{name} must be a strategy, and {strategy.__name__} is its class: write "
+            f"{strategy.__name__}()"
+        )

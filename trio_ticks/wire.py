@@ -1,126 +1,82 @@
-"""Ticks on their way to a worker process and what comes back: MessagePack by schema, with a version. No I/O, no clock; never pickle.
+"""Items (ticks and other market data) as MessagePack by schema, never as pickle.
 
-Rules: a batch is written as runs of items of one kind, so that each is decoded in C straight into its class; what cannot be written
-costs that one item, never its neighbours; the evidence of conflated items travels beside them.
+Rules: no I/O, no clock. Items are written as runs of one kind, so that each run is
+decoded in C straight into its class; only a run in which a quantity is absent (NaN,
+which the constraints of the class refuse) takes a second reading. An item that cannot
+be written or read costs itself alone, never its neighbours. The evidence of conflated
+items is written beside them. The message that carries the items (a job, an entry of a
+broker), and its version, is the caller's.
 """
 
 from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Sequence
+import sys
+import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import msgspec
 
 from .conflation import Conflation, base_of, conflation_of, with_evidence, without_evidence
 from .errors import ConfigError
+from .ticks import QUANTITIES, is_quantity
 
-__all__ = ["VERSION", "ItemDecoder", "ItemEncoder", "Job", "Reply", "WireFailure", "decode_job", "decode_reply", "encode"]
+__all__ = ["ItemDecoder", "ItemEncoder", "Items"]
 
-VERSION = 1
 _LIST_OF_ONE = b"\x91"
-"""What MessagePack writes before the one item of a list."""
+"""The MessagePack header of a list with one item."""
 
 
-class Job(msgspec.Struct, array_like=True, frozen=True):
-    """A batch for a worker process."""
+class Items(msgspec.Struct, array_like=True, frozen=True):
+    """Items as they are written: a value to put into the caller's own message."""
 
-    version: int
-    number: int
     runs: tuple[tuple[str, msgspec.Raw], ...]
-    """Items that follow each other and are of one kind: the kind's name, and a list of them."""
+    """Runs of items of one kind: the kind's name, and the list of the items."""
     evidence: tuple[tuple[int, Conflation], ...] = ()
-    """What the conflated items stand for, by their place in the batch."""
-    lives_s: tuple[float, ...] = ()
-    """For how much longer each item is fresh, in seconds; empty where none grows stale."""
+    """The evidence of the conflated items, by their place among all items."""
 
 
-class WireFailure(msgspec.Struct, array_like=True, frozen=True):
-    """An exception of the user's, as text; and pickled, where that can be undone."""
-
-    index: int
-    kind: str
-    message: str
-    traceback: str
-    pickled: bytes | None
-
-
-class Reply(msgspec.Struct, array_like=True, frozen=True):
-    """What came of a batch. Times are seconds since the process had received it."""
-
-    version: int
-    number: int
-    done: int
-    """So many of its items have an outcome; it stops at the first failure, and at what has grown stale."""
-    failures: tuple[WireFailure, ...]
-    began: bytes
-    """When each item's turn came, and when the last one's was over: doubles."""
-    total_s: float
-    """From receiving the batch to sending this."""
-    cpu_s: float
-    """Processor time that it took, all threads of the process together."""
-    timeouts: int = 0
-    """How many tries took longer than they may."""
-    retries: int = 0
-    """How many tries were not the first."""
-
-
-_encoder = msgspec.msgpack.Encoder()
-_job_decoder = msgspec.msgpack.Decoder(Job)
-_reply_decoder = msgspec.msgpack.Decoder(Reply)
-encode = _encoder.encode
-
-
-def decode_job(data: bytes) -> Job:
-    """Return the job that *data* holds.
-
-    Raises:
-        RuntimeError: the other side speaks another version.
-    """
-    job = _job_decoder.decode(data)
-    _check_version(job.version)
-    return job
-
-
-def decode_reply(data: bytes) -> Reply:
-    """Return the reply that *data* holds.
-
-    Raises:
-        RuntimeError: the other side speaks another version.
-    """
-    reply = _reply_decoder.decode(data)
-    _check_version(reply.version)
-    return reply
-
-
-def _check_version(version: int) -> None:
-    if version != VERSION:
-        raise RuntimeError(f"the other process speaks version {version} of the batch format, this one {VERSION}")
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class ItemEncoder:
-    """Writes items; knows which kinds can be read again on the other side."""
+    """Writes items; remembers the kinds that it found can be read again."""
 
     def __init__(self) -> None:
         self._names: dict[type, str] = {}
 
-    def encode(self, number: int, items: Sequence[Any], lives_s: Sequence[float] = ()) -> tuple[bytes, int, ConfigError | None]:
-        """Return the job *number* with *items*, how many of them it holds, and what keeps the next one from being written."""
+    def encode(self, items: Sequence[Any]) -> tuple[Items, int, ConfigError | None]:
+        """Write *items*, up to the first that cannot be written.
+
+        Returns:
+            What was written, how many items it holds, and why the next one cannot be
+            written; ``None`` if all of them were.
+        """
         try:
-            return self._encode(number, items, lives_s), len(items), None
+            return self._encode(items), len(items), None
         except Exception:
             count, error = self._writable(items)
-        return self._encode(number, items[:count], lives_s[:count]), count, error
+        return self._encode(items[:count]), count, error
 
-    def _encode(self, number: int, items: Sequence[Any], lives_s: Sequence[float]) -> bytes:
+    def _encode(self, items: Sequence[Any]) -> Items:
         evidence: tuple[tuple[int, Conflation], ...] = ()
         if not self._names.keys() >= set(map(type, items)):
-            # None of these is the class of what was conflated, which goes without its evidence.
-            evidence = tuple((index, found) for index, item in enumerate(items) if (found := conflation_of(item)) is not None)
+            # A conflated item has a class of its own, which has no name here, so the
+            # evidence is written beside the plain item.
+            evidence = tuple(
+                (index, found)
+                for index, item in enumerate(items)
+                if (found := conflation_of(item)) is not None
+            )
             items = [without_evidence(item) for item in items]
-        runs = tuple((self._names[kind], msgspec.Raw(encode(list(run)))) for kind, run in itertools.groupby(items, type))
-        return encode(Job(VERSION, number, runs, evidence, tuple(lives_s)))
+        runs = tuple(
+            (self._names[kind], msgspec.Raw(_encode(list(run))))
+            for kind, run in itertools.groupby(items, type)
+        )
+        return Items(runs, evidence)
 
     def _writable(self, items: Sequence[Any]) -> tuple[int, ConfigError | None]:
         for index, item in enumerate(items):
@@ -129,23 +85,24 @@ class ItemEncoder:
             except Exception as error:
                 kind = base_of(item)
                 failure = ConfigError(
-                    f"a {kind.__module__}.{kind.__qualname__} cannot go to a worker process: {error}. It takes a class at module level "
-                    "(attrs, dataclass or msgspec.Struct) whose annotated fields msgspec can write and read"
+                    f"a {kind.__module__}.{kind.__qualname__} cannot go to another process: "
+                    f"{error}. It takes a class at module level (attrs, dataclass or "
+                    "msgspec.Struct) whose annotated fields msgspec can write and read"
                 )
                 failure.__cause__ = error
                 return index, failure
         return len(items), None
 
     def _check(self, kind: type, item: Any) -> None:
-        """Write *item*; the first of its kind is also read again, and must be the same."""
+        """Write *item*; read the first of its kind again, which must give the same."""
         plain = without_evidence(item)
-        written = encode([plain])
+        written = _encode([plain])
         if kind in self._names:
             return
         name = f"{kind.__module__}:{kind.__qualname__}"
         if _find(name) is not kind:
             raise TypeError(f"its class cannot be imported as {name}")
-        (read,) = msgspec.msgpack.Decoder(list[kind]).decode(written)  # type: ignore[valid-type]  # a type that is found at run time
+        (read,) = _decoder_of(kind)(written)
         if kind.__eq__ is not object.__eq__ and read != plain:
             raise TypeError(f"it is read as {read!r} after {plain!r} was written")
         self._names[kind] = name
@@ -159,37 +116,100 @@ def _find(name: str) -> Any:
     return found
 
 
+def _decoder_of(kind: type[Any]) -> Callable[[bytes | msgspec.Raw], list[Any]]:
+    """Return a function that reads a list of items of *kind*."""
+    strict = msgspec.msgpack.Decoder(list[kind]).decode  # type: ignore[valid-type]  # a type that is found at run time
+    names = [
+        name for base, fields in QUANTITIES.items() if issubclass(kind, base) for name in fields
+    ]
+    if not names:
+        return strict
+    read_sparse: Callable[[bytes | msgspec.Raw], list[Any]] | None = None
+
+    def read(run: bytes | msgspec.Raw) -> list[Any]:
+        nonlocal read_sparse
+        try:
+            return strict(run)
+        except msgspec.ValidationError:
+            if read_sparse is None:
+                read_sparse = _sparse_decoder_of(kind, names)
+            items = read_sparse(run)
+            if all(is_quantity(getattr(item, name)) for item in items for name in names):
+                return items
+            raise
+
+    return read
+
+
+def _sparse_decoder_of(
+    kind: type[Any], names: Sequence[str]
+) -> Callable[[bytes | msgspec.Raw], list[Any]]:
+    """Return a function that reads items of *kind*; those of *names* are any floats."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = [field.name for field in attrs.fields(kind)]
+    twin = msgspec.defstruct(
+        f"Sparse{kind.__name__}",
+        [(name, float if name in names else hints[name]) for name in fields],
+    )
+    decode = msgspec.msgpack.Decoder(list[twin]).decode  # type: ignore[valid-type]  # made at run time
+
+    def read(run: bytes | msgspec.Raw) -> list[Any]:
+        new, fill = object.__new__, object.__setattr__
+        items = []
+        for values in decode(run):
+            item = new(kind)
+            # The class is frozen; attrs itself fills frozen instances in this way.
+            for name in fields:
+                fill(item, name, getattr(values, name))
+            items.append(item)
+        return items
+
+    return read
+
+
 class ItemDecoder:
-    """Reads items into their classes."""
+    """Reads items into their classes.
 
-    def __init__(self) -> None:
-        self._decoders: dict[str, msgspec.msgpack.Decoder[list[Any]]] = {}
+    Args:
+        imports: whether to import the module of a class that is not loaded here. Say no
+            where others may write what is read: what is imported is run.
+    """
 
-    def decode(self, job: Job) -> tuple[list[Any], Exception | None]:
-        """Return the items of *job*, up to the first that cannot be read, and what is wrong with that one."""
+    def __init__(self, *, imports: bool = True) -> None:
+        self._imports = imports
+        self._decoders: dict[str, Callable[[bytes | msgspec.Raw], list[Any]]] = {}
+
+    def decode(self, written: Items) -> tuple[list[Any], Exception | None]:
+        """Read *written*, up to the first item that cannot be read.
+
+        Returns:
+            The items, and the error of the first that cannot be read, or ``None``.
+        """
         items: list[Any] = []
         wrong: Exception | None = None
-        for name, run in job.runs:
+        for name, run in written.runs:
             try:
-                items += self._decoder(name).decode(run)
+                items += self._decoder(name)(run)
             except Exception:
                 wrong = self._decode_singly(name, run, items)
                 break
-        for index, evidence in job.evidence:
+        for index, evidence in written.evidence:
             if index < len(items):
                 items[index] = with_evidence(items[index], evidence)
         return items, wrong
 
-    def _decoder(self, name: str) -> msgspec.msgpack.Decoder[list[Any]]:
+    def _decoder(self, name: str) -> Callable[[bytes | msgspec.Raw], list[Any]]:
         decoder = self._decoders.get(name)
         if decoder is None:
-            decoder = self._decoders[name] = msgspec.msgpack.Decoder(list[_find(name)])  # type: ignore[misc]  # found at run time
+            if not self._imports and name.partition(":")[0] not in sys.modules:
+                raise TypeError(f"the module of its class {name:.100} is not imported here")
+            decoder = self._decoders[name] = _decoder_of(_find(name))
         return decoder
 
     def _decode_singly(self, name: str, run: msgspec.Raw, items: list[Any]) -> Exception | None:
         for one in msgspec.msgpack.decode(run, type=list[msgspec.Raw]):
             try:
-                items += self._decoder(name).decode(_LIST_OF_ONE + bytes(one))
+                items += self._decoder(name)(_LIST_OF_ONE + bytes(one))
             except Exception as error:
                 return error
         return None

@@ -1,1 +1,4 @@
-"""Benchmarks: this library against the classic pipelines, side by side on the same wire. ``python -m tests.benchmarks --help``."""
+"""Benchmarks: this library and the classic pipelines, compared on the same wire.
+
+``python -m tests.benchmarks --help`` lists what can be measured.
+"""

@@ -1,4 +1,7 @@
-"""``python -m tests.benchmarks``: run, print, and where asked for write JSON and a plot, and hold the figures against their limits."""
+"""``python -m tests.benchmarks``: run the contenders and print what they reach.
+
+On request it also writes JSON and a plot, and checks the figures against their limits.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ def _list_of(known: Sequence[str]) -> Any:
     def parse(text: str) -> list[str]:
         chosen = [part.strip() for part in text.split(",") if part.strip()]
         if unknown := [part for part in chosen if part not in known]:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(known)}")
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(unknown)}: choose from {', '.join(known)}"
+            )
         return chosen
 
     return parse
@@ -37,8 +42,10 @@ def _list_of(known: Sequence[str]) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description="Measure trio_ticks against other ways to get ticks from a WebSocket to a handler, side by side on the same wire.",
-        epilog="Contenders: " + "; ".join(f"({contender.letter}) {contender.name}" for contender in CONTENDERS.values()),
+        description="Measure trio_ticks against other ways to get ticks from a WebSocket to a "
+        "handler, side by side on the same wire.",
+        epilog="Contenders: "
+        + "; ".join(f"({contender.letter}) {contender.name}" for contender in CONTENDERS.values()),
     )
     parser.add_argument(
         "command",
@@ -48,17 +55,47 @@ def _parser() -> argparse.ArgumentParser:
         help="profile: where a tick's time goes; plot: draw --json's results again",
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ticks", type=int, default=750_000, help="ticks a round for the fastest (slow contenders get a share)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a latency run at each pace")
-    parser.add_argument("--only", type=_list_of(_SECTIONS), default=list(_SECTIONS), metavar="SECTION,…", help=", ".join(_SECTIONS))
-    parser.add_argument("--contenders", type=_list_of(list(CONTENDERS)), default=list(CONTENDERS), metavar="LETTER,…")
     parser.add_argument(
-        "--groups", type=_list_of(list(GROUPS)), default=list(GROUPS), metavar="GROUP,…", help="of scaling: " + ", ".join(GROUPS)
+        "--ticks",
+        type=int,
+        default=750_000,
+        help="ticks a round for the fastest (slow contenders get a share)",
     )
-    parser.add_argument("--quick", action="store_true", help="a minute in all, for a first look: short rounds, wide errors")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="length of a latency run at each pace"
+    )
+    parser.add_argument(
+        "--only",
+        type=_list_of(_SECTIONS),
+        default=list(_SECTIONS),
+        metavar="SECTION,…",
+        help=", ".join(_SECTIONS),
+    )
+    parser.add_argument(
+        "--contenders",
+        type=_list_of(list(CONTENDERS)),
+        default=list(CONTENDERS),
+        metavar="LETTER,…",
+    )
+    parser.add_argument(
+        "--groups",
+        type=_list_of(list(GROUPS)),
+        default=list(GROUPS),
+        metavar="GROUP,…",
+        help="of scaling: " + ", ".join(GROUPS),
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a minute in all, for a first look: short rounds, wide errors",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the results there (needs matplotlib)")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a figure misses its limit")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.svg", help="draw the results there (needs matplotlib)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 where a figure misses its limit"
+    )
     return parser
 
 
@@ -69,7 +106,13 @@ def _measure(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         ticks, rounds, seconds = min(ticks, 100_000), min(rounds, 2), min(seconds, 1.0)
     results: dict[str, Any] = {
         "machine": facts(),
-        "settings": {"ticks": ticks, "rounds": rounds, "seconds": seconds, "workers": 4, "maxsize": 1000},
+        "settings": {
+            "ticks": ticks,
+            "rounds": rounds,
+            "seconds": seconds,
+            "workers": 4,
+            "maxsize": 1000,
+        },
     }
     for section in options.only:
         say(f"{section}:")
@@ -77,12 +120,18 @@ def _measure(options: argparse.Namespace, say: Say) -> dict[str, Any]:
             results[section] = measure_throughput(chosen, ticks=ticks, rounds=rounds, say=say)
         elif section == "tls":
             if letters := [letter for letter in chosen if letter in "abe"]:
-                results[section] = measure_throughput(letters, ticks=ticks, rounds=rounds, say=say, tls=True)
+                results[section] = measure_throughput(
+                    letters, ticks=ticks, rounds=rounds, say=say, tls=True
+                )
         elif section == "latency":
             if letters := [letter for letter in chosen if letter in "abe"]:
-                results[section] = measure_latency(letters, seconds=seconds, rounds=rounds, say=say, rates=RATES)
+                results[section] = measure_latency(
+                    letters, seconds=seconds, rounds=rounds, say=say, rates=RATES
+                )
         elif section == "scaling" and "e" in chosen:
-            results[section] = measure_scaling(ticks=min(ticks, 400_000), rounds=rounds, say=say, groups=options.groups)
+            results[section] = measure_scaling(
+                ticks=min(ticks, 400_000), rounds=rounds, say=say, groups=options.groups
+            )
         elif section == "memory":
             results[section] = measure_memory(ticks=min(ticks, 500_000), say=say)
     results["limits"] = [limit.to_dict() for limit in evaluate(results)]
@@ -100,7 +149,7 @@ def _write(results: dict[str, Any], options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 1 where a limit is missed (with ``--check``) or ticks were lost."""
+    """Return the exit code: 1 after lost ticks, or missed limits with ``--check``."""
     options = _parser().parse_args(arguments)
 
     def say(line: str) -> None:
@@ -108,14 +157,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         if options.command == "profile":
-            stages = measure_stages(ticks=min(options.ticks, 100_000 if options.quick else 400_000), rounds=options.rounds)
+            stages = measure_stages(
+                ticks=min(options.ticks, 100_000 if options.quick else 400_000),
+                rounds=options.rounds,
+            )
             print(stages_table(stages))
             if options.json:
-                options.json.write_text(json.dumps({"machine": facts(), "stages": stages}, indent=1) + "\n")
+                options.json.write_text(
+                    json.dumps({"machine": facts(), "stages": stages}, indent=1) + "\n"
+                )
             return 0
         if options.command == "plot":
             if not (options.json and options.plot):
-                print("plot needs --json FILE to read and --plot FILE.svg to write", file=sys.stderr)
+                print(
+                    "plot needs --json FILE to read and --plot FILE.svg to write", file=sys.stderr
+                )
                 return 2
             results = json.loads(options.json.read_text())
             options.json = None

@@ -1,4 +1,7 @@
-"""Runs one contender in this process and prints its account as one JSON line. Called by ``runner``, a fresh process each time."""
+"""Runs one contender in this process and prints its account as one JSON line.
+
+``runner`` starts it, in a fresh process each time.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""(a) The classic asyncio pipeline, as it is found in tutorials and in production, without its well-known mistakes.
+"""(a) The classic asyncio pipeline of tutorials and production code, well written.
 
-A bounded ``asyncio.Queue`` between one reader and some workers, ``json`` and ``datetime.fromisoformat`` into a dataclass, and a timeout
-around each ``put`` and each ``get``. What is not measured here is bad style: no logging per tick, no flag polled, no copy.
+A bounded ``asyncio.Queue`` between one reader and some workers, ``json`` and
+``datetime.fromisoformat`` into a dataclass, and a timeout around each ``put`` and each
+``get``. It has none of the well-known mistakes, so that bad style is not measured: no
+logging per tick, no flag polled, no copy.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class ClassicTick:
 
 
 async def read(job: Job, recorder: Recorder, queue: asyncio.Queue[ClassicTick]) -> None:
-    """Connect, subscribe, and put every tick into *queue*, each with a patience of its own."""
+    """Connect, subscribe, and queue every tick, each with its own timeout."""
     from websockets.asyncio.client import connect
 
     async with connect(job.full_url, ssl=job.ssl_context(), compression=None) as socket:
@@ -68,4 +70,9 @@ async def work(handler: Handler, queue: asyncio.Queue[ClassicTick]) -> None:
 def run_classic(job: Job, recorder: Recorder) -> None:
     """Run the classic pipeline."""
     queue: asyncio.Queue[ClassicTick] = asyncio.Queue(maxsize=job.maxsize)
-    run_asyncio(job, recorder, read(job, recorder, queue), *(work(recorder.handler, queue) for _ in range(job.workers)))
+    run_asyncio(
+        job,
+        recorder,
+        read(job, recorder, queue),
+        *(work(recorder.handler, queue) for _ in range(job.workers)),
+    )

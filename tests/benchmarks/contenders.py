@@ -1,7 +1,9 @@
-"""The other contenders, (b) to (f), and the list of all. Each is what a good programmer would write with those parts.
+"""The other contenders, (b) to (f), and the list of all of them.
 
-All run the recorder's handler, with the same number of workers and the same size of queue. Those with a decoder of ours use one decoder
-for the whole run, straight into :class:`trio_ticks.Tick`, so that they differ in what carries the tick, and in nothing else.
+Each is what a good programmer would write with those parts. All run the recorder's
+handler, with the same number of workers and the same size of queue. Contenders with a
+decoder of ours use one decoder for the whole run, straight into
+:class:`trio_ticks.Tick`: they differ only in what carries the tick.
 """
 
 from __future__ import annotations
@@ -45,7 +47,10 @@ async def _drain(handler: Handler, queue: asyncio.Queue[Any]) -> None:
 
 
 def run_websockets(job: Job, recorder: Recorder) -> None:
-    """(b) websockets, msgspec and asyncio.Queue, without loss: the fastest way found to put them together."""
+    """(b) websockets, msgspec and asyncio.Queue, without loss.
+
+    The fastest way found to put these three together.
+    """
     queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=job.maxsize)
 
     async def read() -> None:
@@ -62,11 +67,16 @@ def run_websockets(job: Job, recorder: Recorder) -> None:
                 else:
                     put_nowait(tick)
 
-    run_asyncio(job, recorder, read(), *(_drain(recorder.handler, queue) for _ in range(job.workers)))
+    run_asyncio(
+        job, recorder, read(), *(_drain(recorder.handler, queue) for _ in range(job.workers))
+    )
 
 
 def run_picows(job: Job, recorder: Recorder) -> None:
-    """(c) picows, msgspec and asyncio.Queue: its callback cannot wait, so what finds the queue full is dropped."""
+    """(c) picows, msgspec and asyncio.Queue.
+
+    The callback of picows cannot wait, so a tick that finds the queue full is dropped.
+    """
     from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
     queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=job.maxsize)
@@ -90,11 +100,16 @@ def run_picows(job: Job, recorder: Recorder) -> None:
         transport, _ = await ws_connect(Listener, job.full_url, ssl_context=job.ssl_context())
         await transport.wait_disconnected()
 
-    run_asyncio(job, recorder, read(), *(_drain(recorder.handler, queue) for _ in range(job.workers)))
+    run_asyncio(
+        job, recorder, read(), *(_drain(recorder.handler, queue) for _ in range(job.workers))
+    )
 
 
 def run_trio_websocket(job: Job, recorder: Recorder) -> None:
-    """(d) The literal trio pipeline: get_message, fail_after around each send, cloned receive channels."""
+    """(d) The plain trio pipeline.
+
+    ``get_message``, ``fail_after`` around each send, and cloned receive channels.
+    """
     from trio_websocket import open_websocket_url
 
     async def read(send: trio.MemorySendChannel[Any]) -> None:
@@ -133,9 +148,19 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
     ordering: Any = job.ordering
 
     async def main() -> dict[str, Any]:
-        feed = tt.WebSocketFeed(job.full_url, symbols=symbol_names(job.symbols), ssl_context=job.ssl_context())
+        feed = tt.WebSocketFeed(
+            job.full_url,
+            symbols=symbol_names(job.symbols),
+            venue=job.venue,
+            ssl_context=job.ssl_context(),
+        )
         async with tt.open_pipeline(
-            feed, recorder.handler, workers=job.workers, maxsize=job.maxsize, overflow=tt.Block(), ordering=ordering
+            feed,
+            recorder.handler,
+            workers=job.workers,
+            maxsize=job.maxsize,
+            overflow=tt.Block(),
+            ordering=ordering,
         ) as pipeline:
             await run_trio_until(job, recorder, trio.Event())
         ledger = pipeline.report.ledger
@@ -145,7 +170,10 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
 
 
 def run_floor(job: Job, recorder: Recorder) -> None:
-    """(f) The floor: decode and handler, payload by payload, from memory that is warm. No socket, no queue, no accounting."""
+    """(f) The floor: decoder and handler, payload by payload, from warm memory.
+
+    No socket, no queue, no accounting.
+    """
     payloads = encode_session(min(job.ticks, _FLOOR_PAYLOADS), symbols=job.symbols).payloads()
 
     async def main() -> None:
@@ -179,7 +207,9 @@ CONTENDERS = {
         Contender("a", "classic: websockets, json, asyncio.Queue, wait_for", run_classic, 0.08),
         Contender("b", "best asyncio: websockets, msgspec, asyncio.Queue", run_websockets, 0.25),
         Contender("c", "picows, msgspec, asyncio.Queue (drops)", run_picows, 1.0, lossless=False),
-        Contender("d", "literal trio: trio-websocket, msgspec, fail_after", run_trio_websocket, 0.08),
+        Contender(
+            "d", "literal trio: trio-websocket, msgspec, fail_after", run_trio_websocket, 0.08
+        ),
         Contender("e", "trio_ticks", run_trio_ticks, 1.0),
         Contender("f", "floor: decode and handler alone", run_floor, 2.0, on_wire=False),
     )

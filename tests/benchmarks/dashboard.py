@@ -1,7 +1,9 @@
-"""``python -m tests.benchmarks.dashboard``: what it costs a pipeline that somebody looks at its live page.
+"""``python -m tests.benchmarks.dashboard``: what a viewer of the live page costs.
 
-Rules: stretches with a viewer and without take turns within one run, so that a slow moment is slow for both, and each pair gives a ratio of
-its own. The viewer is another process that reads the stream as a browser does; what the browser itself needs for drawing is not counted.
+Rules: stretches with a viewer and stretches without alternate within one run, so that a
+slow moment of the machine is slow for both, and each pair gives one ratio. The viewer
+is another process that reads the stream as a browser does; the browser's own drawing is
+not counted.
 """
 
 from __future__ import annotations
@@ -31,13 +33,15 @@ __all__ = ["main", "measure_page"]
 
 MOST_EFFECT = 0.05
 SETTLE_S = 1.5
-"""From the beginning or end of a viewer until its effect is measured: a process that starts is in the way of others."""
+"""From a viewer's start or end until measuring begins: a starting process disturbs."""
 
 
 @contextmanager
 def viewing(url: str) -> Iterator[None]:
     """Read the page's stream in another process for as long as the block lasts."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.dashboard", "--viewer", url])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.dashboard", "--viewer", url]
+    )
     try:
         yield
     finally:
@@ -53,8 +57,12 @@ def view(url: str) -> None:
             pass
 
 
-async def measure_page(*, rate: float | None, symbols: int, workers: int, seconds: float, pairs: int, seed: int = 0) -> dict[str, Any]:
-    """Return ticks handled a second, of the clock and of CPU time, with a viewer and without, pair by pair.
+async def measure_page(
+    *, rate: float | None, symbols: int, workers: int, seconds: float, pairs: int, seed: int = 0
+) -> dict[str, Any]:
+    """Return ticks handled a second, with a viewer and without, pair by pair.
+
+    A second of the clock, and a second of CPU time.
 
     Args:
         rate: ticks a second; ``None``: as fast as they are handled.
@@ -62,12 +70,17 @@ async def measure_page(*, rate: float | None, symbols: int, workers: int, second
         workers: how many there are.
         seconds: how long a stretch is.
         pairs: how many stretches of each kind.
-        seed: in each pair chance decides which of the two comes first.
+        seed: for the random choice of which comes first in each pair.
     """
     dice = random.Random(seed)
     stretches: dict[bool, list[dict[str, float]]] = {True: [], False: []}
     async with tt.open_pipeline(
-        Feed(symbols, rate), handle, workers=workers, maxsize=10_000, overflow=tt.Block(), shutdown_timeout=0
+        Feed(symbols, rate),
+        handle,
+        workers=workers,
+        maxsize=10_000,
+        overflow=tt.Block(),
+        shutdown_timeout=0,
     ) as pipeline:
         url = await pipeline.serve_dashboard(0)
 
@@ -76,17 +89,20 @@ async def measure_page(*, rate: float | None, symbols: int, workers: int, second
             began, cpu, handled = time.perf_counter(), time.process_time(), pipeline.ledger.consumed
             await trio.sleep(seconds)
             count = pipeline.ledger.consumed - handled
-            return {"per_s": count / (time.perf_counter() - began), "per_cpu_s": count / (time.process_time() - cpu)}
+            return {
+                "per_s": count / (time.perf_counter() - began),
+                "per_cpu_s": count / (time.process_time() - cpu),
+            }
 
         for _ in range(pairs):
             for watched in dice.sample([True, False], 2):
                 if watched:
                     with viewing(url):
-                        while pipeline._state.on_items is None:  # noqa: ASYNC110 - there is no event for it
+                        while not pipeline.item_listeners:  # noqa: ASYNC110 - there is no event for it
                             await trio.sleep(0.01)
                         stretches[True].append(await stretch())
                 else:
-                    while pipeline._state.on_items is not None:  # noqa: ASYNC110 - there is no event for it
+                    while pipeline.item_listeners:  # noqa: ASYNC110 - there is no event for it
                         await trio.sleep(0.01)
                     stretches[False].append(await stretch())
     if pipeline.report.ledger.unaccounted:
@@ -97,14 +113,23 @@ async def measure_page(*, rate: float | None, symbols: int, workers: int, second
         ratios = sorted(one / other for one, other in zip(with_, without, strict=True))
         low, high = quantile(ratios, 0.25), quantile(ratios, 0.75)
         error = 1.253 * (high - low) / 1.349 / math.sqrt(pairs)
-        result[unit] = {"without": median(without), "ratio": median(ratios), "standard_error": error, "ratios": ratios}
+        result[unit] = {
+            "without": median(without),
+            "ratio": median(ratios),
+            "standard_error": error,
+            "ratios": ratios,
+        }
     return result
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 1 where a viewer takes more than he may."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.dashboard", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=20, help="stretches with a viewer, and as many without")
+    """Return the exit code: 0, or 1 if a viewer costs more than the limit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.dashboard", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=20, help="stretches with a viewer, and as many without"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a stretch")
     parser.add_argument("--json", action="store_true", help="write the results as JSON")
     parser.add_argument("--viewer", metavar="URL", help=argparse.SUPPRESS)
@@ -113,21 +138,41 @@ def main(arguments: list[str] | None = None) -> int:
         view(options.viewer)
         return 0
     results = []
-    for rate, symbols, workers in ((100_000.0, 10, 4), (100_000.0, 10_000, 64), (None, 10, 4), (None, 10_000, 64)):
-        measure = partial(measure_page, rate=rate, symbols=symbols, workers=workers, seconds=options.seconds, pairs=options.pairs)
+    for rate, symbols, workers in (
+        (100_000.0, 10, 4),
+        (100_000.0, 10_000, 64),
+        (None, 10, 4),
+        (None, 10_000, 64),
+    ):
+        measure = partial(
+            measure_page,
+            rate=rate,
+            symbols=symbols,
+            workers=workers,
+            seconds=options.seconds,
+            pairs=options.pairs,
+        )
         results.append(trio.run(measure))
     if options.json:
         print(json.dumps(results, indent=1))
     missed = False
     for result in results:
-        # At full speed CPU time says more than the clock, which counts what others on the machine do.
+        # At full speed CPU time says more than the clock: the clock also counts the
+        # time that other processes on the machine take.
         unit = "per_s" if result["rate"] else "per_cpu_s"
         missed = missed or result[unit]["ratio"] < 1 - MOST_EFFECT
         name = f"{result['rate']:,.0f} ticks/s" if result["rate"] else "as fast as it goes"
         for each, what in (("per_s", "a second"), ("per_cpu_s", "a CPU second")):
             figures = result[each]
-            title = f"{name}, {result['symbols']:,} symbols, {result['workers']} workers, handled {what}"
-            print(f"{title:76}{figures['without']:>11,.0f}{figures['ratio']:>8.3f} ± {figures['standard_error']:.3f}", file=sys.stderr)
+            title = (
+                f"{name}, {result['symbols']:,} symbols, "
+                f"{result['workers']} workers, handled {what}"
+            )
+            print(
+                f"{title:76}{figures['without']:>11,.0f}{figures['ratio']:>8.3f}"
+                f" ± {figures['standard_error']:.3f}",
+                file=sys.stderr,
+            )
     return int(missed)
 
 

@@ -1,7 +1,9 @@
-"""What each executor makes of a handler: ``python -m tests.benchmarks.executors``. Handlers that compute, wait, or do next to nothing.
+"""What each executor reaches with a handler: ``python -m tests.benchmarks.executors``.
 
-Within a group all variants take turns, in a fresh pipeline each, and are compared within their round: what else the machine does
-strikes them alike. Counted from when every worker is ready and has handled something.
+The handlers compute, wait, or do next to nothing. Within a group all variants take
+turns, each in a fresh pipeline, and are compared within their round, so that other load
+on the machine affects them alike. Counting begins when every worker is ready and has
+handled something.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import attrs
 import trio
 
 import trio_ticks as tt
-from tests.helpers import make_ticks
+from tests.worlds.helpers import make_ticks
 
 from .stats import median
 
@@ -27,7 +29,7 @@ __all__ = ["GROUPS", "Variant", "main", "measure"]
 
 _SYMBOLS = [f"S{number}" for number in range(128)]
 _ROUNDS = "TRIO_TICKS_BURN_ROUNDS"
-"""How worker processes are told what 200 microseconds are: all variants do the same work."""
+"""Tells worker processes how many rounds 200 microseconds are, so all do equal work."""
 
 
 def burn(tick: tt.Tick) -> float:
@@ -57,7 +59,7 @@ async def trifle_in_loop(tick: tt.Tick) -> float:
 
 
 def calibrate() -> int:
-    """Return how many rounds of :func:`burn` take 200 microseconds, at this machine's best."""
+    """Return how many rounds of :func:`burn` take 200 microseconds at the fastest."""
     os.environ[_ROUNDS] = str(rounds := 20_000)
     tick = make_ticks(1)[0]
     best = min(_timed(burn, tick) for _ in range(30))
@@ -72,7 +74,11 @@ def _timed(function: Callable[[Any], Any], argument: Any) -> float:
 
 @attrs.frozen
 class Variant:
-    """One way to run a handler; the executor ``"bare"`` is a plain loop in each of so many processes: what the machine gives."""
+    """One way to run a handler.
+
+    The executor ``"bare"`` is a plain loop in each process: the most the machine can
+    do.
+    """
 
     label: str
     handler: Callable[[tt.Tick], Any]
@@ -107,14 +113,14 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
 
 @attrs.frozen
 class Figures:
-    """What a run gave."""
+    """The figures of one run."""
 
     per_s: float
     """Ticks handled a second."""
     parent_us: float
     """Processor time of this process a tick, in microseconds."""
     hand_over_ms: float
-    """What a batch took beside its handling, on average."""
+    """The mean time that a batch took besides its handling."""
 
 
 def _run_bare(handler: Callable[[Any], Any], seconds: float, ready: Any, counts: Any) -> None:
@@ -132,7 +138,10 @@ def _measure_bare(variant: Variant, seconds: float) -> Figures:
     context = multiprocessing.get_context("spawn")
     ready, counts = context.Barrier(variant.workers), context.SimpleQueue()
     arguments = (variant.handler, seconds, ready, counts)
-    processes = [context.Process(target=_run_bare, args=arguments, daemon=True) for _ in range(variant.workers)]
+    processes = [
+        context.Process(target=_run_bare, args=arguments, daemon=True)
+        for _ in range(variant.workers)
+    ]
     for process in processes:
         process.start()
     total: int = sum(counts.get() for _ in processes)
@@ -143,7 +152,11 @@ def _measure_bare(variant: Variant, seconds: float) -> Figures:
 
 def measure(variant: Variant, seconds: float) -> Figures:
     """Run *variant* for about *seconds*."""
-    return _measure_bare(variant, seconds) if variant.executor == "bare" else trio.run(_measure, variant, seconds)
+    return (
+        _measure_bare(variant, seconds)
+        if variant.executor == "bare"
+        else trio.run(_measure, variant, seconds)
+    )
 
 
 async def _measure(variant: Variant, seconds: float) -> Figures:
@@ -165,9 +178,16 @@ async def _measure(variant: Variant, seconds: float) -> Figures:
         cpu_s = time.process_time()
         each_s = await handled(ticks)
         cpu_s = time.process_time() - cpu_s
-        figures.append(Figures(1 / each_s, cpu_s / len(ticks) * 1e6, pipeline.metrics().hand_over_ms.mean))
+        figures.append(
+            Figures(1 / each_s, cpu_s / len(ticks) * 1e6, pipeline.metrics().hand_over_ms.mean)
+        )
 
-    settings: dict[str, Any] = {"executor": variant.executor, "workers": variant.workers, "maxsize": 2_000, "overflow": tt.Block()}
+    settings: dict[str, Any] = {
+        "executor": variant.executor,
+        "workers": variant.workers,
+        "maxsize": 2_000,
+        "overflow": tt.Block(),
+    }
     async with tt.open_pipeline(_Feed(script), variant.handler, **settings) as pipeline:
         await pipeline.wait()
     assert pipeline.report.produced == pipeline.report.consumed
@@ -183,8 +203,13 @@ class _Feed:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print a table a group; with ``--check`` return 1 where processes scale worse than they must."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.executors", description=__doc__)
+    """Measure and print one table for each group.
+
+    With ``--check`` return 1 if processes scale worse than they must.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.executors", description=__doc__
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a run")
     parser.add_argument("--only", choices=list(GROUPS), help="one group")
@@ -199,20 +224,44 @@ def main(arguments: list[str] | None = None) -> int:
         for number in range(options.rounds):
             for variant in variants if number % 2 == 0 else variants[::-1]:
                 runs[variant.label].append(measure(variant, options.seconds))
-            print(f"  {group}, round {number + 1} of {options.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
-        print(f"\n{group}\n{'':14}{'ticks/s':>10}{'against':>10}{'parent µs':>11}{'hand-over ms':>14}")
+            print(
+                f"  {group}, round {number + 1} of {options.rounds}, load {os.getloadavg()[0]:.1f}",
+                file=sys.stderr,
+                flush=True,
+            )
+        print(
+            f"\n{group}\n{'':14}{'ticks/s':>10}{'against':>10}{'parent µs':>11}{'hand-over ms':>14}"
+        )
         base = runs[variants[0].label]
         against = {}
         for label, rows in runs.items():
-            against[label] = median(mine.per_s / theirs.per_s for mine, theirs in zip(rows, base, strict=True))
-            rate, cpu_us, hand_over_ms = (median(getattr(row, name) for row in rows) for name in ("per_s", "parent_us", "hand_over_ms"))
-            print(f"{label:14}{rate:10,.0f}{against[label]:10.2f}{cpu_us:11.1f}{hand_over_ms:14.2f}")
+            against[label] = median(
+                mine.per_s / theirs.per_s for mine, theirs in zip(rows, base, strict=True)
+            )
+            rate, cpu_us, hand_over_ms = (
+                median(getattr(row, name) for row in rows)
+                for name in ("per_s", "parent_us", "hand_over_ms")
+            )
+            print(
+                f"{label:14}{rate:10,.0f}{against[label]:10.2f}{cpu_us:11.1f}{hand_over_ms:14.2f}"
+            )
         if group == "200 µs of pure Python":
             two = runs["2 processes"]
-            limit = median(mine.per_s / theirs.per_s for mine, theirs in zip(runs["2 bare"], runs["1 bare"], strict=True))
-            over_loop = median(mine.per_s / theirs.per_s for mine, theirs in zip(two, runs["loop"], strict=True))
-            print(f"2 processes over one: {against['2 processes']:.2f}, over the loop: {over_loop:.2f}; bare, 2 over 1: {limit:.2f}")
-            missed += ["1.8 x one process"] * (against["2 processes"] < 1.8) + ["1.7 x the loop"] * (over_loop < 1.7)
+            limit = median(
+                mine.per_s / theirs.per_s
+                for mine, theirs in zip(runs["2 bare"], runs["1 bare"], strict=True)
+            )
+            over_loop = median(
+                mine.per_s / theirs.per_s for mine, theirs in zip(two, runs["loop"], strict=True)
+            )
+            print(
+                f"2 processes over one: {against['2 processes']:.2f}, "
+                f"over the loop: {over_loop:.2f}; "
+                f"bare, 2 over 1: {limit:.2f}"
+            )
+            missed += ["1.8 x one process"] * (against["2 processes"] < 1.8) + [
+                "1.7 x the loop"
+            ] * (over_loop < 1.7)
         if group == "5 ms of waiting":
             missed += ["28.8 x one thread"] * (against["32 threads"] < 0.9 * 32)
     for text in missed:

@@ -1,7 +1,8 @@
-"""One contender's task: what to connect to and with which settings; and how it ends when ticks do not all arrive.
+"""One contender's task: what to connect to, with which settings, and how it ends.
 
-A contender ends when the last tick has its outcome. One that loses ticks would wait for ever: it is given up after ``stall_s`` without
-progress, and its account says so.
+A contender ends when the last tick has its outcome. A contender that loses ticks would
+wait for ever: it is given up after ``stall_s`` without progress, and its account says
+so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _POLL_S = 0.1
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """What a contender is told."""
+    """One contender's settings."""
 
     contender: str
     url: str
@@ -38,6 +39,7 @@ class Job:
     write_timeout: float = 1.0
     stall_s: float = 5.0
     core: int | None = None
+    venue: str = "flat"
 
     @property
     def full_url(self) -> str:
@@ -49,7 +51,7 @@ class Job:
 
 
 def run_asyncio(job: Job, recorder: Recorder, *coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run *coroutines* as tasks until every tick has its outcome, one of them fails, or nothing moves."""
+    """Run *coroutines* until all ticks have outcomes, one fails, or progress stalls."""
 
     async def main() -> None:
         done = asyncio.Event()
@@ -57,7 +59,11 @@ def run_asyncio(job: Job, recorder: Recorder, *coroutines: Coroutine[Any, Any, N
         tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         finished = asyncio.create_task(done.wait())
         progress, stalled_s = -1, 0.0
-        while not finished.done() and stalled_s < job.stall_s and not any(task.done() and task.exception() for task in tasks):
+        while (
+            not finished.done()
+            and stalled_s < job.stall_s
+            and not any(task.done() and task.exception() for task in tasks)
+        ):
             await asyncio.wait([finished], timeout=_POLL_S)
             stalled_s = stalled_s + _POLL_S if recorder.progress == progress else 0.0
             progress = recorder.progress

@@ -1,7 +1,9 @@
 """How late a tick is handled, counted from when it was *due* to be sent, at a set pace.
 
-No coordinated omission: the generator keeps its timetable whatever the contender does, and a tick that could only be sent late because
-the contender had stopped reading is late from the moment it was due. Both processes read CLOCK_MONOTONIC, one clock for the machine.
+No coordinated omission: the generator keeps its timetable whatever the contender does.
+If the contender stops reading, the ticks that could then only be sent late count as
+late from the moment they were due. Both processes read CLOCK_MONOTONIC, one clock for
+the machine.
 """
 
 from __future__ import annotations
@@ -21,10 +23,16 @@ _WARM_UP_S = 0.5
 _BEHIND_US = 100_000
 
 
-def latencies_us(handled_ns: Sequence[int], base_ns: int, rate: float, *, skip: int = 0) -> list[float]:
-    """Return how late each tick from number *skip* on was handled, in microseconds, in order of number."""
+def latencies_us(
+    handled_ns: Sequence[int], base_ns: int, rate: float, *, skip: int = 0
+) -> list[float]:
+    """Return each tick's lateness in microseconds, by number, from *skip* on."""
     gap_ns = 1e9 / rate
-    return [(moment - base_ns - int(number * gap_ns)) / 1e3 for number, moment in enumerate(handled_ns) if number >= skip]
+    return [
+        (moment - base_ns - int(number * gap_ns)) / 1e3
+        for number, moment in enumerate(handled_ns)
+        if number >= skip
+    ]
 
 
 def _one(generator: Any, letter: str, rate: int, seconds: float) -> dict[str, float]:
@@ -32,7 +40,9 @@ def _one(generator: Any, letter: str, rate: int, seconds: float) -> dict[str, fl
     account, handled_ns = run_job(generator, letter, total, rate=float(rate), stall_s=10.0)
     served = generator.served()
     verify(letter, account, served["sent"])
-    late = latencies_us(handled_ns, served["base_ns"], rate, skip=min(int(rate * _WARM_UP_S), total // 2))
+    late = latencies_us(
+        handled_ns, served["base_ns"], rate, skip=min(int(rate * _WARM_UP_S), total // 2)
+    )
     last = late[-1]
     late.sort()
     return {
@@ -46,8 +56,10 @@ def _one(generator: Any, letter: str, rate: int, seconds: float) -> dict[str, fl
     }
 
 
-def measure_latency(letters: Sequence[str], *, seconds: float, rounds: int, say: Say, rates: Sequence[int] = RATES) -> dict[str, Any]:
-    """Run each contender at each pace in each round; return the median over the rounds of each percentile.
+def measure_latency(
+    letters: Sequence[str], *, seconds: float, rounds: int, say: Say, rates: Sequence[int] = RATES
+) -> dict[str, Any]:
+    """Run each contender at each pace in each round; return each percentile's median.
 
     Raises:
         LossError: the account of a contender does not agree.
@@ -60,7 +72,10 @@ def measure_latency(letters: Sequence[str], *, seconds: float, rounds: int, say:
                 for letter in letters:
                     figures = _one(generator, letter, rate, seconds)
                     runs[letter].append(figures)
-                    say(f"  round {number + 1}  {rate:>6}/s  ({letter})  p50 {figures['p50_us']:9.0f}  p99 {figures['p99_us']:9.0f} µs")
+                    say(
+                        f"  round {number + 1}  {rate:>6}/s  ({letter})  "
+                        f"p50 {figures['p50_us']:9.0f}  p99 {figures['p99_us']:9.0f} µs"
+                    )
         result[str(rate)] = {
             letter: {
                 "name": CONTENDERS[letter].name,

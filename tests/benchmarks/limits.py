@@ -12,7 +12,7 @@ __all__ = ["Limit", "evaluate"]
 
 @attrs.frozen
 class Limit:
-    """One figure beside what it has to be."""
+    """One figure, and the bound that it has to keep."""
 
     name: str
     figure: float
@@ -23,7 +23,7 @@ class Limit:
 
     @property
     def met(self) -> bool:
-        """Whether the figure keeps within the bound; what is not a number does not."""
+        """Whether the figure keeps within the bound; NaN does not."""
         if math.isnan(self.figure):
             return False
         return self.figure >= self.bound if self.at_least else self.figure <= self.bound
@@ -48,7 +48,15 @@ def _throughput(results: dict[str, Any]) -> list[Limit]:
         if (figure := _ratio(section, letter)) is not None:
             limits.append(Limit(name, figure, bound, aim=aim))
     if (figure := _ratio(section, "f")) is not None:
-        limits.append(Limit("time against (f) the floor", 1 / figure if figure else math.nan, 2.5, at_least=False, aim=2.0))
+        limits.append(
+            Limit(
+                "time against (f) the floor",
+                1 / figure if figure else math.nan,
+                2.5,
+                at_least=False,
+                aim=2.0,
+            )
+        )
     if (figure := _ratio(results.get("tls", {}), "a")) is not None:
         limits.append(Limit("throughput against (a) over TLS", figure, 10.0))
     return limits
@@ -61,7 +69,8 @@ def _latency(results: dict[str, Any]) -> list[Limit]:
         return []
     return [
         Limit(
-            f"latency {name} at 10,000 ticks/s, against the best of (a), (b): {min(row[key] for row in rivals):.0f} µs",
+            f"latency {name} at 10,000 ticks/s, "
+            f"against the best of (a), (b): {min(row[key] for row in rivals):.0f} µs",
             at["e"][key],
             min(row[key] for row in rivals),
             at_least=False,

@@ -1,9 +1,12 @@
-"""The load generator: a process of its own that writes encoded frames to a raw socket, as fast as they are taken or at a set pace.
+"""The load generator: a process that writes encoded frames to a raw socket.
 
-``python -m tests.benchmarks.loadgen``: prints one JSON line when it listens (on 127.0.0.1, a free port), and one when a client has
-gone. It serves one client at a time. The client says in the URL what it wants: ``/?ticks=1000&rate=0`` (0: as fast as it can), and the
-clock starts when its first message (the subscription) has come. A slow client is never waited for: a message is due at ``base_ns + number
-/ rate`` whatever became of those before, and latencies are taken against that, so that a stall counts for every tick it delays.
+``python -m tests.benchmarks.loadgen`` prints one JSON line when it listens (on
+127.0.0.1, a free port), and one when a client has gone. It serves one client at a time.
+The client says in the URL what it wants: ``/?ticks=1000&rate=0`` (0: as fast as the
+client reads). The clock starts when the client's first message, the subscription, has
+come. A slow client does not delay the timetable: a message is due at ``base_ns + number
+/ rate`` whatever happened to earlier messages. Latencies are measured against that, so
+that a stall counts for every tick it delays.
 """
 
 from __future__ import annotations
@@ -24,14 +27,27 @@ from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
-from .wire import CLOSE, PING, PONG, FrameReader, Session, accept_key, encode_session, server_frame
+from .wire import (
+    CLOSE,
+    PING,
+    PONG,
+    FrameReader,
+    Session,
+    accept_key,
+    encode_quotes,
+    encode_session,
+    server_frame,
+)
 
 __all__ = ["main", "pin"]
 
 _BLOCK = 256 * 1024
 _LEAD_NS = 50_000_000
 _NAP_NS = 80_000
-"""It sleeps until so long before a message is due, and spins for the rest: a sleep alone is late by tens of microseconds."""
+"""How long before a message is due it stops sleeping and spins.
+
+A sleep alone is late by tens of microseconds.
+"""
 _POLL_NS = 20_000_000
 
 
@@ -42,7 +58,10 @@ def pin(core: int | None) -> None:
 
 
 def sleep_exactly() -> None:
-    """Ask Linux not to round this process's sleeps up by its usual 50 µs; elsewhere the spinning has to be enough."""
+    """Ask Linux not to round this process's sleeps up by its usual 50 µs.
+
+    Elsewhere the spinning has to be enough.
+    """
     if sys.platform == "linux":
         import ctypes
 
@@ -56,7 +75,7 @@ class ClientGoneError(Exception):
 
 @attrs.define
 class Served:
-    """What one client got."""
+    """What was sent to one client."""
 
     asked: int = 0
     sent: int = 0
@@ -64,13 +83,16 @@ class Served:
     base_ns: int = 0
     """CLOCK_MONOTONIC when tick 0 was due."""
     late_us_p50: float = 0.0
-    """How late the generator itself was; 0 where it had no pace to keep."""
+    """How late the generator itself was; 0 if it had no pace to keep."""
     late_us_p99: float = 0.0
     late_us_max: float = 0.0
 
 
 class Client:
-    """One connection: the handshake, then data frames, with the client's control frames answered between them."""
+    """One connection: the handshake, then data frames.
+
+    The client's control frames are answered between the data frames.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -79,16 +101,20 @@ class Client:
         self.subscribed = False
 
     def handshake(self) -> tuple[int, float]:
-        """Answer the upgrade request; return how many ticks are wanted and at what rate."""
+        """Answer the upgrade; return how many ticks are wanted, and at what rate."""
         request = b""
         while b"\r\n\r\n" not in request:
             request += self._receive()
         head, self._early = request.split(b"\r\n\r\n", 1)
         lines = head.split(b"\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(b":") for line in lines[1:])
+        }
         query = parse_qs(urlsplit(lines[0].split(b" ")[1].decode("ascii")).query)
         self._sock.sendall(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
             + accept_key(headers[b"sec-websocket-key"])
             + b"\r\n\r\n"
         )
@@ -111,7 +137,7 @@ class Client:
                 self.subscribed = True
 
     def listen(self, timeout_s: float | None = 0.0) -> None:
-        """Answer what has come from the client; with a timeout, wait for something to come."""
+        """Answer what has come from the client; with a timeout, wait for data first."""
         if self._early:
             data, self._early = self._early, b""
             self._react(data)
@@ -132,7 +158,10 @@ class Client:
             self.listen()
 
     def pace(self, session: Session, served: Served) -> list[int]:
-        """Send each message when it is due, or at once where that is past; return how late each was, in nanoseconds."""
+        """Send each message when it is due, or at once if that is past.
+
+        Returns how late each message was, in nanoseconds.
+        """
         view, start, ends, total = memoryview(session.data), 0, session.ends, served.asked
         clock, send, gap_ns = time.monotonic_ns, self._sock.sendall, 1e9 / served.rate
         served.base_ns = base = clock() + _LEAD_NS
@@ -156,12 +185,15 @@ class Client:
         return late
 
     def serve(self, session: Session, served: Served) -> None:
-        """Wait for the subscription, send everything, and stay until the client goes."""
+        """Wait for the subscription, send all, and stay until the client goes."""
         while not self.subscribed:
             self.listen(None)
         if served.rate:
             late = sorted(self.pace(session, served))
-            served.late_us_p50, served.late_us_p99 = late[len(late) // 2] / 1e3, late[len(late) * 99 // 100] / 1e3
+            served.late_us_p50, served.late_us_p99 = (
+                late[len(late) // 2] / 1e3,
+                late[len(late) * 99 // 100] / 1e3,
+            )
             served.late_us_max = late[-1] / 1e3
         else:
             self.flood(session, served)
@@ -171,7 +203,7 @@ class Client:
 
 @contextlib.contextmanager
 def _tls(wanted: bool) -> Iterator[tuple[ssl.SSLContext | None, str | None]]:
-    """Give a server context with a fresh certificate for 127.0.0.1, and the path of the authority's own."""
+    """Give a server context with a new certificate for 127.0.0.1, and its CA's path."""
     if not wanted:
         yield None, None
         return
@@ -186,7 +218,9 @@ def _tls(wanted: bool) -> Iterator[tuple[ssl.SSLContext | None, str | None]]:
         yield context, str(path)
 
 
-def serve_one(connection: socket.socket, context: ssl.SSLContext | None, session: Session) -> Served:
+def serve_one(
+    connection: socket.socket, context: ssl.SSLContext | None, session: Session
+) -> Served:
     """Serve one client until it has gone."""
     served = Served()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -204,19 +238,37 @@ def serve_one(connection: socket.socket, context: ssl.SSLContext | None, session
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve until the process is ended."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.loadgen", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--ticks", type=int, default=100_000, help="how many different ticks to encode (a client may ask for fewer)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.loadgen", description=__doc__.split("\n", 1)[0]
+    )
+    parser.add_argument(
+        "--ticks",
+        type=int,
+        default=100_000,
+        help="how many different ticks to encode (a client may ask for fewer)",
+    )
     parser.add_argument("--symbols", type=int, default=5)
     parser.add_argument("--size", type=int, help="bytes a frame (default: about 157)")
+    parser.add_argument("--venue", default="flat", choices=("flat", "binance"))
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--core", type=int, help="the core to stay on")
     options = parser.parse_args(arguments)
     pin(options.core)
     sleep_exactly()
-    session = encode_session(options.ticks, symbols=options.symbols, size=options.size)
-    with socket.create_server(("127.0.0.1", 0)) as listener, _tls(options.tls) as (context, authority):
+    if options.venue == "binance":
+        session = encode_quotes(options.ticks, symbols=options.symbols)
+    else:
+        session = encode_session(options.ticks, symbols=options.symbols, size=options.size)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        _tls(options.tls) as (context, authority),
+    ):
         port = listener.getsockname()[1]
-        hello = {"url": f"{'wss' if context else 'ws'}://127.0.0.1:{port}", "ca": authority, "frame_bytes": session.frame_bytes}
+        hello = {
+            "url": f"{'wss' if context else 'ws'}://127.0.0.1:{port}",
+            "ca": authority,
+            "frame_bytes": session.frame_bytes,
+        }
         print(json.dumps(hello), flush=True)
         while True:
             connection, _ = listener.accept()

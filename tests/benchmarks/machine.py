@@ -1,4 +1,4 @@
-"""Facts about the machine that figures stand on. Nothing that names a place: no host, no user, no path."""
+"""Facts about the machine that was measured: no host, no user, no path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import Any
 
 __all__ = ["facts"]
 
-_PACKAGES = ("trio_ticks", "trio", "trio-websocket", "attrs", "msgspec", "websockets", "picows", "aiofastnet")
+_PACKAGES = (
+    "trio_ticks",
+    "trio",
+    "trio-websocket",
+    "attrs",
+    "msgspec",
+    "websockets",
+    "picows",
+    "aiofastnet",
+)
 
 
 def _cpu_model() -> str:

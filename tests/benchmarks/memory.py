@@ -1,5 +1,6 @@
-"""How many bytes one queued tick takes, the tick itself included: fills a queue in a fresh process and looks at the resident size.
+"""How many bytes one queued tick takes, the tick itself included.
 
+Fills a queue in a fresh process and reads the resident size.
 ``python -m tests.benchmarks.memory trio_ticks 500000`` prints one number.
 """
 
@@ -25,7 +26,9 @@ def _resident() -> int:
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _trio_ticks(ticks: int, payloads: list[bytes]) -> int:
@@ -43,7 +46,12 @@ def _trio_ticks(ticks: int, payloads: list[bytes]) -> int:
         before = _resident()
         async with send, receive:
             for start in range(0, ticks, _BATCH):
-                await send.send_many([decode(payloads[number % len(payloads)]) for number in range(start, min(ticks, start + _BATCH))])
+                await send.send_many(
+                    [
+                        decode(payloads[number % len(payloads)])
+                        for number in range(start, min(ticks, start + _BATCH))
+                    ]
+                )
             after = _resident()
             assert receive.ledger.queued == ticks
         return after - before
@@ -71,13 +79,20 @@ def _classic(ticks: int, payloads: list[bytes]) -> int:
     return asyncio.run(fill())
 
 
-QUEUES: dict[str, Callable[[int, list[bytes]], int]] = {"trio_ticks": _trio_ticks, "asyncio.Queue": _classic}
+QUEUES: dict[str, Callable[[int, list[bytes]], int]] = {
+    "trio_ticks": _trio_ticks,
+    "asyncio.Queue": _classic,
+}
 
 
 def bytes_per_tick(queue: str, ticks: int) -> float:
     """Measure *queue* with *ticks* in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.memory", queue, str(ticks)]
-    return float(subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=True).stdout)
+    return float(
+        subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=True
+        ).stdout
+    )
 
 
 def main() -> None:

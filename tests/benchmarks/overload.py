@@ -1,7 +1,9 @@
-"""Every answer to a full queue under the same overload, side by side: what was handled, what was dropped and why, and how old it was.
+"""Every answer to a full queue under the same overload, side by side.
 
-Runs on a virtual clock unless told otherwise: the figures are then exact, and the same on every machine. Ticks are stamped with the time at
-which they were *due*, so that a feed that is held up by backpressure does not hide it.
+Shows what was handled, what was dropped and why, and how old it was. Runs on a virtual
+clock unless told otherwise: the figures are then exact, and the same on every machine.
+Ticks are stamped with the time at which they were *due*, so that a feed that
+backpressure holds up does not hide the delay.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ STRATEGIES: dict[str, Any] = {
 
 @attrs.frozen
 class Load:
-    """What comes in, and what it takes to handle it."""
+    """The rate of the ticks, and the time that it takes to handle them."""
 
     symbols: int = 100
     workers: int = 4
@@ -57,7 +59,7 @@ class Load:
 
 @attrs.frozen
 class Result:
-    """What became of the load."""
+    """How many ticks of the load were handled or dropped, and how old they were."""
 
     strategy: str
     produced: int
@@ -72,7 +74,7 @@ class Result:
 
 
 class _Feed:
-    """Ticks in bursts at a mean rate, on a schedule that does not wait for the channel."""
+    """Ticks in bursts at a mean rate; its schedule does not wait for the channel."""
 
     def __init__(self, load: Load, seed: int) -> None:
         self._load = load
@@ -80,7 +82,7 @@ class _Feed:
         self.last: dict[str, float] = {}
 
     def _batches(self) -> Iterator[tuple[float, int]]:
-        """Give when each batch is due, and its size: Poisson arrivals of geometric bursts."""
+        """Give each batch's due time and size: Poisson arrivals of geometric bursts."""
         mean_burst, now = 8.0, 0.0
         rate = self._load.capacity * self._load.overload / mean_burst
         while (now := now + self._random.expovariate(rate)) < self._load.seconds:
@@ -111,7 +113,12 @@ async def _measure(name: str, strategy: Any, load: Load, seed: int) -> Result:
         handled[tick.symbol] = tick.volume
 
     async with tt.open_pipeline(
-        feed, handler, workers=load.workers, maxsize=load.maxsize, overflow=strategy, shutdown_timeout=3600
+        feed,
+        handler,
+        workers=load.workers,
+        maxsize=load.maxsize,
+        overflow=strategy,
+        shutdown_timeout=3600,
     ) as pipeline:
         await pipeline.wait()
     pipeline.ledger.check()
@@ -138,14 +145,18 @@ def run_one(name: str, strategy: Any, load: Load, *, seed: int = 1, real: bool =
 def table(results: list[Result], load: Load) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        "| strategy | produced | handled | dropped | age p50 | age p99 | blocked | symbols up to date at the end |",
+        "| strategy | produced | handled | dropped | age p50 | age p99 | blocked "
+        "| symbols up to date at the end |",
         "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
     for result in results:
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in result.dropped.items()) or "none"
+        dropped = (
+            ", ".join(f"{count:,} {reason}" for reason, count in result.dropped.items()) or "none"
+        )
         lines.append(
-            f"| `{result.strategy}` | {result.produced:,} | {result.handled:,} | {dropped} | {result.age_p50_s:.2f} s | "
-            f"{result.age_p99_s:.2f} s | {result.blocked_s:.1f} s | {result.symbols_current} of {load.symbols} |"
+            f"| `{result.strategy}` | {result.produced:,} | {result.handled:,} | {dropped} "
+            f"| {result.age_p50_s:.2f} s | {result.age_p99_s:.2f} s | {result.blocked_s:.1f} s "
+            f"| {result.symbols_current} of {load.symbols} |"
         )
     return "\n".join(lines)
 
@@ -158,15 +169,36 @@ def plot(results: list[Result], load: Load, path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "trio_ticks"
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(10, 3.4), sharey=True, layout="constrained"
+    )
     names = [result.strategy for result in results][::-1]
-    left.barh(names, [result.age_p99_s for result in results][::-1], color="#b8c4d6", edgecolor="#333", hatch="//", label="p99")
-    left.barh(names, [result.age_p50_s for result in results][::-1], color="#1f5fa8", edgecolor="#333", height=0.45, label="p50")
+    left.barh(
+        names,
+        [result.age_p99_s for result in results][::-1],
+        color="#b8c4d6",
+        edgecolor="#333",
+        hatch="//",
+        label="p99",
+    )
+    left.barh(
+        names,
+        [result.age_p50_s for result in results][::-1],
+        color="#1f5fa8",
+        edgecolor="#333",
+        height=0.45,
+        label="p50",
+    )
     left.set_xscale("log")
     left.axvline(load.conflate_bound_s, color="#333", linestyle="--", linewidth=1)
     left.set_xlabel("age when handled, s (log scale)")
     left.legend(loc="lower right")
-    right.barh(names, [100 * result.symbols_current / load.symbols for result in results][::-1], color="#d98c21", edgecolor="#333")
+    right.barh(
+        names,
+        [100 * result.symbols_current / load.symbols for result in results][::-1],
+        color="#d98c21",
+        edgecolor="#333",
+    )
     right.set_xlabel("symbols up to date at the end, %")
     right.set_xlim(0, 100)
     figure.savefig(path, metadata={"Date": None})
@@ -174,19 +206,28 @@ def plot(results: list[Result], load: Load, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run all strategies and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overload", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.overload", description=__doc__
+    )
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--symbols", type=int, default=100)
-    parser.add_argument("--overload", type=float, default=10.0, help="times what the workers can take")
+    parser.add_argument(
+        "--overload", type=float, default=10.0, help="times what the workers can take"
+    )
     parser.add_argument("--real", action="store_true", help="in real time, not on a virtual clock")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     options = parser.parse_args(arguments)
     logging.getLogger("trio_ticks").setLevel(logging.ERROR)
     load = Load(seconds=options.seconds, symbols=options.symbols, overload=options.overload)
-    results = [run_one(name, strategy, load, real=options.real) for name, strategy in STRATEGIES.items()]
+    results = [
+        run_one(name, strategy, load, real=options.real) for name, strategy in STRATEGIES.items()
+    ]
     print(table(results, load))
-    print(f"\nbound for Conflate: p99 age below 2 x symbols x service time / workers = {load.conflate_bound_s:.2f} s")
+    print(
+        "\nbound for Conflate: p99 age below 2 x symbols x service time / workers "
+        f"= {load.conflate_bound_s:.2f} s"
+    )
     if options.json:
         options.json.write_text(json.dumps([attrs.asdict(result) for result in results], indent=1))
     if options.plot:

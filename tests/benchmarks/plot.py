@@ -1,6 +1,7 @@
-"""Draws results as SVG for the documentation: dark ink on a light ground, told apart by place, label, hatch and marker, never by hue alone.
+"""Draws results as SVG for the documentation: dark ink on a light ground.
 
-Every bar and line carries its own label, so that nothing has to be matched with a legend by colour.
+Place, label, hatch and marker distinguish the series, never colour alone. Every bar and
+line carries its own label, so that no colour has to be matched with a legend.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ _SHORT = {
     "f": "(f) floor: decode + handler",
 }
 _HATCH = {"a": "", "b": "//", "c": "xx", "d": "..", "e": "", "f": "\\\\"}
-_LINE: dict[str, tuple[str, str, str]] = {"a": (_SOFT, "s", ":"), "b": ("#b35900", "^", "--"), "e": (_OURS, "o", "-")}
+_LINE: dict[str, tuple[str, str, str]] = {
+    "a": (_SOFT, "s", ":"),
+    "b": ("#b35900", "^", "--"),
+    "e": (_OURS, "o", "-"),
+}
 _STYLE: Any = {
     "font.size": 10,
     "font.family": "sans-serif",
@@ -52,7 +57,11 @@ def _bars(axes: Axes, section: dict[str, Any], title: str) -> None:
     contenders = section["contenders"]
     letters = sorted(contenders, key=lambda letter: -float(contenders[letter]["us_per_tick"]))
     times = [contenders[letter]["us_per_tick"] for letter in letters]
-    bars = axes.barh([_SHORT[letter] for letter in letters], times, color=[_OURS if letter == "e" else _THEIRS for letter in letters])
+    bars = axes.barh(
+        [_SHORT[letter] for letter in letters],
+        times,
+        color=[_OURS if letter == "e" else _THEIRS for letter in letters],
+    )
     for bar, letter, time in zip(bars, letters, times, strict=True):
         bar.set_hatch(_HATCH[letter])
         bar.set_edgecolor(_INK)
@@ -64,7 +73,13 @@ def _bars(axes: Axes, section: dict[str, Any], title: str) -> None:
             note += f", drops {dropped:.0%}"
         elif ratio:
             note += f"  ({ratio:.1f}x)"
-        axes.annotate(note, (time, bar.get_y() + bar.get_height() / 2), xytext=(5, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            note,
+            (time, bar.get_y() + bar.get_height() / 2),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+        )
     axes.set_xlim(0, max(times) * 1.3)
     axes.set_xlabel("microseconds a tick (shorter is better)")
     axes.set_title(title, loc="left")
@@ -74,9 +89,18 @@ def _latency(axes: Axes, section: dict[str, Any], key: str, title: str) -> None:
     rates = sorted(section, key=int)
     ends: list[tuple[float, str]] = []
     for letter, (colour, marker, style) in _LINE.items():
-        points = [(int(rate), section[rate][letter][key]) for rate in rates if letter in section[rate]]
+        points = [
+            (int(rate), section[rate][letter][key]) for rate in rates if letter in section[rate]
+        ]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, linestyle=style, linewidth=1.8, markersize=6)
+            axes.plot(
+                *zip(*points, strict=True),
+                color=colour,
+                marker=marker,
+                linestyle=style,
+                linewidth=1.8,
+                markersize=6,
+            )
             ends.append((points[-1][1], letter))
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -84,7 +108,12 @@ def _latency(axes: Axes, section: dict[str, Any], key: str, title: str) -> None:
     for value, letter in sorted(ends):
         above = max(value, above * 1.7)
         axes.annotate(
-            _SHORT[letter], (int(rates[-1]), above), xytext=(8, 0), textcoords="offset points", va="center", color=_LINE[letter][0]
+            _SHORT[letter],
+            (int(rates[-1]), above),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=_LINE[letter][0],
         )
     axes.set_xticks([int(rate) for rate in rates], [f"{int(rate):,}" for rate in rates])
     axes.minorticks_off()
@@ -102,9 +131,21 @@ def _scaling(axes: Axes, group: str, variants: dict[str, Any]) -> None:
     labels = sorted(variants, key=grown)
     rates = [variants[label]["ticks_per_s"] / 1e3 for label in labels]
     first = next(iter(variants))
-    bars = axes.bar(labels, rates, color=[_OURS if label == first else _THEIRS for label in labels], edgecolor=_INK, linewidth=0.6)
+    bars = axes.bar(
+        labels,
+        rates,
+        color=[_OURS if label == first else _THEIRS for label in labels],
+        edgecolor=_INK,
+        linewidth=0.6,
+    )
     for bar, rate in zip(bars, rates, strict=True):
-        axes.annotate(f"{rate:.0f}", (bar.get_x() + bar.get_width() / 2, rate), xytext=(0, 3), textcoords="offset points", ha="center")
+        axes.annotate(
+            f"{rate:.0f}",
+            (bar.get_x() + bar.get_width() / 2, rate),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+        )
     axes.set_ylim(0, max(rates) * 1.18)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_title(group, loc="left")
@@ -117,24 +158,44 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def draw(results: dict[str, Any], path: Path) -> list[Path]:
-    """Draw what *results* hold: comparisons to *path*, scaling beside it (``-scaling``). Return what was written."""
+    """Draw *results*: comparisons to *path*, scaling beside it (``-scaling``).
+
+    Returns the files that were written.
+    """
     drawn: list[Path] = []
     with plt.rc_context(_STYLE):
-        bars = [(results[key], title) for key, title in (("throughput", "Throughput"), ("tls", "Throughput over TLS")) if key in results]
-        lines = [("p50_us", "Latency, median"), ("p99_us", "Latency, 99th percentile")] if "latency" in results else []
+        bars = [
+            (results[key], title)
+            for key, title in (("throughput", "Throughput"), ("tls", "Throughput over TLS"))
+            if key in results
+        ]
+        lines = (
+            [("p50_us", "Latency, median"), ("p99_us", "Latency, 99th percentile")]
+            if "latency" in results
+            else []
+        )
         if bars or lines:
             heights = [max(1.0, 0.42 * len(section["contenders"]) + 0.5) for section, _ in bars]
-            figure = plt.figure(figsize=(10, sum(heights) + len(heights) * 0.7 + 3.2 * bool(lines)), layout="constrained")
-            grid = figure.add_gridspec(len(bars) + bool(lines), 2, height_ratios=[*heights, *([3.2] * bool(lines))])
+            figure = plt.figure(
+                figsize=(10, sum(heights) + len(heights) * 0.7 + 3.2 * bool(lines)),
+                layout="constrained",
+            )
+            grid = figure.add_gridspec(
+                len(bars) + bool(lines), 2, height_ratios=[*heights, *([3.2] * bool(lines))]
+            )
             for row, (section, title) in enumerate(bars):
                 _bars(figure.add_subplot(grid[row, :]), section, title)
             for column, (key, title) in enumerate(lines):
-                _latency(figure.add_subplot(grid[len(bars), column]), results["latency"], key, title)
+                _latency(
+                    figure.add_subplot(grid[len(bars), column]), results["latency"], key, title
+                )
             drawn.append(_save(figure, path))
         if results.get("scaling"):
             groups = results["scaling"]
             rows = (len(groups) + 1) // 2
-            figure, panels = plt.subplots(rows, 2, figsize=(10, 2.6 * rows), layout="constrained", squeeze=False)
+            figure, panels = plt.subplots(
+                rows, 2, figsize=(10, 2.6 * rows), layout="constrained", squeeze=False
+            )
             for axes, (group, variants) in zip(panels.flat, groups.items(), strict=False):
                 _scaling(axes, group, variants)
             for axes in list(panels.flat)[len(groups) :]:

@@ -1,7 +1,9 @@
-"""The handler that every contender runs, and the account it gives: how many ticks came, which, when, and at what cost.
+"""The handler that every contender runs, and the account that it gives.
 
-The same few instructions for all: count, add up the numbers in ``volume``, and compare once. A loss and a double of the same size
-still show in the sum. Time and CPU time run from the first tick handled to the last.
+The account: how many ticks came, which, when, and at what cost. The same few
+instructions for all: count, add up the numbers in ``volume``, and compare once. A loss
+and a double of the same size still show in the sum. Time and CPU time run from the
+first tick handled to the last.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Account:
     cpu_s: float
     peak_rss_mb: float
     finished: bool
-    """False where it stalled and was given up."""
+    """False if it stalled and was given up."""
     detail: dict[str, Any] = attrs.field(factory=dict)
 
     @property
@@ -56,7 +58,7 @@ class Recorder:
 
     Args:
         expected: How many ticks there are to come.
-        timed: Note when each was handled (``handled_ns``, by the tick's number); for latencies.
+        timed: Record when each was handled (``handled_ns``, by number); for latencies.
     """
 
     def __init__(self, expected: int, *, timed: bool = False) -> None:

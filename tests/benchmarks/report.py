@@ -1,4 +1,4 @@
-"""Results as plain text: tables that can be read in a terminal and pasted into an issue."""
+"""Results as plain text: tables to read in a terminal or paste into an issue."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ __all__ = ["limits_table", "report", "table"]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """Align *rows* under *header*; the first *left* columns to the left, the others to the right."""
+    """Align *rows* under *header*: the first *left* columns left, the others right."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
@@ -44,7 +45,18 @@ def _throughput(title: str, section: dict[str, Any]) -> str:
         )
     rounds = len(next(iter(section["contenders"].values()))["rounds"])
     head = f"{title}: {section['frame_bytes']:.0f} bytes a message; medians of {rounds} rounds"
-    columns = ("", "contender", "µs/tick", "range", "CPU µs", "ticks/s", "dropped", "peak MB", "against (e)", "fastest")
+    columns = (
+        "",
+        "contender",
+        "µs/tick",
+        "range",
+        "CPU µs",
+        "ticks/s",
+        "dropped",
+        "peak MB",
+        "against (e)",
+        "fastest",
+    )
     return f"{head}\n\n{table(columns, rows, left=2)}"
 
 
@@ -62,9 +74,25 @@ def _latency(section: dict[str, Any]) -> str:
         for rate, contenders in section.items()
         for letter, row in contenders.items()
     ]
-    columns = ("ticks/s", "", "contender", "p50", "p99", "p99.9", "max", "CPU", "kept up", "generator p99")
-    rounds = len(next(row["rounds"] for contenders in section.values() for row in contenders.values()))
-    head = f"Latency, wire to handler, in µs after the moment it was due to be sent; medians of {rounds} rounds"
+    columns = (
+        "ticks/s",
+        "",
+        "contender",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "CPU",
+        "kept up",
+        "generator p99",
+    )
+    rounds = len(
+        next(row["rounds"] for contenders in section.values() for row in contenders.values())
+    )
+    head = (
+        "Latency, wire to handler, in µs after the moment it was due to be sent; "
+        f"medians of {rounds} rounds"
+    )
     return f"{head}\n\n{table(columns, rows, left=3)}"
 
 

@@ -1,6 +1,7 @@
-"""Starts the processes of a run: a load generator, and one fresh process a contender, each on a core of its own where there are two.
+"""Starts a run's processes: a load generator, and a fresh process for each contender.
 
-Processes are ended by their own handles, whatever happens.
+Each is pinned to a core of its own if there are two. Processes are ended by their own
+handles, whatever happens.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["ROOT", "ContenderError", "Generator", "cores", "open_generator", "ru
 
 _TIMEOUT_S = 300.0
 ROOT = Path(__file__).parents[2]
-"""Where ``tests`` can be imported from."""
+"""The directory from which ``tests`` can be imported."""
 
 
 class ContenderError(Exception):
@@ -31,7 +32,10 @@ class ContenderError(Exception):
 
 
 def cores() -> tuple[int | None, int | None]:
-    """Return the contender's core and the generator's; None where the system cannot pin, or there is only one."""
+    """Return the contender's core and the generator's.
+
+    Both are None if the system cannot pin processes, or has only one core.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     usable = sorted(os.sched_getaffinity(0))
@@ -55,9 +59,23 @@ class Generator:
 
 
 @contextlib.contextmanager
-def open_generator(ticks: int, *, symbols: int = 5, size: int | None = None, tls: bool = False) -> Iterator[Generator]:
+def open_generator(
+    ticks: int,
+    *,
+    symbols: int = 5,
+    size: int | None = None,
+    tls: bool = False,
+    venue: str = "flat",
+) -> Iterator[Generator]:
     """Run a load generator; it encodes its ticks first, and is ended with the block."""
-    command = [sys.executable, "-m", "tests.benchmarks.loadgen", f"--ticks={ticks}", f"--symbols={symbols}"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.loadgen",
+        f"--ticks={ticks}",
+        f"--symbols={symbols}",
+        f"--venue={venue}",
+    ]
     command += [f"--size={size}"] * (size is not None) + ["--tls"] * tls
     if (core := cores()[1]) is not None:
         command.append(f"--core={core}")
@@ -72,15 +90,30 @@ def open_generator(ticks: int, *, symbols: int = 5, size: int | None = None, tls
             process.terminate()
 
 
-def run_job(generator: Generator, contender: str, ticks: int, **settings: Any) -> tuple[Account, list[int]]:
-    """Run one contender against *generator* in a fresh process; return its account, and when it handled each tick.
+def run_job(
+    generator: Generator, contender: str, ticks: int, *, root: Path = ROOT, **settings: Any
+) -> tuple[Account, list[int]]:
+    """Run one contender against *generator* in a fresh process.
+
+    Returns its account, and when it handled each tick.
 
     Raises:
         ContenderError: it failed, with what it wrote to its standard error.
     """
-    job = Job(contender=contender, url=generator.url, ca=generator.ca, ticks=ticks, core=cores()[0], **settings)
-    command = [sys.executable, "-m", "tests.benchmarks.child", json.dumps(attrs.asdict(job))]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=_TIMEOUT_S, check=False)
+    job = Job(
+        contender=contender,
+        url=generator.url,
+        ca=generator.ca,
+        ticks=ticks,
+        core=cores()[0],
+        **settings,
+    )
+    # Another checkout, to compare with, may not know all settings: leave out the usual.
+    told = attrs.asdict(job, filter=lambda field, value: value != field.default)
+    command = [sys.executable, "-m", "tests.benchmarks.child", json.dumps(told)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, timeout=_TIMEOUT_S, check=False
+    )
     if done.returncode or not done.stdout:
         raise ContenderError(f"contender {contender} failed:\n{done.stderr[-4000:]}")
     answer = json.loads(done.stdout.splitlines()[-1])

@@ -1,6 +1,7 @@
-"""What becomes of this library's throughput when one thing grows: symbols, workers, the queue, the messages; and what order costs.
+"""How this library's throughput changes when one thing grows, and what order costs.
 
-Within a group all variants take turns, and each is compared with the group's first in the same round.
+What grows: symbols, workers, the queue, or the messages. Within a group all variants
+take turns, and each is compared with the group's first in the same round.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MOST_BYTES = 300_000_000
 
 @attrs.frozen
 class Variant:
-    """One setting that differs from the default, in the generator or in the pipeline."""
+    """One setting that differs from the default, in the generator or the pipeline."""
 
     label: str
     symbols: int = 5
@@ -35,9 +36,16 @@ class Variant:
 GROUPS: dict[str, tuple[Variant, ...]] = {
     # The first of each group is what the others are compared with.
     "symbols": tuple(Variant(f"{count:,}", symbols=count) for count in (5, 1, 100, 1_000, 10_000)),
-    "workers": tuple(Variant(str(count), settings={"workers": count}) for count in (4, 1, 2, 16, 64)),
-    "maxsize": tuple(Variant(f"{size:,}", settings={"maxsize": size}) for size in (1_000, 100, 10_000, 100_000, 1_000_000)),
-    "message size": tuple(Variant(f"{size or 157:,} B", size=size) for size in (None, 107, 500, 2_000, 10_000)),
+    "workers": tuple(
+        Variant(str(count), settings={"workers": count}) for count in (4, 1, 2, 16, 64)
+    ),
+    "maxsize": tuple(
+        Variant(f"{size:,}", settings={"maxsize": size})
+        for size in (1_000, 100, 10_000, 100_000, 1_000_000)
+    ),
+    "message size": tuple(
+        Variant(f"{size or 157:,} B", size=size) for size in (None, 107, 500, 2_000, 10_000)
+    ),
     "ordering": (Variant("none", settings={"ordering": "none"}), Variant("symbol")),
 }
 
@@ -48,7 +56,9 @@ def _run(generator: Generator, variant: Variant, ticks: int) -> Account:
     return account
 
 
-def measure_scaling(*, ticks: int, rounds: int, say: Say, groups: Sequence[str] = tuple(GROUPS)) -> dict[str, Any]:
+def measure_scaling(
+    *, ticks: int, rounds: int, say: Say, groups: Sequence[str] = tuple(GROUPS)
+) -> dict[str, Any]:
     """Run every variant of *groups* in each round.
 
     Raises:
@@ -66,14 +76,24 @@ def measure_scaling(*, ticks: int, rounds: int, say: Say, groups: Sequence[str] 
                 wire = (variant.symbols, variant.size)
                 if wire not in generators:
                     generators[wire] = stack.enter_context(
-                        open_generator(counts[variant.label], symbols=variant.symbols, size=variant.size)
+                        open_generator(
+                            counts[variant.label], symbols=variant.symbols, size=variant.size
+                        )
                     )
             for number in range(rounds):
                 for variant in variants:
-                    account = _run(generators[variant.symbols, variant.size], variant, counts[variant.label])
+                    account = _run(
+                        generators[variant.symbols, variant.size], variant, counts[variant.label]
+                    )
                     runs[variant.label].append(account)
-                    say(f"  round {number + 1}  {group} {variant.label:>10}  {account.us_per_tick:8.2f} µs a tick")
-            sizes = {variant.label: generators[variant.symbols, variant.size].frame_bytes for variant in variants}
+                    say(
+                        f"  round {number + 1}  {group} {variant.label:>10}  "
+                        f"{account.us_per_tick:8.2f} µs a tick"
+                    )
+            sizes = {
+                variant.label: generators[variant.symbols, variant.size].frame_bytes
+                for variant in variants
+            }
         first = [account.us_per_tick for account in runs[variants[0].label]]
         result[group] = {
             label: {

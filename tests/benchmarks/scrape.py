@@ -1,8 +1,10 @@
-"""``python -m tests.benchmarks.scrape``: what it costs a pipeline to be scraped once a second, and how long one scrape takes.
+"""``python -m tests.benchmarks.scrape``: what a scrape every second costs a pipeline.
 
-Rules: short stretches with one scrape and without take turns within one run, so that a slow moment is slow for both, and each pair gives a
-ratio of its own; what a scrape takes of its stretch is then what it takes of a second. Another process scrapes, as Prometheus does. What
-was handled is counted by the ledger, whose law is checked at the end.
+Also how long one scrape takes. Rules: short stretches with one scrape and stretches
+without alternate within one run, so that a slow moment of the machine is slow for both,
+and each pair gives one ratio; the share that a scrape takes of its stretch is then the
+share that it takes of a second. Another process scrapes, as Prometheus does. The ledger
+counts what was handled, and its law is checked at the end.
 """
 
 from __future__ import annotations
@@ -42,13 +44,16 @@ MOST_SCRAPE_MS = 50.0
 
 
 def make_ticks(symbols: int) -> list[tt.Tick]:
-    """Return some ticks of so many symbols; each symbol at least once."""
+    """Return some ticks of *symbols* symbols; each symbol at least once."""
     now = datetime.now(UTC)
-    return [tt.Tick(f"SYM{n % symbols:05}", now, 100.0, 100.5, 2.0, 1.0, n) for n in range(max(10_000, symbols))]
+    return [
+        tt.Tick(f"SYM{n % symbols:05}", now, 100.0, 100.5, 2.0, 1.0, n)
+        for n in range(max(10_000, symbols))
+    ]
 
 
 class Feed:
-    """Sends batches at *rate* ticks a second, or as fast as they are taken, until it is cancelled."""
+    """Sends batches at *rate* ticks a second, or flat out, until cancelled."""
 
     def __init__(self, symbols: int, rate: float | None) -> None:
         ticks = make_ticks(symbols)
@@ -66,13 +71,16 @@ class Feed:
 
 
 async def handle(tick: tt.Tick) -> float:
-    """Do next to nothing: what is measured is the pipeline."""
+    """Do next to nothing, so that the pipeline itself is measured."""
     return tick.bid + tick.ask
 
 
 @contextmanager
 def scraper(url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process that scrapes once for each line it is given, and answers with how long it took."""
+    """Start a process that scrapes once for each line on its standard input.
+
+    It answers each line with the time that the scrape took.
+    """
     command = [sys.executable, "-m", "tests.benchmarks.scrape", "--scraper", url]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -91,20 +99,26 @@ def scrape_for(url: str) -> None:
         print(json.dumps({"ms": (time.perf_counter() - began) * 1e3, "bytes": size}), flush=True)
 
 
-async def measure_effect(*, rate: float | None, seconds: float, pairs: int, symbols: int = 10, seed: int = 0) -> dict[str, Any]:
-    """Return ticks handled a second, of the clock and of CPU time, with a scrape in each stretch and without, pair by pair.
+async def measure_effect(
+    *, rate: float | None, seconds: float, pairs: int, symbols: int = 10, seed: int = 0
+) -> dict[str, Any]:
+    """Return ticks handled a second, with a scrape in each stretch and without.
+
+    Pair by pair, a second of the clock and a second of CPU time.
 
     Args:
         rate: ticks a second; ``None``: as fast as they are handled.
         seconds: how long a stretch is.
         pairs: how many stretches of each kind.
         symbols: how many there are.
-        seed: in each pair chance decides which of the two comes first.
+        seed: for the random choice of which comes first in each pair.
     """
     dice = random.Random(seed)
     stretches: dict[bool, list[dict[str, float]]] = {True: [], False: []}
     answers: list[dict[str, float]] = []
-    async with tt.open_pipeline(Feed(symbols, rate), handle, maxsize=10_000, overflow=tt.Block(), shutdown_timeout=0) as pipeline:
+    async with tt.open_pipeline(
+        Feed(symbols, rate), handle, maxsize=10_000, overflow=tt.Block(), shutdown_timeout=0
+    ) as pipeline:
         with scraper(await pipeline.serve_metrics(0)) as process:
             asked, answered = process.stdin, process.stdout
             assert asked is not None
@@ -119,21 +133,35 @@ async def measure_effect(*, rate: float | None, seconds: float, pairs: int, symb
             answers.clear()
             for _ in range(pairs):
                 for scraping in dice.sample([True, False], 2):
-                    began, cpu, handled = time.perf_counter(), time.process_time(), pipeline.ledger.consumed
+                    began, cpu, handled = (
+                        time.perf_counter(),
+                        time.process_time(),
+                        pipeline.ledger.consumed,
+                    )
                     if scraping:
                         await scrape()
                     await trio.sleep(max(0.0, began + seconds - time.perf_counter()))
                     count = pipeline.ledger.consumed - handled
                     wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
-                    stretches[scraping].append({"per_s": count / wall_s, "per_cpu_s": count / cpu_s})
+                    stretches[scraping].append(
+                        {"per_s": count / wall_s, "per_cpu_s": count / cpu_s}
+                    )
     unaccounted = pipeline.report.ledger.unaccounted
     if unaccounted:
         raise AssertionError(f"{unaccounted} ticks unaccounted for")
-    result: dict[str, Any] = {"rate": rate, "symbols": symbols, "scrape_ms": median(answer["ms"] for answer in answers)}
+    result: dict[str, Any] = {
+        "rate": rate,
+        "symbols": symbols,
+        "scrape_ms": median(answer["ms"] for answer in answers),
+    }
     for unit in ("per_s", "per_cpu_s"):
-        with_, without = ([stretch[unit] for stretch in stretches[scraping]] for scraping in (True, False))
+        with_, without = (
+            [stretch[unit] for stretch in stretches[scraping]] for scraping in (True, False)
+        )
         # A scrape takes its part of a stretch; once a second it takes that of a second.
-        ordered = sorted(1 - (1 - one / other) * seconds for one, other in zip(with_, without, strict=True))
+        ordered = sorted(
+            1 - (1 - one / other) * seconds for one, other in zip(with_, without, strict=True)
+        )
         low, high = quantile(ordered, 0.25), quantile(ordered, 0.75)
         result[unit] = {
             "without": median(without),
@@ -144,8 +172,13 @@ async def measure_effect(*, rate: float | None, seconds: float, pairs: int, symb
     return result
 
 
-async def measure_scrapes(*, symbols: int, labels: int, workers: int, scrapes: int) -> dict[str, Any]:
-    """Return how long the event loop is held up by one scrape, with so many symbols in the queue, *labels* of them with series."""
+async def measure_scrapes(
+    *, symbols: int, labels: int, workers: int, scrapes: int
+) -> dict[str, Any]:
+    """Return how long one scrape blocks the event loop.
+
+    The queue holds *symbols* symbols; *labels* of them have series of their own.
+    """
     registry = CollectorRegistry()
 
     async def slow(_tick: tt.Tick) -> None:
@@ -154,7 +187,12 @@ async def measure_scrapes(*, symbols: int, labels: int, workers: int, scrapes: i
     took_ms: list[float] = []
     text = b""
     async with tt.open_pipeline(
-        Feed(symbols, 100_000), slow, workers=workers, maxsize=symbols, overflow=tt.Conflate(), shutdown_timeout=0
+        Feed(symbols, 100_000),
+        slow,
+        workers=workers,
+        maxsize=symbols,
+        overflow=tt.Conflate(),
+        shutdown_timeout=0,
     ) as pipeline:
         with export_metrics(pipeline, registry, symbols=labels):
             await trio.sleep(0.5)
@@ -182,32 +220,55 @@ def report(results: dict[str, Any]) -> str:
         name = f"{effect['rate']:,.0f} ticks/s" if effect["rate"] else "as fast as it goes"
         for unit, what in (("per_s", "handled a second"), ("per_cpu_s", "handled a CPU second")):
             figures = effect[unit]
-            lines.append(f"{f'{name}, {what}':44}{figures['without']:>12,.0f}{figures['ratio']:>9.4f} ± {figures['standard_error']:.4f}")
+            lines.append(
+                f"{f'{name}, {what}':44}{figures['without']:>12,.0f}"
+                f"{figures['ratio']:>9.4f} ± {figures['standard_error']:.4f}"
+            )
     lines += ["", f"{'one scrape':44}{'lines':>6}{'least':>10}{'median':>10}{'most':>10}"]
     for scrape in results["scrapes"]:
-        title = f"{scrape['symbols']:,} symbols, {scrape['labels']:,} labelled, {scrape['workers']} workers"
+        title = (
+            f"{scrape['symbols']:,} symbols, {scrape['labels']:,} labelled, "
+            f"{scrape['workers']} workers"
+        )
         ms = scrape["ms"]
-        lines.append(f"{title:44}{scrape['lines']:>6,}{ms['least']:>8.1f} ms{ms['median']:>7.1f} ms{ms['most']:>7.1f} ms")
+        lines.append(
+            f"{title:44}{scrape['lines']:>6,}{ms['least']:>8.1f} ms"
+            f"{ms['median']:>7.1f} ms{ms['most']:>7.1f} ms"
+        )
     return "\n".join(lines)
 
 
 def misses(results: dict[str, Any]) -> Sequence[str]:
-    """Return which limits are missed. At full speed CPU time says more than the clock, which counts what others on the machine do."""
+    """Return which limits are missed.
+
+    At full speed CPU time says more than the clock, which also counts the time that
+    other processes on the machine take.
+    """
     missed = [
         f"scraping takes more than {MOST_EFFECT:.0%} of the throughput"
         for effect in results["effect"]
         if effect["per_s" if effect["rate"] else "per_cpu_s"]["ratio"] < 1 - MOST_EFFECT
     ]
-    return missed + [f"a scrape takes more than {MOST_SCRAPE_MS:.0f} ms" for s in results["scrapes"] if s["ms"]["median"] > MOST_SCRAPE_MS]
+    return missed + [
+        f"a scrape takes more than {MOST_SCRAPE_MS:.0f} ms"
+        for s in results["scrapes"]
+        if s["ms"]["median"] > MOST_SCRAPE_MS
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 1 where a limit is missed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scrape", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=150, help="stretches with a scrape, and as many without")
+    """Return the exit code: 0, or 1 if a limit is missed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.scrape", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=150, help="stretches with a scrape, and as many without"
+    )
     parser.add_argument("--seconds", type=float, default=0.25, help="length of a stretch")
     parser.add_argument("--scrapes", type=int, default=50, help="how many single scrapes are timed")
-    parser.add_argument("--symbols", type=int, default=10_000, help="symbols while single scrapes are timed")
+    parser.add_argument(
+        "--symbols", type=int, default=10_000, help="symbols while single scrapes are timed"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--scraper", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -216,10 +277,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     results: dict[str, Any] = {"machine": facts(), "effect": [], "scrapes": []}
     for rate in (100_000.0, None):
-        print(f"measuring {'at 100,000 ticks/s' if rate else 'at full speed'} ...", file=sys.stderr, flush=True)
-        results["effect"].append(trio.run(partial(measure_effect, rate=rate, seconds=options.seconds, pairs=options.pairs)))
+        print(
+            f"measuring {'at 100,000 ticks/s' if rate else 'at full speed'} ...",
+            file=sys.stderr,
+            flush=True,
+        )
+        results["effect"].append(
+            trio.run(
+                partial(measure_effect, rate=rate, seconds=options.seconds, pairs=options.pairs)
+            )
+        )
     for labels, workers in ((0, 4), (100, 4), (1000, 4), (0, 64)):
-        measure = partial(measure_scrapes, symbols=options.symbols, labels=labels, workers=workers, scrapes=options.scrapes)
+        measure = partial(
+            measure_scrapes,
+            symbols=options.symbols,
+            labels=labels,
+            workers=workers,
+            scrapes=options.scrapes,
+        )
         results["scrapes"].append(trio.run(measure))
     print(report(results))
     if options.json:

@@ -1,12 +1,13 @@
-"""Where a tick's time goes: the library's own pieces, each by itself on batches like those that a socket gives, and then all together.
+"""Where a tick's time goes: the library's pieces, each by itself, then together.
 
-What the pieces do not add up to is what only happens in company: task switches, wake-ups, caches that the others have used.
+Each piece runs on batches like those that a socket gives. The sum of the pieces leaves
+out what only occurs when they run together: task switches, wake-ups, and cache lines
+that other pieces have evicted.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,7 +30,10 @@ _POOL = 20_000
 
 
 def _clocked(work: Callable[[Any], Any], portions: Sequence[Any]) -> float:
-    """Return the seconds that *work* takes for all *portions*; like a pipeline, it keeps no result longer than until the next."""
+    """Return the seconds that *work* takes for all *portions*.
+
+    Like a pipeline, it keeps each result only until the next.
+    """
     began = time.perf_counter()
     for portion in portions:
         work(portion)
@@ -41,19 +45,28 @@ async def _nothing(tick: Any) -> None:
 
 
 def read_socket(generator: Generator, ticks: int) -> tuple[float, float]:
-    """Read the stream through trio and look at nothing. Returns seconds, and the mean size of a read in bytes."""
+    """Read the stream through trio and discard it.
+
+    Returns seconds, and the mean size of a read in bytes.
+    """
     host, _, port = generator.url.removeprefix("ws://").partition(":")
 
     async def main() -> tuple[float, float]:
         stream = await trio.open_tcp_stream(host, int(port))
         async with stream:
-            request = f"GET /?ticks={ticks} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            request += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            request = (
+                f"GET /?ticks={ticks} HTTP/1.1\r\nHost: {host}\r\n"
+                "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            )
+            request += (
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
             await stream.send_all(request.encode())
             head = b""
             while b"\r\n\r\n" not in head:
                 head += await stream.receive_some(_READ)
-            # The subscription: a masked text frame (with a mask of zeros), which starts the generator.
+            # The subscription starts the generator: a masked text frame (a mask of
+            # zeros).
             subscribe = SUBSCRIBE.encode()
             await stream.send_all(bytes((0x81, 0x80 | len(subscribe))) + bytes(4) + subscribe)
             total = int(generator.frame_bytes * ticks * 0.999)
@@ -69,23 +82,20 @@ def read_socket(generator: Generator, ticks: int) -> tuple[float, float]:
 
 
 def _parser() -> Callable[[bytes], tuple[list[bytes], list[bytes]]]:
-    from trio_ticks.feeds.frames import FrameParser
+    from trio_ticks.feeds.websocket.frames import FrameParser
 
     return FrameParser(max_message_size=1 << 20).feed
 
 
 def _codec() -> Callable[[list[bytes]], list[Any]]:
-    from trio_ticks.feeds.base import FeedStats
-    from trio_ticks.feeds.reports import BadMessages, Redactor
-    from trio_ticks.feeds.venues.base import CodecContext
     from trio_ticks.feeds.venues.flat import FlatCodec
+    from trio_ticks.testing import CodecProbe
 
-    bad = BadMessages(logging.getLogger(__name__))
-    return FlatCodec(CodecContext(stats=FeedStats(), bad=bad, redactor=Redactor())).decode
+    return FlatCodec(CodecProbe()).decode
 
 
 def _channel(batches: Sequence[Sequence[Any]]) -> float:
-    """Send each batch and receive it again, in one task, so that nobody ever waits."""
+    """Send each batch and receive it again, in one task, so that no task ever waits."""
     import trio_ticks as tt
 
     async def main() -> float:
@@ -113,7 +123,9 @@ def _pipeline(batches: Sequence[Sequence[Any]]) -> float:
 
     async def main() -> float:
         began = time.perf_counter()
-        async with tt.open_pipeline(Ready(), _nothing, workers=4, maxsize=_MAXSIZE, overflow=tt.Block()) as pipeline:
+        async with tt.open_pipeline(
+            Ready(), _nothing, workers=4, maxsize=_MAXSIZE, overflow=tt.Block()
+        ) as pipeline:
             await pipeline.wait()
         elapsed = time.perf_counter() - began
         pipeline.ledger.check()
@@ -135,20 +147,28 @@ def _handlers(ticks: Sequence[Any]) -> float:
 def _round(generator: Generator, ticks: int) -> dict[str, float]:
     socket_s, read = read_socket(generator, ticks)
     generator.served()
-    # A few reads' worth, over and over: in a pipeline too, each stage finds in the cache what the one before it left there.
+    # A few reads' worth, over and over: in a pipeline too, each stage finds its input
+    # in the CPU cache, where the stage before it left it.
     session = encode_session(_POOL)
-    chunks = [session.data[start : start + int(read)] for start in range(0, len(session.data), int(read))]
+    chunks = [
+        session.data[start : start + int(read)] for start in range(0, len(session.data), int(read))
+    ]
     parse, decode, one_by_one = _parser(), _codec(), decoder()
     batches = [parse(chunk)[0] for chunk in chunks]
     ready = [tick for batch in batches for tick in decode(batch)]
     held = [ready[start : start + _MAXSIZE] for start in range(0, len(ready), _MAXSIZE)]
     payloads = [payload for batch in batches for payload in batch]
     times = max(1, ticks // _POOL)
-    # What is held here is not the pipeline's: the garbage collector must not look through it.
+    # The pipeline would not hold these objects, so keep the garbage collector from
+    # scanning them.
     gc.collect()
     gc.freeze()
     us = 1e6 / (times * len(ready))
-    channel, pipeline, handlers = _channel(held * times) * us, _pipeline(held * times) * us, _handlers(ready * times) * us
+    channel, pipeline, handlers = (
+        _channel(held * times) * us,
+        _pipeline(held * times) * us,
+        _handlers(ready * times) * us,
+    )
     parts = {
         "socket": socket_s / ticks * 1e6,
         "frames": _clocked(parse, chunks * times) * us,
@@ -161,7 +181,13 @@ def _round(generator: Generator, ticks: int) -> dict[str, float]:
     gc.unfreeze()
     account, _ = run_job(generator, "e", ticks)
     verify("e", account, generator.served()["sent"])
-    return {**parts, "sum": sum(parts.values()), "whole": account.us_per_tick, "decode one by one": single, "read bytes": read}
+    return {
+        **parts,
+        "sum": sum(parts.values()),
+        "whole": account.us_per_tick,
+        "decode one by one": single,
+        "read bytes": read,
+    }
 
 
 def measure_stages(*, ticks: int, rounds: int) -> dict[str, float]:
@@ -177,7 +203,8 @@ _STAGES = {
     "frames": "FrameParser.feed: headers, a slice a message",
     "decode": "FlatCodec.decode: a batch in one call, checks included",
     "channel": "send_many and receive_many: the buffer, the strategy, the ledger",
-    "workers": "what a pipeline from memory takes beyond channel and handler: order by symbol, failures, latencies, switches",
+    "workers": "what a pipeline from memory takes beyond channel and handler: "
+    "order by symbol, failures, latencies, switches",
     "handler": "await of a coroutine that does nothing",
 }
 
@@ -185,7 +212,10 @@ _STAGES = {
 def stages_table(stages: dict[str, float]) -> str:
     """Return the stages as text."""
     whole = stages["whole"]
-    rows = [(name, what, f"{stages[name]:.3f}", f"{stages[name] / whole:.0%}") for name, what in _STAGES.items()]
+    rows = [
+        (name, what, f"{stages[name]:.3f}", f"{stages[name] / whole:.0%}")
+        for name, what in _STAGES.items()
+    ]
     rows.append(
         (
             "in company",
@@ -196,5 +226,8 @@ def stages_table(stages: dict[str, float]) -> str:
     )
     rows.append(("whole", f"(e) {CONTENDERS['e'].name}, from the socket", f"{whole:.3f}", "100%"))
     alone = stages["decode one by one"]
-    note = f"reads of {stages['read bytes'] / 1024:.0f} KiB; a decoder call for each message, unchecked, would take {alone:.3f} µs"
+    note = (
+        f"reads of {stages['read bytes'] / 1024:.0f} KiB; a decoder call for each message, "
+        f"unchecked, would take {alone:.3f} µs"
+    )
     return f"{table(('stage', 'what', 'µs/tick', 'share'), rows, left=2)}\n\n{note}"

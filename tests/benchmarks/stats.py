@@ -1,4 +1,7 @@
-"""Medians, quantiles and ratios. Plain functions on lists, since the benchmarks must say exactly what they took the median of."""
+"""Medians, quantiles and ratios, as plain functions on lists.
+
+Not a library's: the benchmarks must say exactly what they took the median of.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ def median(values: Iterable[float]) -> float:
 
 
 def quantile(ordered: Sequence[float], fraction: float) -> float:
-    """Return the smallest value that at least *fraction* of *ordered* (ascending) do not exceed; 0 of nothing."""
+    """Return the smallest value that at least *fraction* of *ordered* do not exceed.
+
+    *ordered* is ascending; of an empty list the answer is 0.
+    """
     if not ordered:
         return 0.0
     return ordered[min(len(ordered) - 1, max(0, -int(-fraction * len(ordered) // 1) - 1))]

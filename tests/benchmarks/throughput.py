@@ -1,4 +1,7 @@
-"""How long one tick takes, for each contender, on the same wire: rounds that take turns, so that a slow minute is slow for all."""
+"""How long one tick takes, for each contender, on the same wire.
+
+The contenders take turns in rounds, so that a slow minute is slow for all.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ def verify(letter: str, account: Account, sent: int | None) -> None:
         LossError: they do not, or a contender without loss dropped something.
     """
     contender = CONTENDERS[letter]
-    facts = f"({letter}) {contender.name}: expected {account.expected}, sent {sent}, handled {account.handled}, dropped {account.dropped}"
+    facts = (
+        f"({letter}) {contender.name}: expected {account.expected}, sent {sent}, "
+        f"handled {account.handled}, dropped {account.dropped}"
+    )
     if not account.finished or account.lost:
         raise LossError(f"{facts}, lost {account.lost}")
     if sent is not None and sent != account.expected:
@@ -37,7 +43,9 @@ def verify(letter: str, account: Account, sent: int | None) -> None:
     if contender.lossless and not account.intact:
         raise LossError(f"{facts}: not each tick exactly once")
     if account.detail.get("unaccounted"):
-        raise LossError(f"{facts}: the ledger has {account.detail['unaccounted']} ticks unaccounted for")
+        raise LossError(
+            f"{facts}: the ledger has {account.detail['unaccounted']} ticks unaccounted for"
+        )
 
 
 def summarise(accounts: Sequence[Account]) -> dict[str, Any]:
@@ -50,18 +58,24 @@ def summarise(accounts: Sequence[Account]) -> dict[str, Any]:
         "dropped_share": median(account.dropped / account.expected for account in accounts),
         "peak_rss_mb": median(account.peak_rss_mb for account in accounts),
         "intact": all(account.intact for account in accounts),
-        "rounds": [{**attrs.asdict(account), "us_per_tick": account.us_per_tick} for account in accounts],
+        "rounds": [
+            {**attrs.asdict(account), "us_per_tick": account.us_per_tick} for account in accounts
+        ],
     }
 
 
-def measure_throughput(letters: Sequence[str], *, ticks: int, rounds: int, say: Say, tls: bool = False, **settings: Any) -> dict[str, Any]:
-    """Run each contender in each round; return its figures, and this library's ratio to the others, round by round.
+def measure_throughput(
+    letters: Sequence[str], *, ticks: int, rounds: int, say: Say, tls: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Run each contender in each round; return its figures.
+
+    With them this library's ratio to the others, round by round.
 
     Args:
         letters: Which contenders.
         ticks: How many the fastest get; slow ones get their share of them.
         rounds: How many.
-        say: Is told what goes on.
+        say: Called with each line of progress.
         tls: Over ``wss``.
         settings: Further settings for every :class:`Job`.
 
@@ -73,7 +87,9 @@ def measure_throughput(letters: Sequence[str], *, ticks: int, rounds: int, say: 
         for number in range(rounds):
             for letter in letters:
                 contender = CONTENDERS[letter]
-                account, _ = run_job(generator, letter, max(2, int(ticks * contender.share)), **settings)
+                account, _ = run_job(
+                    generator, letter, max(2, int(ticks * contender.share)), **settings
+                )
                 verify(letter, account, generator.served()["sent"] if contender.on_wire else None)
                 runs[letter].append(account)
                 say(f"  round {number + 1}  ({letter})  {account.us_per_tick:8.2f} µs a tick")
@@ -83,8 +99,15 @@ def measure_throughput(letters: Sequence[str], *, ticks: int, rounds: int, say: 
         result["contenders"][letter] = {"name": CONTENDERS[letter].name, **summarise(accounts)}
     for letter in letters:
         if "e" in runs and letter != "e":
-            theirs, ours = ([account.us_per_tick for account in runs[which]] for which in (letter, "e"))
+            theirs, ours = (
+                [account.us_per_tick for account in runs[which]] for which in (letter, "e")
+            )
             by_round = ratios(theirs, ours)
-            # Others on the machine can only add time, so on a busy one the fastest rounds say more than the median.
-            result["ratios"][letter] = {"median": median(by_round), "fastest": min(theirs) / min(ours), "rounds": by_round}
+            # Other processes can only add time, so on a busy machine the fastest rounds
+            # say more than the median.
+            result["ratios"][letter] = {
+                "median": median(by_round),
+                "fastest": min(theirs) / min(ours),
+                "rounds": by_round,
+            }
     return result

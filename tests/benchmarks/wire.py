@@ -1,7 +1,8 @@
-"""What goes over the wire: the server's half of RFC 6455, and ticks encoded before the clock starts.
+"""What goes over the wire: the server's half of RFC 6455, and ticks already encoded.
 
-The load generator must never be what is measured, so it formats nothing while it sends: a whole session is one buffer of complete
-frames, and the offset where each frame ends. ``volume`` carries the message's number, by which a loss, a double or a swap is seen.
+The load generator must never be the bottleneck, so it formats nothing while it sends: a
+whole session is one buffer of complete frames, and the offset where each frame ends.
+``volume`` carries the message's number, which shows a loss, a double or a swap.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
-__all__ = ["SUBSCRIBE", "FrameReader", "Session", "accept_key", "encode_session", "server_frame", "symbol_names"]
+__all__ = [
+    "SUBSCRIBE",
+    "FrameReader",
+    "Session",
+    "accept_key",
+    "encode_quotes",
+    "encode_session",
+    "server_frame",
+    "symbol_names",
+]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EPOCH = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
@@ -24,11 +34,14 @@ _PRICES = 4096
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 
 SUBSCRIBE = '{"method":"subscribe","params":{"symbols":["SYM00000"]},"id":1}'
-"""What the hand-written contenders subscribe with; the generator starts on the first message, whatever it says."""
+"""What the hand-written contenders subscribe with.
+
+The generator starts on the first message, whatever it says.
+"""
 
 
 def accept_key(key: bytes) -> bytes:
-    """Return the ``Sec-WebSocket-Accept`` that answers *key* (RFC 6455, section 4.2.2)."""
+    """Return the ``Sec-WebSocket-Accept`` for *key* (RFC 6455, section 4.2.2)."""
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
@@ -43,7 +56,10 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Reads a client's masked frames from bytes as they come. Clients here send only small unfragmented ones."""
+    """Reads a client's masked frames from bytes as they come.
+
+    Clients here send only small unfragmented frames.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -65,7 +81,11 @@ class FrameReader:
             end = start + 4 + size
             if len(buffer) < end:
                 return
-            mask, masked, opcode = buffer[start : start + 4], buffer[start + 4 : end], buffer[0] & 0x0F
+            mask, masked, opcode = (
+                buffer[start : start + 4],
+                buffer[start + 4 : end],
+                buffer[0] & 0x0F,
+            )
             del buffer[:end]
             yield opcode, bytes(byte ^ mask[index & 3] for index, byte in enumerate(masked))
 
@@ -98,13 +118,17 @@ def symbol_names(count: int) -> list[str]:
 
 
 def encode_session(ticks: int, *, symbols: int = 5, size: int | None = None) -> Session:
-    """Encode *ticks* flat JSON messages as text frames, always the same ones for the same arguments.
+    """Encode *ticks* flat JSON messages as text frames.
+
+    The same arguments always give the same messages.
 
     Args:
         ticks: How many; number *i* has ``"volume": i``.
-        symbols: How many symbols they are about; drawn at random, so that a symbol also comes twice in a row.
-        size: Bytes a frame, header included. ``None`` leaves them as they are: about 157. Smaller ones are made by shorter
-            numbers and names (107 is about the least), larger ones by a text that the codec has to skip.
+        symbols: How many symbols they are about; drawn at random, so that a symbol also
+            comes twice in a row.
+        size: Bytes a frame, header included. ``None`` leaves them as they are: about
+            157. Smaller frames get shorter numbers and names (107 is about the least),
+            larger ones a text that the codec has to skip.
     """
     rng = random.Random(f"{symbols}")
     short = size is not None and size < 140
@@ -120,10 +144,39 @@ def encode_session(ticks: int, *, symbols: int = 5, size: int | None = None) -> 
         if now != second:
             second, stamp = now, (_EPOCH + timedelta(seconds=now)).strftime("%Y-%m-%dT%H:%M:%S")
         clock = f"{stamp}Z" if short else f"{stamp}.{micro:06}+00:00"
-        payload = f'{{"symbol":"{chosen[index]}","timestamp":"{clock}",{quotes[index % _PRICES]},"volume":{index}'
+        payload = (
+            f'{{"symbol":"{chosen[index]}","timestamp":"{clock}",'
+            f'{quotes[index % _PRICES]},"volume":{index}'
+        )
         if size is not None and not short:
             payload += f',"note":"{"." * max(0, size - len(payload) - 15)}"'
         frame = server_frame(TEXT, f"{payload}}}".encode("ascii"))
+        parts.append(frame)
+        position += len(frame)
+        ends.append(position)
+    return Session(b"".join(parts), ends)
+
+
+def encode_quotes(ticks: int, *, symbols: int = 5) -> Session:
+    """Encode *ticks* quotes in the words of Binance spot, as combined frames.
+
+    The same arguments always give the same messages.
+    """
+    rng = random.Random(f"{symbols}")
+    names = symbol_names(symbols)
+    prices = [price / 100 for price in rng.choices(range(6_100_000, 6_200_000), k=_PRICES)]
+    sizes = [size / 100_000 for size in rng.choices(range(1, 999_999), k=_PRICES)]
+    parts: list[bytes] = []
+    ends: array[int] = array("Q")
+    position = 0
+    for index, name in enumerate(rng.choices(names, k=ticks)):
+        bid, size = prices[index % _PRICES], sizes[index % _PRICES]
+        payload = (
+            f'{{"stream":"{name.lower()}@bookTicker","data":{{"u":{50_093_421_613 + index},'
+            f'"s":"{name}","b":"{bid:.8f}","B":"{size:.8f}","a":"{bid + 0.01:.8f}",'
+            f'"A":"{size + 0.5:.8f}"}}}}'
+        )
+        frame = server_frame(TEXT, payload.encode("ascii"))
         parts.append(frame)
         position += len(frame)
         ends.append(position)
@@ -136,7 +189,13 @@ def _quotes(rng: random.Random, *, short: bool) -> Iterator[str]:
         price += rng.randint(-40, 40)
         bid_size, ask_size = rng.randint(1_000, 99_999), rng.randint(1_000, 99_999)
         if short:
-            yield f'"bid":{price % 9},"ask":{price % 9 + 1},"bid_size":{bid_size % 10},"ask_size":{ask_size % 10}'
+            yield (
+                f'"bid":{price % 9},"ask":{price % 9 + 1},'
+                f'"bid_size":{bid_size % 10},"ask_size":{ask_size % 10}'
+            )
         else:
             ask = price + rng.randint(1, 9)
-            yield f'"bid":{price / 100:.3f},"ask":{ask / 100:.3f},"bid_size":{bid_size / 10:.2f},"ask_size":{ask_size / 10:.2f}'
+            yield (
+                f'"bid":{price / 100:.3f},"ask":{ask / 100:.3f},'
+                f'"bid_size":{bid_size / 10:.2f},"ask_size":{ask_size / 10:.2f}'
+            )

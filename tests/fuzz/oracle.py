@@ -1,4 +1,7 @@
-"""What has to hold for any bytes at all, checked by an independent parser (wsproto's) and by cutting the input up."""
+"""What has to hold for any bytes at all.
+
+An independent parser (wsproto's) checks it, and so does cutting the input up.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import NamedTuple
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from trio_ticks.feeds.frames import CloseReason, FrameParser
+from trio_ticks.feeds.websocket.frames import CloseReason, FrameParser
+from trio_ticks.feeds.websocket.inflate import DeflateParameters
 
 UNLIMITED = 2**64
 """Beyond the longest frame, which may come after other fragments of its message."""
@@ -23,8 +27,12 @@ class Parsed(NamedTuple):
     idle: bool
 
 
-def parse(pieces: Iterable[bytes], max_message_size: int = UNLIMITED) -> Parsed:
-    parser = FrameParser(max_message_size=max_message_size)
+def parse(
+    pieces: Iterable[bytes],
+    max_message_size: int = UNLIMITED,
+    deflate: DeflateParameters | None = None,
+) -> Parsed:
+    parser = FrameParser(max_message_size=max_message_size, deflate=deflate)
     messages: list[bytes] = []
     controls: list[bytes] = []
     for piece in pieces:
@@ -42,22 +50,31 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in pairwise(edges)]
 
 
-def check_splits(data: bytes, places: Sequence[int], max_message_size: int = UNLIMITED) -> Parsed:
+def check_splits(
+    data: bytes,
+    places: Sequence[int],
+    max_message_size: int = UNLIMITED,
+    deflate: DeflateParameters | None = None,
+) -> Parsed:
     """Check that how *data* is cut makes no difference; returns what is in it."""
-    whole = parse([data], max_message_size)
-    assert parse(cut(data, places), max_message_size) == whole
+    whole = parse([data], max_message_size, deflate)
+    assert parse(cut(data, places), max_message_size, deflate) == whole
     assert all(len(message) <= max_message_size for message in whole.messages)
     assert not (whole.closed and whole.violation)
     return whole
 
 
 def check_against_wsproto(data: bytes) -> None:
-    """Check that wsproto finds the same in *data*; it also checks text for being UTF-8, so what follows bad text is not compared."""
+    """Check that wsproto finds the same in *data*.
+
+    It also checks that text is UTF-8, so what follows bad text is not compared.
+    """
     ours = parse([data])
     pings_and_pongs = [_payload(control) for control in ours.controls if control[0] != 0x88]
 
     theirs = Connection(ConnectionType.CLIENT)
-    # wsproto reads a whole header before it looks at the first byte: where we need no more than that, it gets the rest of one.
+    # wsproto reads a whole header before it checks the first byte. If our parser
+    # decided on less, wsproto gets the rest of a header.
     theirs.receive_data(data + bytes(8) if ours.violation else data)
     messages: list[bytes] = []
     controls: list[bytes] = []

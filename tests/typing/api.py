@@ -1,6 +1,8 @@
-"""The public API as a user types it. Never run: mypy (strict) compiles it, and ``assert_type`` says what it must see.
+"""The public API as a user types it.
 
-An ``ignore`` with a code is a claim too: with ``warn_unused_ignores``, mypy complains where the mistake is not found any more.
+Never run: mypy (strict) compiles it, and ``assert_type`` says what it must see. An
+``ignore`` with a code is a claim too: with ``warn_unused_ignores``, mypy complains if
+it no longer finds the mistake.
 """
 
 import datetime
@@ -53,7 +55,15 @@ def on_error(tick: tt.Tick, error: Exception) -> None:
 
 def ticks() -> None:
     """Read a tick's fields and what is derived from them."""
-    tick = tt.Tick(symbol="A", timestamp=datetime.datetime.now(), bid=1, ask=2, bid_size=3, ask_size=4, volume=5)
+    tick = tt.Tick(
+        symbol="A",
+        timestamp=datetime.datetime.now(),
+        bid=1,
+        ask=2,
+        bid_size=3,
+        ask_size=4,
+        volume=5,
+    )
     assert_type(tick.spread, float)
     assert_type(tick.mid_price, float)
     assert_type(tick.pressure_ratio, float)
@@ -86,7 +96,9 @@ async def channel() -> None:
 async def pipeline() -> None:
     """Run pipelines out of every kind of feed and handler."""
     feed = tt.WebSocketFeed("ws://127.0.0.1:1", symbols=["A"], api_key=None)
-    async with tt.open_pipeline(feed, on_tick, workers=2, overflow=tt.DropNewest(timeout=0.5), on_error=on_error) as running:
+    async with tt.open_pipeline(
+        feed, on_tick, workers=2, overflow=tt.DropNewest(timeout=0.5), on_error=on_error
+    ) as running:
         assert_type(running.metrics(), tt.PipelineMetrics)
         assert_type(running.metrics().queue_wait_ms, tt.LatencyStats)
         assert_type(running.metrics().workers, tuple[tt.WorkerMetrics, ...])
@@ -97,7 +109,9 @@ async def pipeline() -> None:
     assert_type(running.report.ledger, tt.LedgerSnapshot)
     assert_type(await tt.run_pipeline(MyFeed(), on_tick_blocking), tt.PipelineReport)
     assert_type(await tt.run_pipeline(tt.IterableFeed([]), on_tick), tt.PipelineReport)
-    assert_type(await tt.run_pipeline(MyFeed(), Strategy, retry=tt.Retry(TimeoutError)), tt.PipelineReport)
+    assert_type(
+        await tt.run_pipeline(MyFeed(), Strategy, retry=tt.Retry(TimeoutError)), tt.PipelineReport
+    )
     assert_type(await tt.run_pipeline(MyFeed(), on_ticks, breaker=tt.Breaker(3)), tt.PipelineReport)
     await tt.run_pipeline(NotAFeed(), on_tick)  # type: ignore[arg-type]
     async with tt.open_pipeline(feed, on_tick, ordering="sideways"):  # type: ignore[arg-type]
@@ -107,7 +121,7 @@ async def pipeline() -> None:
 
 
 async def feeds(source: AsyncIterator[tt.Trade]) -> None:
-    """Take feeds for what they are."""
+    """Assign feeds to the protocols that they keep."""
     of_mine: tt.Feed = MyFeed()
     of_mine = tt.IterableFeed(source)
     of_mine = tt.ReplayFeed("capture.gz", speed=2)

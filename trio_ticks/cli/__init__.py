@@ -1,7 +1,8 @@
-"""The command line: ``trio-ticks demo | run | exchange | top``.
+"""The command line: ``trio-ticks demo | run | ingest | work | lag | exchange | top``.
 
-Rules: a bad setting is one line on standard error and exit code 2, a run that fails one line and 1, never a traceback; with ``--json``
-standard output carries one JSON object and nothing else; no secret is ever shown.
+Rules: a bad setting is one line on standard error and exit code 2, and a run that fails
+is one line and exit code 1, never a traceback. With ``--json``, standard output carries
+one JSON object and nothing else. No secret is ever shown.
 """
 
 from __future__ import annotations
@@ -15,26 +16,35 @@ from collections.abc import Sequence
 import click
 import trio
 
-from .. import __version__
 from ..errors import ConfigError, TickError
 from ..observability.logs import one_line
+from ..version import __version__
 from .demo import demo
 from .exchange import exchange
+from .ingest import ingest
+from .lag import lag
 from .run import run
 from .top import top
+from .work import work
 
 __all__ = ["cli", "main"]
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(
-    __version__, prog_name="trio-ticks", message=f"%(prog)s %(version)s (Python {platform.python_version()}, trio {trio.__version__})"
+    __version__,
+    prog_name="trio-ticks",
+    message=f"%(prog)s %(version)s (Python {platform.python_version()}, trio {trio.__version__})",
 )
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Bounded, accountable pipelines between fast market-data feeds and slow strategies.
+    """Bounded, accountable pipelines between fast market-data feeds and slow
+    strategies.
 
     \b
     Begin with:
@@ -46,17 +56,27 @@ def cli(context: click.Context) -> None:
       trio-ticks run --url wss://... --symbols AAPL --handler mine:on_tick
 
     \b
+    Or as two programs with a buffer between them, on any machines:
+      trio-ticks ingest --url wss://... --symbols AAPL --buffer redis://host?name=ticks
+      trio-ticks work --buffer redis://host?name=ticks --handler mine:on_tick
+      trio-ticks lag redis://host?name=ticks
+
+    \b
     Watch one that runs with --metrics-port 9464:
       trio-ticks top
 
-    Every option can also be set in the environment: its name is shown in brackets in the command's --help.
-    """  # noqa: D301 - click wants the very character
+    Every option can also be set in the environment: its name is shown in brackets in
+    the command's --help.
+    """  # noqa: D301 - click needs the very character
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
 cli.add_command(demo)
 cli.add_command(run)
+cli.add_command(ingest)
+cli.add_command(work)
+cli.add_command(lag)
 cli.add_command(exchange)
 cli.add_command(top)
 
@@ -65,10 +85,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: what stands behind the program's name; ``sys.argv[1:]`` unless given.
+        arguments: the arguments after the program's name; ``sys.argv[1:]`` unless
+            given.
     """
     try:
-        result = cli.main(None if arguments is None else list(arguments), prog_name="trio-ticks", standalone_mode=False)
+        result = cli.main(
+            None if arguments is None else list(arguments),
+            prog_name="trio-ticks",
+            standalone_mode=False,
+        )
         sys.stdout.flush()
     except click.Abort:
         return _complain("interrupted", EXIT_INTERRUPTED)
@@ -81,19 +106,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.EPIPE:
             return _complain(str(error), EXIT_FAILED)
-        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        # The reader of our output has gone. Without this, Python would report that once
+        # more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
 
 
 def _variable(error: click.ClickException) -> str:
-    """Say which variable a bad value came from, if it came from the environment."""
-    if not (isinstance(error, click.BadParameter) and error.ctx is not None and error.param is not None and error.param.name is not None):
+    """Name the environment variable that a bad value came from, or return ``""``."""
+    if not (
+        isinstance(error, click.BadParameter)
+        and error.ctx is not None
+        and error.param is not None
+        and error.param.name is not None
+    ):
         return ""
-    if error.ctx.get_parameter_source(error.param.name) is not click.core.ParameterSource.ENVIRONMENT:
+    if (
+        error.ctx.get_parameter_source(error.param.name)
+        is not click.core.ParameterSource.ENVIRONMENT
+    ):
         return ""
-    names = [error.param.envvar] if isinstance(error.param.envvar, str) else error.param.envvar or ()
+    names = (
+        [error.param.envvar] if isinstance(error.param.envvar, str) else error.param.envvar or ()
+    )
     return "".join(f" It was set by {name}." for name in names if os.environ.get(name))
 
 

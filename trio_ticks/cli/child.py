@@ -1,7 +1,8 @@
-"""The exchange in a process of its own, so that a demo measures the pipeline and not the making of its ticks.
+"""Run the exchange in a process of its own, so that a demo measures only the pipeline.
 
-Rules: the child never outlives us: it ends when its standard input does, which the system closes however we end. It gets no signal from our
-terminal, and nothing of our environment's settings.
+Rules: the child never outlives us: it ends when its standard input does, which the
+system closes however we end. It gets no signal from our terminal, and no settings from
+our environment.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ from ..errors import ConfigError, TickError
 
 __all__ = ["ChildExchange", "Hello", "end_with_parent", "open_child_exchange", "say"]
 
-# Last on the path, and without the current directory (-P): our package is found where it is not installed, and shadows nothing.
-_PROGRAM = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2])!r}); from trio_ticks.cli import main; sys.exit(main())"
+# Our package is found even if it is not installed. It comes last on the path, and the
+# current directory is left out (-P), so that it hides no other module.
+_PROGRAM = (
+    f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2])!r}); "
+    "from trio_ticks.cli import main; sys.exit(main())"
+)
 START_S = 30.0
-"""How long the child may take until it serves; a cold start on a busy machine takes seconds."""
+"""How long the child may take until it serves; it starts slowly on a busy machine."""
 END_S = 0.5
 EXIT_USAGE = 2
 
@@ -41,16 +46,17 @@ class Hello(msgspec.Struct):
 
 
 def say(message: Hello | str) -> None:
-    """Tell the parent something, as one line of JSON."""
+    """Write *message* to the parent, as one line of JSON."""
     click.echo(msgspec.json.encode(message).decode())
 
 
 async def end_with_parent() -> None:
-    """Return when the parent has gone.
+    """Wait until the parent has gone.
 
-    Cancellation: the thread that waits is left behind, and dies with the process.
+    Cancellation: leaves the waiting thread behind; it ends with the process.
     """
-    # os.read, not sys.stdin: a daemon thread that holds the lock of a buffered reader makes the interpreter abort at its end.
+    # Not sys.stdin: if a daemon thread holds the lock of a buffered reader at the
+    # interpreter's end, the interpreter aborts.
     while await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
         pass
 
@@ -64,7 +70,7 @@ class ChildExchange:
     _log: IO[bytes]
 
     async def wait_finished(self) -> None:
-        """Wait until it has played everything and told its clients.
+        """Wait until it has played everything and has announced that to its clients.
 
         Raises:
             TickError: it ended for another reason.
@@ -95,10 +101,12 @@ class _Lines:
 
 @asynccontextmanager
 async def open_child_exchange(arguments: Sequence[str]) -> AsyncIterator[ChildExchange]:
-    """Start ``trio-ticks exchange`` with *arguments* in another process; leaving the block ends it.
+    """Start ``trio-ticks exchange`` with *arguments* in another process.
+
+    Leaving the block ends that process.
 
     Raises:
-        TickError: it could not start; the message is its own.
+        TickError: it could not start; the message is that of the process.
 
     Cancellation: ends the process.
     """
@@ -122,7 +130,7 @@ async def open_child_exchange(arguments: Sequence[str]) -> AsyncIterator[ChildEx
                 raise await _no_start(process, log)
             yield ChildExchange(msgspec.json.decode(line, type=Hello), lines, log)
         finally:
-            # Bounded: a closed standard input ends it, a kill ends it for certain.
+            # Closing its standard input ends the process; if not in time, a kill does.
             with trio.CancelScope(shield=True):
                 await process.stdin.aclose()
                 await process.stdout.aclose()
@@ -136,7 +144,11 @@ async def open_child_exchange(arguments: Sequence[str]) -> AsyncIterator[ChildEx
 def _environment() -> dict[str, str]:
     """Return the child's environment: ours without settings and keys."""
     ours = ("TICKDB_API_KEY", "WORKER_COUNT")
-    return {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TICKS_") and name not in ours}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TRIO_TICKS_") and name not in ours
+    }
 
 
 async def _no_start(process: trio.Process, log: IO[bytes]) -> TickError:
@@ -147,7 +159,15 @@ async def _no_start(process: trio.Process, log: IO[bytes]) -> TickError:
 
 
 def _last_line(log: IO[bytes]) -> str:
-    """Return the reason that the child gave, without the names and hints that its own user would need."""
+    """Return the reason that the child gave.
+
+    The command's name and the hint to ``--help`` are left out: the user has not called
+    that command.
+    """
     log.seek(0)
     lines = log.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
-    return re.sub(r"^trio-ticks[a-z ]*: error: | \(see trio-ticks[a-z -]*\)$", "", lines[-1]) if lines else "no reason given"
+    return (
+        re.sub(r"^trio-ticks[a-z ]*: error: | \(see trio-ticks[a-z -]*\)$", "", lines[-1])
+        if lines
+        else "no reason given"
+    )

@@ -1,4 +1,4 @@
-"""``trio-ticks demo``: a local exchange, a pipeline, and a strategy that is too slow for it."""
+"""``trio-ticks demo``: a local exchange, and a pipeline with too slow a strategy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ import click
 import trio
 
 from ..errors import FeedBrokenError
-from ..feeds.websocket import WebSocketFeed
+from ..feeds.websocket.feed import WebSocketFeed
 from ..ticks import Tick
 from .child import open_child_exchange
-from .options import SECONDS, Number, PipelineOptions, market_options, option, output_options, pipeline_options, set_up_logging
+from .options import (
+    SECONDS,
+    Number,
+    PipelineOptions,
+    market_options,
+    option,
+    output_options,
+    pipeline_options,
+    set_up_logging,
+)
 from .session import Display, run_session
 
 __all__ = ["demo"]
 
 _REASON_S = 1.0
+"""How long to wait for the exchange's own reason after the connection has broken."""
 
 
 async def _trivial(_tick: Tick) -> None:
@@ -38,7 +48,10 @@ def _block(seconds: float, _tick: Tick) -> None:
 
 
 def _strategy(milliseconds: float, executor: str) -> Callable[[Tick], Any]:
-    """Return a strategy that takes so long: waiting in the event loop, or blocking a thread where *executor* asks for threads."""
+    """Return a strategy that takes *milliseconds* for a tick.
+
+    It sleeps in the event loop, or blocks its thread if *executor* asks for threads.
+    """
     if executor == "thread":
         return partial(_block, milliseconds / 1e3)
     return partial(_sleep, milliseconds / 1e3) if milliseconds else _trivial
@@ -46,16 +59,28 @@ def _strategy(milliseconds: float, executor: str) -> Callable[[Tick], Any]:
 
 @click.command(short_help="Run a pipeline against a local exchange that is too fast for it.")
 @market_options(rate=20_000)
-@option("--strategy-ms", type=Number("ms"), default=5, help="How long the strategy takes for a tick, in milliseconds; 0 is a trivial one.")
-@option("--duration", type=SECONDS, default=10, help="How long to run, in seconds; inf: until Ctrl-C. With --capture: until its end.")
-@pipeline_options
+@option(
+    "--strategy-ms",
+    type=Number("ms"),
+    default=5,
+    help="How long the strategy takes for a tick, in milliseconds; 0 is a trivial one.",
+)
+@option(
+    "--duration",
+    type=SECONDS,
+    default=10,
+    help="How long to run, in seconds; inf: until Ctrl-C. With --capture: until its end.",
+)
+@pipeline_options()
 @output_options("live")
 @click.pass_context
 def demo(context: click.Context, /, **parameters: Any) -> int:
-    """Run a pipeline against a local exchange that is too fast for its strategy, and show what becomes of every tick.
+    """Run a pipeline against a local exchange that is too fast for its strategy, and
+    show what becomes of every tick.
 
-    The exchange runs in a process of its own and sends over a real WebSocket. The demo ends after --duration, or on Ctrl-C, with a report
-    whose sum accounts for every tick.
+    The exchange runs in a process of its own and sends over a real WebSocket. The demo
+    ends after --duration, or on Ctrl-C, with a report whose sum accounts for every
+    tick.
 
     \b
     Examples:
@@ -73,16 +98,27 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
       130, 143  a second Ctrl-C or SIGTERM ended the draining at once
       1         the run failed
       2         a bad setting
-    """  # noqa: D301 - click wants the very character
+    """  # noqa: D301 - click needs the very character
     set_up_logging(parameters)
-    view, as_json, metrics_port = parameters.pop("view"), parameters.pop("json"), parameters.pop("metrics_port")
-    dashboard_port, metrics_symbols = parameters.pop("dashboard_port"), parameters.pop("metrics_symbols")
+    view, as_json, metrics_port = (
+        parameters.pop("view"),
+        parameters.pop("json"),
+        parameters.pop("metrics_port"),
+    )
+    dashboard_port, metrics_symbols = (
+        parameters.pop("dashboard_port"),
+        parameters.pop("metrics_symbols"),
+    )
     options = PipelineOptions.take(parameters)
     duration, milliseconds = parameters.pop("duration"), parameters.pop("strategy_ms")
     capture = parameters["capture"]
     if capture and context.get_parameter_source("duration") is click.core.ParameterSource.DEFAULT:
         duration = math.inf
-    what = f"{Path(capture).name} x{parameters['speed']:g}" if capture else f"{parameters['rate']:,.0f}/s"
+    what = (
+        f"{Path(capture).name} x{parameters['speed']:g}"
+        if capture
+        else f"{parameters['rate']:,.0f}/s"
+    )
     display = Display(
         view=view,
         json=as_json,
@@ -92,7 +128,9 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
         subtitle=f"demo: {what}, {milliseconds:g} ms a tick",
         duration_s=duration if math.isfinite(duration) else None,
     )
-    arguments = [f"--{name}={_text(value)}" for name, value in parameters.items() if value is not None]
+    arguments = [
+        f"--{name}={_text(value)}" for name, value in parameters.items() if value is not None
+    ]
     return trio.run(_run, arguments, _strategy(milliseconds, options.executor), options, display)
 
 
@@ -100,12 +138,20 @@ def _text(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-async def _run(arguments: list[str], strategy: Callable[[Tick], Any], options: PipelineOptions, display: Display) -> int:
+async def _run(
+    arguments: list[str],
+    strategy: Callable[[Tick], Any],
+    options: PipelineOptions,
+    display: Display,
+) -> int:
     async with open_child_exchange(arguments) as child:
-        feed = WebSocketFeed(child.hello.url, child.hello.symbols, stale_after=None, reconnect=False, max_tries=1)
+        feed = WebSocketFeed(
+            child.hello.url, child.hello.symbols, stale_after=None, reconnect=False, give_up_after=0
+        )
         try:
             return await run_session(feed, strategy, options.settings(), display)
         except FeedBrokenError:
             with trio.move_on_after(_REASON_S):
-                await child.wait_finished()  # noqa: ASYNC120  # raises the exchange's own reason where that has ended by itself
+                # If the exchange has ended by itself, this raises its own reason.
+                await child.wait_finished()  # noqa: ASYNC120
             raise

@@ -1,6 +1,7 @@
-"""The options that commands share: their names, their environment variables, and what they accept.
+"""The options that several commands share: their names, variables and values.
 
-Each option's variable is ``TRIO_TICKS_`` and its name. No message repeats a value that may hold a secret.
+Rules: the environment variable of each option is ``TRIO_TICKS_`` and its name. No
+message repeats a value that may hold a secret.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import click
 
 from ..errors import ConfigError
 from ..exchange.config import DEFAULT_SYMBOLS
-from ..feeds.connect import Target
+from ..feeds.venues import VENUES
+from ..feeds.websocket.connect import Target
 from ..observability.logs import LEVELS, configure_logging
 from ..overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy
 
@@ -43,7 +45,7 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MOST_SYMBOLS = 5000
-"""What fits into one request to the exchange, and into one argument of a process."""
+"""The most symbols that fit into a request to the exchange and a process's argument."""
 
 STRATEGIES: dict[str, Callable[[float], OverflowStrategy]] = {
     "block": lambda _patience: Block(),
@@ -54,15 +56,22 @@ STRATEGIES: dict[str, Callable[[float], OverflowStrategy]] = {
 }
 
 
-def option(name: str, *, env: tuple[str, ...] = (), **settings: Any) -> Callable[[Command], Command]:
-    """Return a click option that the environment can set too, by ``TRIO_TICKS_<NAME>`` or one of *env*."""
+def option(
+    name: str, *, env: tuple[str, ...] = (), **settings: Any
+) -> Callable[[Command], Command]:
+    """Return a click option that the environment can set too.
+
+    Its variables are ``TRIO_TICKS_<NAME>`` and those of *env*.
+    """
     variable = "TRIO_TICKS_" + name.removeprefix("--").upper().replace("-", "_")
-    settings.setdefault("show_default", settings.get("default") is not None and not settings.get("is_flag"))
+    settings.setdefault(
+        "show_default", settings.get("default") is not None and not settings.get("is_flag")
+    )
     return click.option(name, envvar=[variable, *env], show_envvar=True, **settings)
 
 
 class Number(ParamType):
-    """A number within bounds; never NaN, infinite only where that means something."""
+    """A number within bounds: never NaN, and infinite only if *infinite* is set."""
 
     def __init__(
         self,
@@ -81,7 +90,9 @@ class Number(ParamType):
         self.positive = positive
         self.infinite = infinite
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         try:
             number: float = int(value) if self.whole else float(value)
         except (ValueError, OverflowError):
@@ -89,7 +100,8 @@ class Number(ParamType):
         if math.isnan(number) or (math.isinf(number) and not self.infinite):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         if number < self.least or (self.positive and number <= 0):
-            self.fail(f"{value!r} is too small: {'more than 0' if self.positive else f'{self.least:g} or more'}.", param, ctx)
+            least = "more than 0" if self.positive else f"{self.least:g} or more"
+            self.fail(f"{value!r} is too small: {least}.", param, ctx)
         if number >= self.below and not math.isinf(number):
             self.fail(f"{value!r} is too large: less than {self.below:g}.", param, ctx)
         return number
@@ -106,20 +118,25 @@ class WorkerCount(Number):
 
 
 class Names(ParamType):
-    """Symbols by name, separated by commas; where *counted*, also just how many of them."""
+    """Symbols by name, separated by commas; with *counted*, also the number of them."""
 
     def __init__(self, *, counted: bool = False) -> None:
         self.name = "n|a,b,..." if counted else "a,b,..."
         self.counted = counted
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
         if not isinstance(value, str):
             return tuple(value)
         if self.counted and value.strip().lstrip("+-").isdecimal():
             number = int(value)
             if not 1 <= number <= MOST_SYMBOLS:
                 self.fail(f"{value!r}: between 1 and {MOST_SYMBOLS} symbols.", param, ctx)
-            return (*DEFAULT_SYMBOLS[:number], *(f"SYM{index:05}" for index in range(len(DEFAULT_SYMBOLS) + 1, number + 1)))
+            return (
+                *DEFAULT_SYMBOLS[:number],
+                *(f"SYM{index:05}" for index in range(len(DEFAULT_SYMBOLS) + 1, number + 1)),
+            )
         names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
         if not all(names):
             self.fail("there is an empty name; write them like AAPL,MSFT.", param, ctx)
@@ -127,7 +144,7 @@ class Names(ParamType):
 
 
 class SocketUrl(ParamType):
-    """A ws:// or wss:// address. Its query may hold a key: no complaint repeats it."""
+    """A ws:// or wss:// address. Errors do not repeat it: its query may hold a key."""
 
     name = "url"
 
@@ -141,27 +158,29 @@ class SocketUrl(ParamType):
 
 @attrs.frozen(slots=True, kw_only=True)
 class PipelineOptions:
-    """What the command line says about a pipeline."""
+    """The settings of a pipeline that the command line has options for."""
 
-    workers: int | Literal["auto"]
-    maxsize: int
-    write_timeout: float
-    overflow: str
-    lag_threshold: int | None
-    ordering: Literal["symbol", "none"]
-    executor: str
-    max_age: float | None
-    shutdown_timeout: float
+    workers: int | Literal["auto"] = 4
+    maxsize: int = 1000
+    write_timeout: float = 1.0
+    overflow: str | None = None
+    lag_threshold: int | None = None
+    ordering: Literal["symbol", "none"] = "symbol"
+    executor: str = "auto"
+    max_age: float | None = None
+    shutdown_timeout: float = 5.0
 
     @classmethod
     def take(cls, parameters: dict[str, Any]) -> PipelineOptions:
-        """Take our own parameters out of a command's *parameters*."""
-        return cls(**{field.name: parameters.pop(field.name) for field in attrs.fields(cls)})
+        """Take the parameters of this class out of a command's *parameters*."""
+        names = [field.name for field in attrs.fields(cls) if field.name in parameters]
+        return cls(**{name: parameters.pop(name) for name in names})
 
     def settings(self) -> dict[str, Any]:
         """Return the keyword arguments of :func:`~trio_ticks.open_pipeline`."""
         settings = attrs.asdict(self)
-        settings["overflow"] = STRATEGIES[self.overflow](self.write_timeout)
+        if self.overflow is not None:
+            settings["overflow"] = STRATEGIES[self.overflow](self.write_timeout)
         settings["lag_threshold"] = self.lag_threshold or max(1, self.maxsize // 2)
         return settings
 
@@ -177,56 +196,71 @@ def _all(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
 
 SECONDS = Number("seconds", infinite=True)
 
-pipeline_options = _all(
-    [
-        option(
-            "--workers",
-            type=WorkerCount(),
-            default=4,
-            env=("WORKER_COUNT",),
-            help="Ticks that are handled at once, at most; auto: as many as the load needs.",
-        ),
-        option(
-            "--maxsize",
-            type=Number("ticks", least=1, whole=True),
-            default=1000,
-            help="Ticks that may wait: burst seconds x rate x safety factor.",
-        ),
-        option(
-            "--write-timeout", type=SECONDS, default=1, help="Patience for an episode of pressure before drop-newest drops, in seconds."
-        ),
-        option("--overflow", type=click.Choice(list(STRATEGIES)), default="drop-newest", help="What happens when the queue is full."),
-        option(
-            "--lag-threshold",
-            type=Number("ticks", least=1, whole=True),
-            help="Queued ticks that bring a warning.  [default: half of --maxsize]",
-        ),
-        option(
-            "--ordering",
-            type=click.Choice(["symbol", "none"]),
-            default="symbol",
-            help="symbol: ticks of one symbol are handled one at a time, in order.",
-        ),
-        option(
-            "--executor",
-            type=click.Choice(["auto", "loop", "thread"]),
-            default="auto",
-            help="Where the strategy runs; auto: async def in the event loop, plain def in threads.",
-        ),
-        option(
-            "--max-age",
-            type=Number("seconds", positive=True),
-            help="Skip ticks that waited longer than this, in seconds.  [default: none is too old]",
-        ),
-        option(
-            "--shutdown-timeout", type=Number("seconds"), default=5, help="How long the queue may take to drain at the end, in seconds."
-        ),
-    ]
-)
+_PIPELINE: dict[str, Callable[[Any], Any]] = {
+    "workers": option(
+        "--workers",
+        type=WorkerCount(),
+        default=4,
+        env=("WORKER_COUNT",),
+        help="Ticks that are handled at once, at most; auto: as many as the load needs.",
+    ),
+    "maxsize": option(
+        "--maxsize",
+        type=Number("ticks", least=1, whole=True),
+        default=1000,
+        help="Ticks that may wait: burst seconds x rate x safety factor.",
+    ),
+    "write-timeout": option(
+        "--write-timeout",
+        type=SECONDS,
+        default=1,
+        help="Patience for an episode of pressure before drop-newest drops, in seconds.",
+    ),
+    "overflow": option(
+        "--overflow",
+        type=click.Choice(list(STRATEGIES)),
+        default="drop-newest",
+        help="What happens when the queue is full.",
+    ),
+    "lag-threshold": option(
+        "--lag-threshold",
+        type=Number("ticks", least=1, whole=True),
+        help="Queued ticks that bring a warning.  [default: half of --maxsize]",
+    ),
+    "ordering": option(
+        "--ordering",
+        type=click.Choice(["symbol", "none"]),
+        default="symbol",
+        help="symbol: ticks of one symbol are handled one at a time, in order.",
+    ),
+    "executor": option(
+        "--executor",
+        type=click.Choice(["auto", "loop", "thread"]),
+        default="auto",
+        help="Where the strategy runs; auto: async def in the event loop, plain def in threads.",
+    ),
+    "max-age": option(
+        "--max-age",
+        type=Number("seconds", positive=True),
+        help="Skip ticks that waited longer than this, in seconds.  [default: none is too old]",
+    ),
+    "shutdown-timeout": option(
+        "--shutdown-timeout",
+        type=Number("seconds"),
+        default=5,
+        help="How long the queue may take to drain at the end, in seconds.",
+    ),
+}
+"""The options of a pipeline, by name."""
+
+
+def pipeline_options(*names: str) -> Callable[[Command], Command]:
+    """Return the options of a pipeline with these *names*; all of them, if none."""
+    return _all([_PIPELINE[name] for name in names or _PIPELINE])
 
 
 def market_options(*, rate: int) -> Callable[[Command], Command]:
-    """Return the options about what a local exchange sends; *rate* is the default."""
+    """Return the options of what a local exchange sends; *rate* is the default rate."""
     return _all(
         [
             option(
@@ -235,60 +269,95 @@ def market_options(*, rate: int) -> Callable[[Command], Command]:
                 default=rate,
                 help="Ticks a second, of all symbols together.",
             ),
-            option("--symbols", type=Names(counted=True), help="How many symbols, or which ones.  [default: 8, or all of the capture]"),
+            option(
+                "--symbols",
+                type=Names(counted=True),
+                help="How many symbols, or which ones.  [default: 8, or all of the capture]",
+            ),
             option("--seed", type=int, default=0, help="The same seed gives the same ticks."),
             option(
                 "--capture",
                 type=click.Path(exists=True, dir_okay=False, readable=True),
-                help="Play this recording instead: quotes of Binance spot or flat ticks, a message a line, gzipped or not.",
+                help="Play the quotes of this recording instead: messages of a venue, "
+                "one a line, gzipped or not.",
             ),
-            option("--speed", type=Number("factor", positive=True, infinite=True), default=1, help="The capture's own pace times this."),
+            option(
+                "--venue",
+                type=click.Choice(list(VENUES)),
+                help="Whose protocol to speak, and whose messages the capture holds.  "
+                "[default: flat; found from the capture's first lines]",
+            ),
+            option(
+                "--speed",
+                type=Number("factor", positive=True, infinite=True),
+                default=1,
+                help="The capture's own pace times this.",
+            ),
         ]
     )
 
 
 log_options = _all(
     [
-        option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Log lines on standard error, as text or JSON."),
-        option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="warning", help="The least important level logged."),
+        option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            help="Log lines on standard error, as text or JSON.",
+        ),
+        option(
+            "--log-level",
+            type=click.Choice(LEVELS, case_sensitive=False),
+            default="warning",
+            help="The least important level logged.",
+        ),
     ]
 )
 
 
 def output_options(view: str) -> Callable[[Command], Command]:
-    """Return the options about what is shown; *view* is the default."""
+    """Return the options of the output; *view* is the default view."""
     return _all(
         [
             option(
                 "--view",
                 type=click.Choice(["live", "lines", "none"]),
                 default=view,
-                help="A live view, lines on standard error, or nothing. Without a terminal, live is lines.",
+                help="A live view, lines on standard error, or nothing. "
+                "Without a terminal, live is lines.",
             ),
             option(
                 "--metrics-port",
                 type=Number("port", below=65536, whole=True),
-                help="Serve /metrics, /healthz and /readyz on this port of 127.0.0.1; 0: any free one.  [default: none]",
+                help="Serve /metrics, /healthz and /readyz on this port of 127.0.0.1; "
+                "0: any free one.  [default: none]",
             ),
             option(
                 "--metrics-symbols",
                 type=Number("n", below=1001, whole=True),
                 default=0,
-                help="How many symbols have metrics of their own, the first to come; the others are one.",
+                help="How many symbols have metrics of their own, the first to come; "
+                "the others are one.",
             ),
             option(
                 "--dashboard-port",
                 type=Number("port", below=65536, whole=True),
-                help="Serve a live page for a browser on this port of 127.0.0.1; 0: any free one.  [default: none]",
+                help="Serve a live page for a browser on this port of 127.0.0.1; "
+                "0: any free one.  [default: none]",
             ),
-            option("--json", is_flag=True, help="Write the report as one JSON object, and nothing else, to standard output."),
+            option(
+                "--json",
+                is_flag=True,
+                help="Write the report as one JSON object, and nothing else, to standard output.",
+            ),
             log_options,
         ]
     )
 
 
 def set_up_logging(parameters: dict[str, Any], secrets: tuple[str, ...] = ()) -> None:
-    """Configure logging as the log options among *parameters* say, and take them out."""
+    """Configure logging by the log options, which are taken out of *parameters*."""
     configure_logging(parameters.pop("log_format"), parameters.pop("log_level"), secrets=secrets)
-    # At DEBUG it logs addresses with their query, and requests with their headers: keys.
+    # At DEBUG, trio-websocket logs addresses with their queries, and requests with
+    # their headers: both may hold keys.
     logging.getLogger("trio-websocket").setLevel(logging.INFO)

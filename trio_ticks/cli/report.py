@@ -1,20 +1,34 @@
-"""Reports and progress as plain text: no colours, no control codes, nothing that is not a fact of a snapshot."""
+"""Write reports and progress as plain text.
+
+Rules: no colours, no control codes, and nothing but the facts of a snapshot.
+"""
 
 from __future__ import annotations
 
 from ..ledger import INTENTIONAL, REASONS
-from ..metrics import LatencyStats, PipelineMetrics, PipelineReport
+from ..metrics.latency import LatencyStats
+from ..metrics.observed import Half
+from ..metrics.snapshots import PipelineMetrics, PipelineReport
 
 __all__ = ["progress_line", "report_text"]
 
 
 def progress_line(metrics: PipelineMetrics) -> str:
     """Return one line about a running pipeline."""
-    connection = "connected" if metrics.producer_connected else "feed stopped" if metrics.state != "running" else "NOT CONNECTED"
+    connection = (
+        "connected"
+        if metrics.producer_connected
+        else "feed stopped"
+        if metrics.state != "running"
+        else "NOT CONNECTED"
+    )
     return (
-        f"{metrics.uptime_s:6.1f} s  {connection}  in {metrics.produced_per_s:,.0f}/s  out {metrics.consumed_per_s:,.0f}/s  "
-        f"queue {metrics.queue_size:,}/{metrics.queue_capacity:,} ({metrics.queue_utilization_pct:.0f} %, {metrics.pressure})  "
-        f"dropped {metrics.items_dropped:,}  failed {metrics.items_failed:,}  wait p99 {_ms(metrics.queue_wait_ms.p99)}"
+        f"{metrics.uptime_s:6.1f} s  {connection}  in {metrics.produced_per_s:,.0f}/s  "
+        f"out {metrics.consumed_per_s:,.0f}/s  "
+        f"queue {metrics.queue_size:,}/{metrics.queue_capacity:,} "
+        f"({metrics.queue_utilization_pct:.0f} %, {metrics.pressure})  "
+        f"dropped {metrics.items_dropped:,}  failed {metrics.items_failed:,}  "
+        f"wait p99 {_ms(metrics.queue_wait_ms.p99)}"
     )
 
 
@@ -23,41 +37,72 @@ def _ms(value: float) -> str:
 
 
 def _drops(report: PipelineReport, *, intentional: bool) -> str:
-    counts = {reason: report.dropped_by_reason.get(reason, 0) for reason in REASONS if (reason in INTENTIONAL) is intentional}
+    counts = {
+        reason: report.dropped_by_reason.get(reason, 0)
+        for reason in REASONS
+        if (reason in INTENTIONAL) is intentional
+    }
     return ", ".join(f"{reason} {number:,}" for reason, number in counts.items() if number)
 
 
-def report_text(report: PipelineReport) -> str:
-    """Return the report: the ledger as a sum, then rates and latencies."""
+def _results(report: PipelineReport) -> list[str]:
+    if not (report.results_written or report.results_failed):
+        return []
+    return [
+        f"  {report.results_written:,} results written, {report.results_failed:,} failed, "
+        f"workers waited {report.results_waiting_s:.2f} s for them"
+    ]
+
+
+def report_text(report: PipelineReport, half: Half = None) -> str:
+    """Return the report: the ledger as a sum, then rates and latencies.
+
+    Args:
+        report: of a pipeline.
+        half: which half of a pipeline with a buffer it was.
+    """
     ledger = report.ledger
     parts = {
-        "consumed": ledger.consumed,
+        "appended" if half == "ingest" else "consumed": ledger.consumed,
         "failed": ledger.failed,
         "dropped": ledger.dropped,
         "queued": ledger.queued,
-        "in flight": ledger.in_flight,
+        "in doubt" if half == "ingest" else "in flight": ledger.in_flight,
     }
+    if half == "work" or ledger.given_back:
+        parts["given back"] = ledger.given_back
     width = max(9, *(len(f"{number:,}") for number in (ledger.produced, *parts.values())))
-    notes = {"failed": "the strategy raised" if ledger.failed else ""}
+    failed = "could not be written" if half == "ingest" else "the strategy raised"
+    notes = {"failed": failed if ledger.failed else ""}
     notes["dropped"] = "; ".join(
         f"{kind}: {drops}"
-        for kind, drops in (("lost", _drops(report, intentional=False)), ("by design", _drops(report, intentional=True)))
+        for kind, drops in (
+            ("lost", _drops(report, intentional=False)),
+            ("by design", _drops(report, intentional=True)),
+        )
         if drops
     )
     lines = [f"  produced   {ledger.produced:>{width},}"]
-    for sign, (name, number) in zip("=++++", parts.items(), strict=True):
+    for sign, (name, number) in zip("=" + "+" * (len(parts) - 1), parts.items(), strict=True):
         share = f"{number / ledger.produced:7.1%}" if ledger.produced else ""
         lines.append(f"{sign} {name:10} {number:>{width},} {share}  {notes.get(name, '')}".rstrip())
     sum_ = " + ".join(f"{number:,}" for number in parts.values())
     lines.append(
         f"  {ledger.produced:,} = {sum_}: "
-        + ("every tick is accounted for" if not ledger.unaccounted else f"{ledger.unaccounted:,} UNACCOUNTED")
+        + (
+            "every tick is accounted for"
+            if not ledger.unaccounted
+            else f"{ledger.unaccounted:,} UNACCOUNTED"
+        )
     )
     lines += [
         "",
-        f"  ran {report.duration_s:.1f} s, {report.produced_per_s:,.0f} ticks/s in, {report.consumed_per_s:,.0f} ticks/s handled",
+        f"  ran {report.duration_s:.1f} s, {report.produced_per_s:,.0f} ticks/s in, "
+        f"{report.consumed_per_s:,.0f} ticks/s handled",
         f"  queue peak {report.queue_peak:,} ticks, senders waited {report.blocked_s:.2f} s",
-        f"  {report.malformed:,} malformed and {report.ignored:,} ignored messages, {report.reconnects:,} reconnects",
+        f"  {report.malformed:,} malformed and {report.ignored:,} ignored messages, "
+        f"{report.reconnects:,} reconnects",
+        *_results(report),
         "",
         f"  {'':18}{'p50':>11}{'p99':>11}{'max':>11}",
     ]
@@ -67,7 +112,11 @@ def report_text(report: PipelineReport) -> str:
         ("lag to the venue", report.processing_lag_ms),
     )
     lines += [
-        f"  {name:18}" + "".join(f"{_ms(value) if stats.count else '-':>11}" for value in (stats.p50, stats.p99, stats.max))
+        f"  {name:18}"
+        + "".join(
+            f"{_ms(value) if stats.count else '-':>11}"
+            for value in (stats.p50, stats.p99, stats.max)
+        )
         for name, stats in rows
     ]
     return "\n".join(lines)

@@ -1,17 +1,19 @@
-"""One run of a pipeline under a terminal: signals, what is shown meanwhile, and the report at the end.
+"""Run a pipeline for the command line: signals, the display, and the final report.
 
-Rules: the first SIGINT or SIGTERM begins the graceful shutdown, the second cancels at once, and both end in a report. A terminal or a pipe
-that takes no output costs what would have been shown, never a tick.
+Rules: the first SIGINT or SIGTERM begins the graceful shutdown, the second cancels at
+once, and both end in a report. If a terminal or a pipe takes no output, some of the
+display is lost, but never a tick.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
 from typing import Any, Literal
@@ -20,37 +22,43 @@ import attrs
 import click
 import trio
 
-from ..executors import Handler
+from ..errors import TickError
 from ..feeds.base import Feed
-from ..metrics import PipelineReport
+from ..handlers.kinds import Handler
+from ..logs import Redactor, log_event
 from ..observability.logs import LogTail
-from ..pipeline import Pipeline, open_pipeline
+from ..pipeline.opening import open_pipeline
+from ..pipeline.running import Pipeline
+from ..pipeline.signals import hear_signals
 from .report import progress_line, report_text
 
-__all__ = ["Display", "run_session"]
+__all__ = ["Display", "run_session", "run_to_the_end"]
 
 View = Literal["live", "lines", "none"]
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class Display:
-    """What a run shows."""
+    """The settings of what a run shows."""
 
     view: View
     json: bool
     subtitle: str = ""
-    """What runs, in a few words."""
+    """A few words about the run, such as its host and its rate."""
     duration_s: float | None = None
-    """When it will end by itself."""
+    """When the run will end by itself, in seconds after its start."""
     line_every_s: float = 1.0
     metrics_port: int | None = None
-    """Where Prometheus may scrape; its URL is written to standard error."""
+    """The port that Prometheus may scrape; its URL is written to standard error."""
     metrics_symbols: int = 0
     dashboard_port: int | None = None
-    """Where a browser finds the live page; its URL is written to standard error."""
+    """The port of the live page; its URL is written to standard error."""
 
     def choose(self) -> View:
-        """Return the view that is possible here; where only rich is missing, say how to get the better one."""
+        """Return the view that is possible here.
+
+        If only rich is missing for the live view, it writes how to install that.
+        """
         if self.view != "live":
             return self.view
         if self.json or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
@@ -62,28 +70,97 @@ class Display:
             return "lines"
         return "live"
 
-    def write(self, report: PipelineReport) -> None:
-        """Write the report to standard output."""
-        click.echo(json.dumps(report.to_dict()) if self.json else report_text(report))
+    @classmethod
+    def take(cls, parameters: dict[str, Any], **more: Any) -> Display:
+        """Take the output options out of a command's *parameters*.
+
+        Args:
+            parameters: of the command, with its ``duration``.
+            more: further settings.
+        """
+        duration = parameters.pop("duration")
+        names = ("view", "json", "metrics_port", "metrics_symbols", "dashboard_port")
+        return cls(
+            duration_s=duration if duration is not None and math.isfinite(duration) else None,
+            **{name: parameters.pop(name) for name in names},
+            **more,
+        )
+
+    def write(self, pipeline: Pipeline[Any]) -> None:
+        """Write the report to standard output, or both if both halves ran here."""
+        report, ingest = pipeline.report, pipeline.ingest
+        if self.json:
+            result = report.to_dict()
+            if pipeline.half is not None:
+                result["half"] = pipeline.half
+            if ingest is not None:
+                result["ingest"] = ingest.report.to_dict()
+            click.echo(json.dumps(result))
+            return
+        if ingest is not None:
+            click.echo(f"ingest\n{report_text(ingest.report, ingest.half)}\n\nwork")
+        click.echo(report_text(report, pipeline.half))
 
 
 @attrs.define(slots=True)
 class _Stop:
-    """Why the run stops: ``reason`` once it does, ``code`` where that was made an abrupt end."""
+    """Why the run stops.
+
+    ``reason`` is set once it does, ``code`` if a signal ended it at once.
+    """
 
     reason: str | None = None
     code: int = 0
 
+    def obey(self, pipeline: Pipeline[Any], number: signal.Signals, again: bool) -> None:
+        """Stop *pipeline* for a signal.
 
-async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any], display: Display) -> int:
-    """Run a pipeline until the feed ends, ``display.duration_s`` is over, or a signal comes; show it, and write its report.
+        It stops at once if it is stopping already, for whichever reason.
+        """
+        if again or self.reason is not None:
+            self.code = 128 + number
+            pipeline.cancel()
+        else:
+            self.reason = number.name
+            pipeline.shutdown()
+
+
+def run_to_the_end(
+    feed: Feed | None,
+    handler: Handler[Any] | None,
+    settings: dict[str, Any],
+    display: Display,
+    secrets: Sequence[str],
+) -> int:
+    """Run :func:`run_session`, and take *secrets* out of the error that ends it.
 
     Returns:
-        The exit code: 0, or 128 and the signal's number where a second signal cut the shutdown short.
+        The exit code.
+
+    Raises:
+        TickError: the run failed; a venue's answer may have repeated a key.
+    """
+    try:
+        return trio.run(run_session, feed, handler, settings, display)
+    except TickError as error:
+        error.args = (Redactor(secrets).text(str(error)),)
+        raise error from None
+
+
+async def run_session(
+    feed: Feed | None, handler: Handler[Any] | None, settings: dict[str, Any], display: Display
+) -> int:
+    """Run a pipeline until the feed ends, the time is over, or a signal comes.
+
+    It shows the pipeline meanwhile, and writes its report at the end.
+
+    Returns:
+        The exit code: 0, or 128 and the signal's number if a second signal cut the
+            shutdown short.
 
     Raises:
         ConfigError: a setting cannot work; nothing has run.
-        Exception: what the feed raised, after the report has been written.
+        Exception: the feed's error, after the report has been written.
 
     Cancellation: cancels the pipeline at once; no report is written.
     """
@@ -91,18 +168,25 @@ async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any
     pipeline: Pipeline[Any] | None = None
     failure: Exception | None = None
     with ExitStack() as stack:
-        if display.json:  # what a strategy prints would spoil the JSON
+        if display.json:  # a strategy's prints would spoil the JSON
             stack.enter_context(redirect_stdout(sys.stderr))
-        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
         try:
-            async with open_pipeline(feed, handler, **settings) as pipeline, trio.open_nursery() as nursery:
-                nursery.start_soon(_obey, signals, pipeline, stop)
+            async with (
+                open_pipeline(feed, handler, **settings) as pipeline,
+                trio.open_nursery() as nursery,
+            ):
+                # Signals are heard until the pipeline's block has been left: the
+                # clean-up may take its time too.
+                stack.enter_context(hear_signals(partial(stop.obey, pipeline)))
                 if display.metrics_port is not None:
-                    url = await pipeline.serve_metrics(display.metrics_port, symbols=display.metrics_symbols)
+                    url = await pipeline.serve_metrics(
+                        display.metrics_port, symbols=display.metrics_symbols
+                    )
                     click.echo(f"metrics: {url}", err=True)
                 if display.dashboard_port is not None:
                     title = display.subtitle or "pipeline"
-                    click.echo(f"dashboard: {await pipeline.serve_dashboard(display.dashboard_port, title=title)}", err=True)
+                    url = await pipeline.serve_dashboard(display.dashboard_port, title=title)
+                    click.echo(f"dashboard: {url}", err=True)
                 nursery.start_soon(_show, pipeline, view, display, stop)
                 if display.duration_s is not None:
                     nursery.start_soon(_end_after, display.duration_s, pipeline, stop)
@@ -111,20 +195,10 @@ async def run_session(feed: Feed, handler: Handler[Any], settings: dict[str, Any
         except Exception as error:
             failure = error
     if pipeline is not None:
-        display.write(pipeline.report)
+        display.write(pipeline)
     if failure is not None:
         raise failure
     return stop.code
-
-
-async def _obey(signals: AsyncIterator[int], pipeline: Pipeline[Any], stop: _Stop) -> None:
-    async for number in signals:
-        if stop.reason is None:
-            stop.reason = signal.Signals(number).name
-            pipeline.shutdown()
-        else:
-            stop.code = 128 + number
-            pipeline.cancel()
 
 
 async def _end_after(seconds: float, pipeline: Pipeline[Any], stop: _Stop) -> None:
@@ -140,8 +214,8 @@ async def _show(pipeline: Pipeline[Any], view: View, display: Display, stop: _St
         elif view == "lines":
             await _show_lines(pipeline, display)
     except OSError:
-        # Nobody reads any more. The pipeline has better to do than to end for that.
-        logging.getLogger(__name__).info("cli.display_lost")
+        # The output has no reader any more. That is no reason to end the pipeline.
+        log_event(logging.getLogger(__name__), logging.INFO, "cli.display_lost")
 
 
 async def _show_lines(pipeline: Pipeline[Any], display: Display) -> None:
@@ -152,20 +226,32 @@ async def _show_lines(pipeline: Pipeline[Any], display: Display) -> None:
 
 
 async def _show_live(pipeline: Pipeline[Any], display: Display, stop: _Stop) -> None:
-    from ..observability.terminal import Scene, show_live
+    from ..observability.terminal.render import Scene, show_live
 
     with _log_lines() as tail:
 
         def scene() -> Scene:
-            hint = f"{stop.reason}: draining the queue; Ctrl-C ends at once" if stop.reason else "Ctrl-C ends gracefully, twice at once"
-            return Scene(subtitle=display.subtitle, duration_s=display.duration_s, messages=tuple(tail.lines), hint=hint)
+            hint = (
+                f"{stop.reason}: draining the queue; Ctrl-C ends at once"
+                if stop.reason
+                else "Ctrl-C ends gracefully, twice at once"
+            )
+            return Scene(
+                subtitle=display.subtitle,
+                duration_s=display.duration_s,
+                messages=tuple(tail.lines),
+                hint=hint,
+            )
 
         await show_live(pipeline.metrics, get_scene=scene)
 
 
 @contextmanager
 def _log_lines() -> Iterator[LogTail]:
-    """Keep log records off the terminal while the view owns it; the last of them are written when it has gone."""
+    """Keep log records off the terminal while the view owns it.
+
+    The last of them are written when the view has gone.
+    """
     root = logging.getLogger()
     handlers = root.handlers[:]
     tail = LogTail()

@@ -1,16 +1,15 @@
-"""``trio-ticks top``: the live view of a pipeline that runs elsewhere and serves its metrics.
+"""``trio-ticks top``: the live view of a pipeline elsewhere that serves its metrics.
 
-Rules: the first answer must come, or it is an error; after that a lost connection is said, and tried again for ever. The terminal gets its
-settings back however it ends.
+Rules: without a first answer, it ends with an error. After that, a lost connection is
+reported and tried again for ever. The terminal gets its settings back however it ends.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
@@ -22,6 +21,7 @@ from ..errors import ConfigError
 from ..observability.fetch import FetchError, HttpAddress
 from ..observability.readings import MOST_WORKERS
 from ..observability.remote import RemotePipeline, Watch
+from ..pipeline.signals import hear_signals
 from .options import Number, ParamType, option
 from .report import progress_line
 from .session import Display
@@ -29,17 +29,22 @@ from .session import Display
 __all__ = ["top"]
 
 DEFAULT_URL = "http://127.0.0.1:9464/metrics"
-_FIRST_LOOKS_S = 0.5
-"""The most that the first two looks lie apart: rates are differences, and nobody likes to wait for them."""
+_FIRST_POLLS_S = 0.5
+"""The longest time between the first two polls.
+
+Rates are differences between two polls, so nothing can be shown before the second.
+"""
 _NEXT, _BACK, _QUIT = frozenset("\tn"), frozenset("p"), frozenset("qQ\x04")
 
 
 class _Address(ParamType):
-    """An address of metrics; its beginning and its end may be left out."""
+    """An address of metrics; ``http://`` and ``/metrics`` may be left out."""
 
     name = "url"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> HttpAddress:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> HttpAddress:
         if isinstance(value, HttpAddress):
             return value
         url = value if "://" in value else f"http://{value}"
@@ -52,15 +57,37 @@ class _Address(ParamType):
 
 @click.command(short_help="Watch a running pipeline that serves its metrics.")
 @click.argument("url", type=_Address(), default=DEFAULT_URL, envvar="TRIO_TICKS_METRICS_URL")
-@option("--pipeline", metavar="NAME", help="Which one, where several are served.  [default: all of them, one at a time]")
-@option("--interval", type=Number("seconds", least=0.1), default=1, help="How often to look, in seconds.")
-@option("--once", is_flag=True, help="Show one picture, of two looks that lie --interval apart, and end.")
-@option("--json", is_flag=True, help="Write one JSON object, of two looks as with --once, and nothing else, to standard output.")
-def top(*, url: HttpAddress, pipeline: str | None, interval: float, once: bool, **parameters: Any) -> int:
-    """Watch a running pipeline that serves its metrics, as with --metrics-port or serve_metrics(): the view of the demo.
+@option(
+    "--pipeline",
+    metavar="NAME",
+    help="Which one, where several are served.  [default: all of them, one at a time]",
+)
+@option(
+    "--interval",
+    type=Number("seconds", least=0.1),
+    default=1,
+    help="How often to look, in seconds.",
+)
+@option(
+    "--once",
+    is_flag=True,
+    help="Show one picture, of two looks that lie --interval apart, and end.",
+)
+@option(
+    "--json",
+    is_flag=True,
+    help="Write one JSON object, of two looks as with --once, "
+    "and nothing else, to standard output.",
+)
+def top(
+    *, url: HttpAddress, pipeline: str | None, interval: float, once: bool, **parameters: Any
+) -> int:
+    """Watch a running pipeline that serves its metrics, as with --metrics-port or
+    serve_metrics(): the view of the demo.
 
-    URL is http://127.0.0.1:9464/metrics unless given, here or as TRIO_TICKS_METRICS_URL; http:// and /metrics may be left out. Without
-    a terminal there is a line a look.
+    URL is http://127.0.0.1:9464/metrics unless given, here or as
+    TRIO_TICKS_METRICS_URL; http:// and /metrics may be left out. Without a terminal
+    there is a line a look.
 
     \b
     Keys:
@@ -78,13 +105,15 @@ def top(*, url: HttpAddress, pipeline: str | None, interval: float, once: bool, 
       0  you quit, or the picture is shown
       1  the first answer did not come, or was none of a pipeline
       2  a bad setting
-    """  # noqa: D301 - click wants the very character
+    """  # noqa: D301 - click needs the very character
     return trio.run(_top, url, pipeline, interval, once, parameters["json"])
 
 
-async def _top(address: HttpAddress, name: str | None, interval: float, once: bool, as_json: bool) -> int:
+async def _top(
+    address: HttpAddress, name: str | None, interval: float, once: bool, as_json: bool
+) -> int:
     watch = Watch(address)
-    await _begin(watch, name, interval if once or as_json else min(interval, _FIRST_LOOKS_S))
+    await _begin(watch, name, interval if once or as_json else min(interval, _FIRST_POLLS_S))
     chosen = _Chosen(watch, name)
     if as_json:
         _write_json(watch, chosen)
@@ -96,17 +125,18 @@ async def _top(address: HttpAddress, name: str | None, interval: float, once: bo
 
 
 async def _show(chosen: _Chosen, interval: float) -> None:
-    """Show what goes on until somebody quits.
+    """Show the pipelines until the user quits.
 
     Raises:
-        OSError: nobody takes the output any more.
+        OSError: the output has no reader any more.
     """
     live, failure = Display(view="live", json=False).choose() == "live", None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_quit_on_signal, signals, nursery.cancel_scope)
+    async with trio.open_nursery() as nursery:
+        with hear_signals(lambda _number, _again: nursery.cancel_scope.cancel()):
             try:
-                await (_show_live(chosen, interval, nursery) if live else _show_lines(chosen, interval))
+                await (
+                    _show_live(chosen, interval, nursery) if live else _show_lines(chosen, interval)
+                )
             except OSError as error:
                 failure = error
                 nursery.cancel_scope.cancel()
@@ -114,13 +144,8 @@ async def _show(chosen: _Chosen, interval: float) -> None:
         raise failure
 
 
-async def _quit_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _number in signals:
-        scope.cancel()
-
-
 async def _begin(watch: Watch, name: str | None, apart_s: float) -> None:
-    """Look twice, *apart_s* seconds apart.
+    """Poll twice, *apart_s* seconds apart.
 
     Raises:
         FetchError: no answer, or none of a pipeline.
@@ -128,22 +153,30 @@ async def _begin(watch: Watch, name: str | None, apart_s: float) -> None:
     """
     for pause in (0.0, apart_s):
         await trio.sleep(pause)
-        await watch.look()
+        await watch.poll()
         if watch.failure is not None:
-            hint = " (a pipeline serves them with --metrics-port, or serve_metrics())" if not watch.pipelines else ""
-            raise FetchError(f"no metrics from {watch.address.shown}: {watch.failure}{hint}") from watch.failure
+            hint = (
+                " (a pipeline serves them with --metrics-port, or serve_metrics())"
+                if not watch.pipelines
+                else ""
+            )
+            raise FetchError(
+                f"no metrics from {watch.address.shown}: {watch.failure}{hint}"
+            ) from watch.failure
         if name is not None and name not in watch.pipelines:
-            raise ConfigError(f"{watch.address.shown} has no pipeline {name!r}, only {', '.join(watch.pipelines)}")
+            raise ConfigError(
+                f"{watch.address.shown} has no pipeline {name!r}, only {', '.join(watch.pipelines)}"
+            )
 
 
-async def _look_again(watch: Watch, interval: float) -> None:
+async def _keep_polling(watch: Watch, interval: float) -> None:
     while True:
         await trio.sleep(interval)
-        await watch.look()
+        await watch.poll()
 
 
 class _Chosen:
-    """Which of the pipelines is looked at."""
+    """The pipeline that is shown now, of those that are served."""
 
     def __init__(self, watch: Watch, name: str | None) -> None:
         self.watch = watch
@@ -152,10 +185,17 @@ class _Chosen:
 
     @property
     def names(self) -> list[str]:
-        """Those that may be looked at; what has gone is left out, but for the one that is looked at now."""
+        """The pipelines that can be shown.
+
+        Those that are no longer served are left out, except the one that is shown now.
+        """
         if self._pinned:
             return [self._name]
-        return [name for name in self.watch.pipelines if name not in self.watch.gone or name == self._name]
+        return [
+            name
+            for name in self.watch.pipelines
+            if name not in self.watch.gone or name == self._name
+        ]
 
     @property
     def name(self) -> str:
@@ -171,7 +211,7 @@ class _Chosen:
 
     @property
     def alarm(self) -> str:
-        """Why what is known is not how it is now, or nothing."""
+        """Why the numbers are out of date, or ``""`` if they are not."""
         if self.watch.failure is not None:
             return f"NO ANSWER FOR {trio.current_time() - self.watch.answered_at:.0f} s"
         return "NOT SERVED ANY MORE" if self._name in self.watch.gone else ""
@@ -183,11 +223,11 @@ def _write_json(watch: Watch, chosen: _Chosen) -> None:
 
 
 def _write_picture(watch: Watch, chosen: _Chosen) -> None:
-    """Write a picture of each pipeline; where rich is missing, a line."""
+    """Write a picture of each pipeline, or a line if rich is not installed."""
     try:
         from rich.console import Console
 
-        from ..observability.terminal import Scene, render
+        from ..observability.terminal.render import Scene, render
     except ImportError:
         click.echo("for a picture: pip install 'trio-ticks[cli]'", err=True)
         for name in chosen.names:
@@ -197,17 +237,36 @@ def _write_picture(watch: Watch, chosen: _Chosen) -> None:
     plain = not console.encoding.lower().startswith("utf")
     for name in chosen.names:
         pipeline = watch.pipelines[name]
-        scene = Scene(title=f"trio-ticks {name}", subtitle=watch.address.shown, messages=_crowd(pipeline), hint="", plain=plain)
+        scene = Scene(
+            title=f"trio-ticks {name}",
+            subtitle=watch.address.shown,
+            messages=_crowd(pipeline),
+            hint="",
+            plain=plain,
+        )
         height = max(24, console.height - 1)
-        console.print(render(pipeline.metrics, history=pipeline.history, width=console.width, height=height, scene=scene))
+        console.print(
+            render(
+                pipeline.metrics,
+                history=pipeline.history,
+                width=console.width,
+                height=height,
+                scene=scene,
+            )
+        )
 
 
 def _line(chosen: _Chosen, name: str) -> str:
-    return (f"{name}  " if len(chosen.names) > 1 else "") + progress_line(chosen.watch.pipelines[name].metrics)
+    return (f"{name}  " if len(chosen.names) > 1 else "") + progress_line(
+        chosen.watch.pipelines[name].metrics
+    )
 
 
 async def _show_lines(chosen: _Chosen, interval: float) -> NoReturn:
-    """Write a line for each pipeline after each look; what goes wrong, once, to standard error."""
+    """Write a line for each pipeline after each poll.
+
+    A failure is written once, to standard error.
+    """
     watch, said = chosen.watch, ""
     while True:
         problem = f"no answer: {watch.failure}; trying again" if watch.failure is not None else ""
@@ -216,9 +275,11 @@ async def _show_lines(chosen: _Chosen, interval: float) -> NoReturn:
         said = problem
         for name in chosen.names if not problem else ():
             if name not in watch.gone:
-                await trio.to_thread.run_sync(partial(_echo, _line(chosen, name)), abandon_on_cancel=True)
+                await trio.to_thread.run_sync(
+                    partial(_echo, _line(chosen, name)), abandon_on_cancel=True
+                )
         await trio.sleep(interval)
-        await watch.look()
+        await watch.poll()
 
 
 def _echo(line: str) -> None:
@@ -227,7 +288,7 @@ def _echo(line: str) -> None:
 
 
 async def _show_live(chosen: _Chosen, interval: float, nursery: trio.Nursery) -> NoReturn:
-    from ..observability.terminal import Scene, show_live
+    from ..observability.terminal.render import Scene, show_live
 
     watch = chosen.watch
 
@@ -236,19 +297,32 @@ async def _show_live(chosen: _Chosen, interval: float, nursery: trio.Nursery) ->
         if watch.failure is not None:
             messages = (f"no answer: {watch.failure}; trying again every {interval:g} s",)
         names = chosen.names
-        several = f"pipeline {names.index(chosen.name) + 1} of {len(names)}, Tab for the next; " if len(names) > 1 else ""
+        several = (
+            f"pipeline {names.index(chosen.name) + 1} of {len(names)}, Tab for the next; "
+            if len(names) > 1
+            else ""
+        )
         return Scene(
-            title=f"trio-ticks {chosen.name}", subtitle=watch.address.shown, alarm=chosen.alarm, messages=messages, hint=f"{several}q quits"
+            title=f"trio-ticks {chosen.name}",
+            subtitle=watch.address.shown,
+            alarm=chosen.alarm,
+            messages=messages,
+            hint=f"{several}q quits",
         )
 
-    nursery.start_soon(_look_again, watch, interval)
+    nursery.start_soon(_keep_polling, watch, interval)
     with _keys() as keys:
         if keys is not None:
             nursery.start_soon(_obey_keys, keys, chosen, nursery.cancel_scope)
-        await show_live(lambda: chosen.pipeline.metrics, get_scene=scene, get_history=lambda: chosen.pipeline.history)
+        await show_live(
+            lambda: chosen.pipeline.metrics,
+            get_scene=scene,
+            get_history=lambda: chosen.pipeline.history,
+        )
 
 
 def _crowd(pipeline: RemotePipeline) -> tuple[str, ...]:
+    """Return a message if there are more workers than rows for them."""
     metrics = pipeline.metrics
     more = f"there are more than {MOST_WORKERS} workers, and only the first have rows"
     return (more,) if pipeline.workers > len(metrics.workers) else ()
@@ -269,7 +343,10 @@ async def _obey_keys(keys: int, chosen: _Chosen, scope: trio.CancelScope) -> Non
 
 @contextmanager
 def _keys() -> Iterator[int | None]:
-    """Give the number of a terminal whose keys come one by one and are not shown, or ``None`` where there is none."""
+    """Let the terminal pass on each key at once, without showing it.
+
+    The block gets the terminal's file descriptor, or ``None`` if there is no terminal.
+    """
     try:
         import termios
         import tty

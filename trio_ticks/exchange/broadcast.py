@@ -1,46 +1,62 @@
-"""The market's clock: which ticks are due, and offering them to every client without waiting for any.
+"""Run a market by the clock: take the ticks that are due, and offer them to clients.
 
-Rules: one task makes ticks, and only it offers them. The market stands still while nobody is subscribed, and keeps to the clock otherwise,
-catching up rather than drifting; where this machine cannot keep up, it says so instead of racing on for ever. A recording waits for its
-slowest client, so that none of its ticks is skipped: a synthetic market waits for nobody, a recording is there to be seen whole.
+Rules: one task makes ticks, and only this task offers them. Offering never waits for a
+client. The market stands still while nobody is subscribed. Otherwise it keeps to the
+clock and catches up after a delay; if this machine cannot keep up, it logs that and
+gives up the lost time instead of catching up for ever.
+
+A recording waits for its slowest client, so that none of its ticks is skipped: it is
+there to be seen as a whole. A synthetic market waits for nobody.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import trio
 
+from ..clock import Clock
+from ..logs import log_event
 from .client import Batch, Client
 from .config import ExchangeConfig
-from .wire import FlatTick, encode_frames, stamp_now
+from .dialect import Dialect
+from .venues import Ended, Venue
+from .wire import FlatTick, iso_utc, text_frame
 
 __all__ = ["Broadcast", "Source"]
 
 logger = logging.getLogger(__name__)
 
 SLOT_S = 0.005
-"""At high rates, what is due is sent so often."""
+"""At high rates, the interval at which the ticks that are due are sent."""
 MAX_BATCH = 512
-"""Ticks that are made without looking at anything else: half a millisecond's work."""
+"""Ticks made in one go, between two checkpoints: half a millisecond's work."""
 MAX_LAG_S = 1.0
-"""A market that has fallen so far behind the clock is put back."""
+"""If the market lags behind the clock by more than this, the lag is given up."""
 
 
 class Source(Protocol):
-    """Where ticks come from: a synthetic market or a recording. Time is seconds since it opened."""
+    """Where ticks come from: a synthetic market or a recording.
+
+    Time is seconds since it opened.
+    """
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """What can be subscribed to."""
+        """The symbols that can be subscribed to."""
+        ...
+
+    @property
+    def left_out(self) -> int:
+        """Items of a recording so far that are no quotes."""
         ...
 
     @property
     def ended(self) -> bool:
-        """There will be no more ticks."""
+        """Whether there will be no more ticks."""
         ...
 
     @property
@@ -50,73 +66,98 @@ class Source(Protocol):
 
     @property
     def wants_more(self) -> bool:
-        """It is time for :meth:`read_ahead`."""
+        """Whether it is time for :meth:`read_ahead`."""
         ...
 
     async def read_ahead(self) -> None:
-        """Get what :meth:`take` will need."""
+        """Get the data that :meth:`take` will need."""
         ...
 
     def take(self, until: float, limit: int, stamp: str) -> list[FlatTick]:
-        """Return the ticks due up to the time *until*, at most *limit*, for the moment *stamp*."""
+        """Return the ticks due up to the time *until*, with the timestamp *stamp*.
+
+        There are at most *limit* of them.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         ...
 
 
 class Broadcast:
-    """Runs a source against the clock for a set of clients that others change.
+    """Runs a source by the clock for a set of clients that others change.
 
     Args:
-        config: rate or speed, and limits.
+        config: the rate or the speed, and the limits.
         source: the market.
-        clients: who is there now.
+        clients: the clients that are connected now.
+        clock: the clock of the ticks' timestamps.
+        venue: what the exchange is; ``None``: one that speaks the flat protocol.
     """
 
-    def __init__(self, config: ExchangeConfig, source: Source, clients: Collection[Client]) -> None:
+    def __init__(
+        self,
+        config: ExchangeConfig,
+        source: Source,
+        clients: Collection[Client],
+        clock: Clock,
+        venue: Venue | None = None,
+    ) -> None:
         self.generated = 0
         self.behind = 0.0
-        self.waited = 0.0
         self.audience_changed = trio.Event()
-        """Set, and replaced, whenever somebody comes, goes or subscribes."""
+        """Set, and replaced, whenever a client comes, goes or subscribes."""
         self._limit = math.inf if config.limit is None else config.limit
         self._flood = not math.isfinite(config.rate if config.capture is None else config.speed)
         self._recorded = config.capture is not None
-        # Small enough for the half of the buffer that is free, so that whom we have waited for misses nothing.
+        # Small enough for the half of the buffer that is free after _wait_for_room, so
+        # that no client misses a tick of a recording.
         self._fitting_batch = max(1, min(MAX_BATCH, config.limits.buffer_bytes // 1024))
-        self._patience = math.inf if config.limits.slow_timeout_s is None else config.limits.slow_timeout_s
+        self._patience = (
+            math.inf if config.limits.slow_timeout_s is None else config.limits.slow_timeout_s
+        )
         self._source = source
         self._clients = clients
+        self._clock = clock
+        self._venue = venue
         self._room_made = trio.Event()
+        self._waited = 0.0
+        self._waits_since: float | None = None
         self._paused = False
         self._market_time = 0.0
 
+    @property
+    def waited(self) -> float:
+        """Seconds of waiting for clients without room, the present wait included."""
+        if self._waits_since is None:
+            return self._waited
+        return self._waited + trio.current_time() - self._waits_since
+
     def pause(self) -> None:
-        """Stand still."""
+        """Let the market stand still."""
         self._paused = True
 
     def resume(self) -> None:
-        """Go on."""
+        """Let the market go on."""
         self._paused = False
-        self.note_audience()
+        self.recheck_audience()
 
-    def note_audience(self) -> None:
-        """Look again who is subscribed."""
+    def recheck_audience(self) -> None:
+        """Make :meth:`run` check again which clients are subscribed."""
         self.audience_changed.set()
         self.audience_changed = trio.Event()
-        self.note_room()  # A newcomer has room while all the others are full.
+        self.recheck_room()  # A newcomer has room even if all the others are full.
 
-    def note_room(self) -> None:
-        """Look again whether a client has room."""
+    def recheck_room(self) -> None:
+        """Make :meth:`run` check again whether a client has room."""
         self._room_made.set()
         self._room_made = trio.Event()
 
     async def run(self) -> None:
         """Send until the end of the source, or until the limit.
 
-        Cancellation: harmless; what has been offered has been offered.
+        Cancellation: harmless; a batch is offered to all clients or to none.
         """
         while not self._at_end():
             if not self._has_audience():
@@ -133,8 +174,10 @@ class Broadcast:
         return self._source.ended or self.generated >= self._limit
 
     async def _send_in_time(self) -> None:
-        """Keep to the clock until there is nobody to send to, or nothing to send."""
+        """Send by the clock, until there is no subscriber or the market ends."""
         source = self._source
+        # The time at which the market would have opened, on trio's clock. It moves
+        # later by each wait and by each lag that is given up.
         start = trio.current_time() - self._market_time
         most = self._fitting_batch if self._recorded else MAX_BATCH
         while self._has_audience() and not self._at_end():
@@ -145,7 +188,7 @@ class Broadcast:
             now = trio.current_time() - start
             lag = now - source.next_at
             if lag > MAX_LAG_S:
-                self._note_lag(lag)
+                self._report_lag(lag)
                 start, now = start + lag, now - lag
             self._market_time = now
             if self._send(now, most) == most:
@@ -154,14 +197,20 @@ class Broadcast:
                 await trio.sleep_until(start + max(source.next_at, now + SLOT_S))
 
     async def _send_as_fast_as_possible(self) -> None:
-        """Send as long as a client has room; the fastest one sets the pace, the others skip. With a recording, the slowest one does."""
+        """Send as long as a client has room.
+
+        The fastest client sets the pace, and the others skip ticks. With a recording,
+        the slowest one sets the pace.
+        """
         while self._has_audience() and not self._at_end():
             if self._recorded:
                 await self._wait_for_room()
             if self._source.wants_more:
                 await self._source.read_ahead()
             now = trio.current_time()
-            wanting = {client: client.wants_more_at(now) for client in self._clients if client.subscription}
+            wanting = {
+                client: client.wants_more_at(now) for client in self._clients if client.subscription
+            }
             ready = [client.appetite for client, wanted_at in wanting.items() if wanted_at <= now]
             if ready:
                 self._send(math.inf, min(self._fitting_batch, max(ready)))
@@ -174,8 +223,32 @@ class Broadcast:
         return [client for client in self._clients if client.subscription and not client.has_room]
 
     async def _wait_for_room(self) -> float:
-        """Stand still until all have room, and return for how long. Who takes nothing at all for as long as a slow one may is cut off."""
-        began = trio.current_time()
+        """Wait until all clients have room, and return for how long.
+
+        A client that takes nothing at all for ``slow_timeout_s`` is disconnected.
+        """
+        if not self._full():
+            return 0.0
+        began = self._waits_since = trio.current_time()
+        try:
+            await self._wait_while_full()
+        finally:
+            waited = trio.current_time() - began
+            self._waits_since = None
+            self._waited += waited
+        if waited > MAX_LAG_S and self._waited - waited <= MAX_LAG_S:
+            log_event(
+                logger,
+                logging.WARNING,
+                "exchange.waiting",
+                "for %.3f s a client had no room, and a recording stands still meanwhile",
+                waited,
+                waited_s=waited,
+            )
+        return waited
+
+    async def _wait_while_full(self) -> None:
+        # For each full client, how much it has taken, and since when no more than that.
         seen: dict[Client, tuple[int, float]] = {}
         while full := self._full():
             now = trio.current_time()
@@ -187,25 +260,56 @@ class Broadcast:
                     await client.gone.wait()
             with trio.move_on_at(min(seen[client][1] for client in full) + self._patience):
                 await self._room_made.wait()
-        waited = trio.current_time() - began
-        if waited > MAX_LAG_S and self.waited <= MAX_LAG_S:
-            text = "exchange.waiting waited_s=%.3f: a recording stands still while a client has no room"
-            logger.warning(text, waited, extra={"waited_s": waited})
-        self.waited += waited
-        return waited
 
     def _send(self, until: float, count: float) -> int:
-        """Make the ticks that are due, at most *count*, offer them to all clients, and return how many there were."""
-        ticks = self._source.take(until, int(min(count, self._limit - self.generated)), stamp_now())
-        if ticks:
-            self.generated += len(ticks)
-            batch = Batch([tick.symbol for tick in ticks], encode_frames(ticks), frozenset(self._source.symbols))
-            for client in self._clients:
-                client.offer(batch)
+        """Offer the ticks that are due to all clients, and return how many there were.
+
+        There are at most *count* of them.
+        """
+        most = int(min(count, self._limit - self.generated))
+        ticks = self._source.take(until, most, iso_utc(self._clock.utc()))
+        self.generated += len(ticks)
+        if self._venue is not None:
+            self._offer_steps(self._venue, ticks)
+        elif ticks:
+            self._offer_batches(ticks)
         return len(ticks)
 
-    def _note_lag(self, lag: float) -> None:
+    def _offer_batches(self, ticks: Sequence[FlatTick]) -> None:
+        """Offer *ticks* in the dialect of each client, encoded once for each."""
+        batches: dict[Dialect, Batch] = {}
+        for client in self._clients:
+            dialect = client.dialect
+            if dialect is None:
+                continue
+            if dialect not in batches:
+                keys, frames = dialect.frames(ticks)
+                batches[dialect] = Batch(keys, frames, dialect.keys(self._source.symbols))
+            client.offer(batches[dialect])
+
+    def _offer_steps(self, venue: Venue, ticks: Sequence[FlatTick]) -> None:
+        """Offer what happens at *venue* with *ticks*, in the words of each session."""
+        now = self._clock.utc()
+        for tick in ticks:
+            step = venue.take(tick, now)
+            for client in self._clients:
+                if client.session is None:
+                    continue
+                try:
+                    payloads = client.session.offer(step)
+                except Ended as ended:
+                    client.kick(str(ended))
+                    continue
+                client.give(tick.symbol, [text_frame(payload) for payload in payloads])
+
+    def _report_lag(self, lag: float) -> None:
         if not self.behind:
-            text = "exchange.behind lag_s=%.3f: this machine cannot make ticks at the rate asked for"
-            logger.warning(text, lag, extra={"lag_s": lag})
+            log_event(
+                logger,
+                logging.WARNING,
+                "exchange.behind",
+                "%.3f s late: this machine cannot make ticks at the rate asked for",
+                lag,
+                lag_s=lag,
+            )
         self.behind += lag

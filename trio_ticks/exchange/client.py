@@ -1,7 +1,8 @@
-"""One client of the exchange: its subscription, its bounded buffer, and the one stream that two writers share.
+"""One client of the exchange: its subscription, its buffer, and its stream.
 
-Rules: whoever writes to the stream writes whole frames and holds its lock, so that trio-websocket's control frames and our
-batches never mix within a frame. Offering a batch never waits and never takes more memory than the limit; only the client's own
+Rules: each write to the stream is made of whole frames and holds the stream's lock, so
+that trio-websocket's control frames and our batches never mix within a frame. Offering
+a batch never waits and never takes more memory than the limit; only the client's own
 writer waits for the client.
 """
 
@@ -16,9 +17,12 @@ import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from .config import ClientLimits
+from ..feeds.websocket.frames import close_frame
+from .dialect import Dialect
+from .limits import ClientLimits
 from .pacing import Pacer
-from .wire import CLOSE, close_frame
+from .venues import Session
+from .wire import CLOSE
 
 __all__ = ["Batch", "Client", "FrameStream"]
 
@@ -26,17 +30,20 @@ PONG = 0x8A
 """First byte of a pong."""
 
 MAX_WRITE = 1 << 16
-"""About how many bytes go into one write: control frames wait for no more than one of them."""
+"""About how many bytes go into one write; a control frame waits for at most one."""
 
 
 class FrameStream(trio.abc.Stream):
-    """The transport as trio-websocket sees it: each ``send_all`` is whole, however many tasks send, and nothing follows a Close.
+    """The transport as trio-websocket sees it: each ``send_all`` is whole.
 
-    trio-websocket serialises one event into one ``send_all``, so that what it writes always is whole frames (or the handshake); our
-    batches are whole frames too. The lock makes each of them one piece.
+    trio-websocket serialises one event into one ``send_all``, so what it writes is
+    always whole frames (or the handshake). Our batches are whole frames too. The lock
+    makes each write one piece, however many tasks send.
 
-    Our own Close goes past trio-websocket, too: it fails where a ping comes in after its Close, and would reset the connection with ticks
-    still under way. So it learns of the closing from the client's answer, and what it says after our Close is swallowed.
+    Our own Close bypasses trio-websocket, which fails if a ping arrives after its
+    Close, and would then reset the connection while ticks are still under way. So
+    trio-websocket learns of the closing from the client's answer, and this class
+    swallows all that it sends after our Close.
 
     Args:
         transport: the TCP or TLS stream.
@@ -48,14 +55,17 @@ class FrameStream(trio.abc.Stream):
         self.on_lost: Callable[[], None] = lambda: None
         """Called when the peer has closed its side, or we have closed ours."""
         self.closing = False
-        """A Close has been sent, or is being sent."""
+        """Whether a Close has been sent, or is being sent."""
         self.answer_pings = True
-        """False swallows the pongs, as a venue that has stopped answering does."""
+        """False swallows the pongs, as a venue does that has stopped answering."""
+        self.handshake: bytearray | None = bytearray()
+        """What the client sends; ``None`` once the handshake is over."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send whole frames, unless a Close has been sent.
 
-        Cancellation: a frame may have been sent in part; the connection is of no use any more.
+        Cancellation: part of a frame may have been sent, so the connection is of no use
+            any more.
         """
         async with self._lock:
             if self.closing or not data or (data[0] == PONG and not self.answer_pings):
@@ -64,14 +74,22 @@ class FrameStream(trio.abc.Stream):
             await self._transport.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the transport can take something."""
+        """Wait until the transport can take data.
+
+        Cancellation: harmless.
+        """
         await self._transport.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive what is there; the end of the stream is reported to ``on_lost`` as well."""
+        """Receive what is there; the stream's end is reported to ``on_lost`` too.
+
+        Cancellation: ends the use of the stream: ``on_lost`` is called.
+        """
         data: bytes | bytearray = b""
         try:
             data = await self._transport.receive_some(max_bytes)
+            if self.handshake is not None:
+                self.handshake += data
         finally:
             if not data:
                 self.on_lost()
@@ -85,35 +103,49 @@ class FrameStream(trio.abc.Stream):
 
 @attrs.define(slots=True)
 class Batch:
-    """Ticks as frames, encoded once for all clients, with the symbol of each."""
+    """Messages as frames, encoded once for all clients, with the key of each.
+
+    In the flat protocol a key is a symbol.
+    """
 
     symbols: Sequence[str]
     frames: Sequence[bytes]
     listed: frozenset[str]
-    """All symbols that there are; a client that has them all gets the batch as a whole."""
-    _cut: dict[frozenset[str], tuple[Sequence[str], Sequence[bytes], bytes]] = attrs.field(factory=dict, init=False)
+    """All keys that there are; a subscriber to all of them gets the batch uncut."""
+    _cut: dict[frozenset[str], tuple[Sequence[str], Sequence[bytes], bytes]] = attrs.field(
+        factory=dict, init=False
+    )
 
     def cut(self, subscription: frozenset[str]) -> tuple[Sequence[str], Sequence[bytes], bytes]:
-        """Return symbols, frames and the frames' bytes in a row of what is subscribed to."""
+        """Return the symbols, the frames and the joined frames of a subscription.
+
+        The result is kept, since many clients may have the same subscription.
+        """
         found = self._cut.get(subscription)
         if found is None:
             if subscription >= self.listed:
                 symbols, frames = self.symbols, self.frames
             else:
-                pairs = [pair for pair in zip(self.symbols, self.frames, strict=True) if pair[0] in subscription]
+                pairs = [
+                    pair
+                    for pair in zip(self.symbols, self.frames, strict=True)
+                    if pair[0] in subscription
+                ]
                 symbols, frames = [symbol for symbol, _ in pairs], [frame for _, frame in pairs]
             found = self._cut[subscription] = (symbols, frames, b"".join(frames))
         return found
 
 
 class Client:
-    """What the exchange knows about one connection.
+    """The state of one connection, and the buffer of what it is still to get.
 
     Args:
         connection: the accepted WebSocket.
         stream: the stream under it.
-        limits: what it may cost.
-        scope: cancelling it ends the connection without a farewell.
+        limits: how much memory and time the client may take.
+        dialect: what is spoken with the client; ``None``: it gets nothing of the
+            market's but what is injected.
+        scope: cancelling it ends the connection without a Close.
         on_room: called when half the buffer has become free.
     """
 
@@ -122,26 +154,33 @@ class Client:
         connection: WebSocketConnection,
         stream: FrameStream,
         limits: ClientLimits,
+        dialect: Dialect | None = None,
         *,
         scope: trio.CancelScope,
         on_room: Callable[[], None],
     ) -> None:
         self.connection = connection
         self.stream = stream
+        self.dialect = dialect
         self.subscription: frozenset[str] = frozenset()
+        """The keys of the messages that it gets."""
         self.messages_sent = 0
-        """Messages handed to the system."""
+        """Messages handed to the operating system."""
         self.skipped = 0
         """Ticks that found no room in the buffer."""
         self.queued: Counter[str] = Counter()
         """Ticks that were put into the buffer, by symbol."""
+        self.session: Session | None = None
+        """What it gets, where the exchange is a venue with words of its own."""
+        self.given = 0
+        """How often its session had something for it."""
         self.end_reason: str | None = None
         self.gone = trio.Event()
         self._limits = limits
         self._scope = scope
         self._on_room = on_room
-        self._waiting: deque[tuple[bytes, int]] = deque()
-        self._waiting_bytes = 0
+        self.waiting: deque[tuple[bytes, int]] = deque()
+        self.waiting_bytes = 0
         self._wake = trio.Event()
         self._empty = trio.Event()
         self._empty.set()
@@ -151,16 +190,16 @@ class Client:
 
     @property
     def throttled(self) -> int:
-        """Ticks that were left out since the client asked for no more."""
+        """Ticks that were left out because of the rate that the client asked for."""
         return self._throttled + (0 if self._pacer is None else self._pacer.replaced)
 
     @property
     def max_rate(self) -> float | None:
-        """How many ticks a second it wants at most; ``None``: all it subscribed to."""
+        """The most ticks a second that it wants; ``None``: all it subscribed to."""
         return None if self._pacer is None else self._pacer.max_rate
 
     def follow(self, subscription: frozenset[str], max_rate: float | None) -> None:
-        """Give the client what it wants from now on."""
+        """Serve *subscription*, with at most *max_rate* ticks a second, from now on."""
         gone, self.subscription = self.subscription - subscription, subscription
         if self._pacer is not None:
             self._pacer.forget(gone)
@@ -172,7 +211,7 @@ class Client:
             self._pacer.max_rate = max_rate
 
     def _lift_limit(self) -> None:
-        """Queue what had to wait for its turn."""
+        """Remove the limit of the rate, and queue the ticks that it had delayed."""
         if self._pacer is not None:
             symbols, frames = self._pacer.flush()
             self._throttled += self._pacer.replaced
@@ -181,22 +220,30 @@ class Client:
 
     @property
     def has_room(self) -> bool:
-        """Half the buffer is free."""
-        return 2 * self._waiting_bytes <= self._limits.buffer_bytes
+        """Whether half the buffer is free."""
+        return 2 * self.waiting_bytes <= self._limits.buffer_bytes
 
     def wants_more_at(self, now: float) -> float:
-        """Return when more ticks would be of use: *now*, when its turn comes if it asked for less, or never as long as it has no room."""
+        """Return when more ticks would be of use.
+
+        That is *now*, or the time of its next turn if it asked for fewer ticks, or
+        never while it has no room.
+        """
         if not self.has_room:
             return math.inf
         return now if self._pacer is None else self._pacer.next_turn
 
     @property
     def appetite(self) -> float:
-        """How many ticks at once are of use; a few for each that it asked for, since not all are of its symbols, or of different ones."""
+        """How many ticks at once are of use.
+
+        With a limited rate, these are four for each tick of its turn: not all ticks are
+        of its symbols, and several may be of the same one.
+        """
         return math.inf if self._pacer is None else 4 * self._pacer.turn
 
     def offer(self, batch: Batch) -> None:
-        """Queue what the client subscribed to, as much as there is room for; skip and count the rest."""
+        """Queue what it subscribed to, as far as there is room; count the rest."""
         symbols, frames, blob = batch.cut(self.subscription)
         if not frames:
             return
@@ -206,10 +253,10 @@ class Client:
         self._put(symbols, frames, blob)
 
     def _put(self, symbols: Sequence[str], frames: Sequence[bytes], blob: bytes) -> None:
-        """Queue what there is room for; skip and count the rest."""
+        """Queue the frames that there is room for; skip and count the rest."""
         if not frames:
             return
-        room = self._limits.buffer_bytes - self._waiting_bytes
+        room = self._limits.buffer_bytes - self.waiting_bytes
         if len(blob) > room:
             fitting = 0
             for frame in frames:
@@ -224,19 +271,27 @@ class Client:
         self.queued.update(symbols)
         self._queue(blob, len(symbols))
 
+    def give(self, symbol: str, frames: Sequence[bytes]) -> None:
+        """Queue the frames of its session, as far as there is room; skip the rest."""
+        if frames:
+            self.given += 1
+            self._put([symbol] * len(frames), frames, b"".join(frames))
+
     def inject(self, frame: bytes) -> None:
-        """Queue one frame whatever it is, even where there is no room."""
+        """Queue one frame, even if there is no room."""
         self._queue(frame, 1)
 
     def kick(self, reason: str) -> None:
-        """End the connection without a farewell, as a network failure does."""
+        """End the connection without a Close, as a network failure does."""
         self.end_reason = self.end_reason or reason
         self._scope.cancel()
 
     async def say_goodbye(self, reason: str, *, code: int, text: str) -> None:
-        """Write what waits for as long as the client goes on taking it, then close the WebSocket, and wait until it is gone.
+        """Close the WebSocket in order, and wait until the client is gone.
 
-        Cancellation: the connection is closed without a farewell.
+        The buffer is written before, as long as the client goes on taking it.
+
+        Cancellation: closes the connection without a Close.
         """
         self.end_reason = self.end_reason or reason
         self._lift_limit()
@@ -253,36 +308,38 @@ class Client:
     async def write(self) -> None:
         """Write the buffer to the client, for as long as the connection lives.
 
-        Cancellation: ends it; the connection is of no use any more.
+        Cancellation: the connection is of no use any more.
         """
         while True:
-            while not self._waiting:
+            while not self.waiting:
                 self._wake = trio.Event()
                 await self._wake.wait()
             parts, count, size = [], 0, 0
-            while self._waiting and size < MAX_WRITE:
-                blob, messages = self._waiting.popleft()
+            while self.waiting and size < MAX_WRITE:
+                blob, messages = self.waiting.popleft()
                 parts.append(blob)
                 count += messages
                 size += len(blob)
             try:
                 await self.stream.send_all(b"".join(parts))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # trio-websocket's reader finds out too, and ends the connection.
+                return  # trio-websocket's reader notices it too, and ends the connection.
             if self.stream.closing:
                 return
             self.messages_sent += count
-            self._waiting_bytes -= size
-            if not self._waiting_bytes:
+            self.waiting_bytes -= size
+            if not self.waiting_bytes:
                 self._slow_since = math.inf
                 self._empty.set()
             if self.has_room:
                 self._on_room()
 
     async def ping(self, interval: float, patience: float) -> None:
-        """Ping every *interval* seconds, and end the connection when a ping is not answered within *patience* seconds.
+        """Ping every *interval* seconds.
 
-        Cancellation: ends it.
+        If a ping is not answered within *patience* seconds, it ends the connection.
+
+        Cancellation: stops the pings.
         """
         while True:
             await trio.sleep(interval)
@@ -295,29 +352,38 @@ class Client:
                 self.kick("ping_timeout")
 
     def close_reason(self) -> str:
-        """Say why the connection ended: our reason, or ``client`` (it said goodbye), or ``network`` (it did not)."""
+        """Return why the connection ended.
+
+        It is our reason, or ``client`` (the client sent a Close), or ``network`` (it
+        did not).
+        """
         if self.end_reason:
             return self.end_reason
         closed = self.connection.closed
         return "network" if closed is None or closed.code == 1006 else "client"
 
     async def _drain(self) -> None:
+        """Wait until the buffer is empty, or the client takes nothing for too long."""
         patience = math.inf if self._limits.slow_timeout_s is None else self._limits.slow_timeout_s
         before = math.inf
-        while 0 < self._waiting_bytes < before:
-            before = self._waiting_bytes
+        while 0 < self.waiting_bytes < before:
+            before = self.waiting_bytes
             with trio.move_on_after(patience):
                 await self._empty.wait()
 
     def _queue(self, blob: bytes, messages: int) -> None:
-        self._waiting.append((blob, messages))
-        self._waiting_bytes += len(blob)
+        self.waiting.append((blob, messages))
+        self.waiting_bytes += len(blob)
         self._empty = trio.Event() if self._empty.is_set() else self._empty
         self._wake.set()
 
     def _skip(self, count: int) -> None:
+        """Count skipped ticks; disconnect if the buffer was not empty for too long."""
         self.skipped += count
         now = trio.current_time()
         self._slow_since = min(self._slow_since, now)
-        if self._limits.slow_timeout_s is not None and now - self._slow_since >= self._limits.slow_timeout_s:
+        if (
+            self._limits.slow_timeout_s is not None
+            and now - self._slow_since >= self._limits.slow_timeout_s
+        ):
             self.kick("slow_consumer")

@@ -1,126 +1,156 @@
-"""What a local exchange can be told: one frozen, checked value, and the same as keyword arguments.
+"""The settings of a local exchange: one frozen, checked value, and keyword arguments.
 
-The two lists of names must agree; ``test_settings_and_config_have_the_same_names`` holds them together.
+Rules: the two lists of names must agree;
+``test_settings_and_config_have_the_same_names`` tests that.
 """
 
 from __future__ import annotations
 
-import math
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import attrs
 
+from ..checks import check_count, check_number, check_seconds, check_word, checked
 from ..errors import ConfigError
+from ..feeds.venues import Codec, find_language
+from .limits import ClientLimits
+from .registry import SPOKEN, check_faults
 
-__all__ = ["DEFAULT_SYMBOLS", "ClientLimits", "ExchangeConfig", "Settings"]
+__all__ = ["DEFAULT_SYMBOLS", "ExchangeConfig", "Settings"]
 
 DEFAULT_SYMBOLS = ("SPY", "QQQ", "AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "META")
-
-
-def _number(*, least: float = 0.0, open_: bool = False, infinite: bool = False, below: float = math.inf) -> Any:
-    def check(_instance: object, field: attrs.Attribute[Any], value: Any) -> None:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-        if not fits or value < least or (open_ and value == least) or (value >= below and not (infinite and value == math.inf)):
-            bound = f"{'more than' if open_ else 'at least'} {least:g}" + (f" and less than {below:g}" if math.isfinite(below) else "")
-            raise ConfigError(f"{field.name} must be a {'' if infinite else 'finite '}number, {bound}, got {value!r}")
-
-    return check
 
 
 def _names(value: Iterable[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str):
-        raise ConfigError(f"symbols must be several names, not one text; did you mean {value.split(',')!r}?")
+        raise ConfigError(
+            f"symbols must be several names, not one text; did you mean {value.split(',')!r}?"
+        )
     names = tuple(dict.fromkeys(value))
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ConfigError(f"symbols must be names, at least one, none of them empty, got {list(names)!r}")
+        raise ConfigError(
+            f"symbols must be names, at least one, none of them empty, got {list(names)!r}"
+        )
     return names
+
+
+def _faults(value: Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
 
 
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def _number_or_none(_instance: object, field: attrs.Attribute[Any], value: Any) -> None:
+def _check_venue(_config: object, _field: object, value: str | type[Codec] | None) -> None:
     if value is not None:
-        _number(open_=True)(_instance, field, value)
-
-
-def _known_timestamps(_instance: object, field: attrs.Attribute[Any], value: Any) -> None:
-    if value not in ("now", "original"):
-        raise ConfigError(f'{field.name} must be "now" or "original", got {value!r}')
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class ClientLimits:
-    """How much a client may cost the exchange.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    buffer_bytes: int = attrs.field(default=1 << 20, validator=_number(least=4096))
-    """Frames that wait for one client; what comes beyond is skipped, counted and logged. The system's socket buffer comes on top.
-    A recording skips nothing: it stands still until its clients have room for more."""
-    slow_timeout_s: float | None = attrs.field(default=10.0, validator=_number_or_none)
-    """A client whose buffer has not been empty for so long since something was skipped is disconnected, and so is one that a recording has
-    waited for while it took nothing; ``None``: never."""
-    socket_buffer_bytes: int | None = attrs.field(default=None, validator=_number_or_none)
-    """Size of the system's send buffer (``SO_SNDBUF``); ``None`` leaves it to the system, which takes megabytes."""
-    close_timeout_s: float = attrs.field(default=2.0, validator=_number())
-    """How long a client may take to answer our close; and, when the exchange shuts down, to take what waits for it as well."""
-    handshake_timeout_s: float = attrs.field(default=10.0, validator=_number(open_=True))
+        find_language(value)
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class ExchangeConfig:
-    """Everything :func:`~trio_ticks.exchange.open_exchange` can be told.
+    """All settings of :func:`~trio_ticks.exchange.open_exchange`.
 
     Raises:
         ConfigError: a value is out of range, or two do not go together.
     """
 
     symbols: tuple[str, ...] | None = attrs.field(default=None, converter=_names)
-    """What can be subscribed to, the hottest first. ``None``: eight well-known shares, or all that the capture holds."""
-    rate: float = attrs.field(default=1000.0, validator=_number(open_=True, infinite=True))
-    """Mean ticks a second, of all symbols together. ``math.inf``: as fast as the fastest client reads."""
-    burst: float = attrs.field(default=0.5, validator=_number(below=1.0))
-    """Share of the ticks that earlier ones set off, from 0 (Poisson) to less than 1."""
+    """The symbols that can be subscribed to, the hottest first.
+
+    ``None``: eight well-known shares, or all that the capture holds.
+    """
+    rate: float = attrs.field(
+        default=1000.0, validator=checked(check_number, above=0.0, infinite=True)
+    )
+    """Mean ticks a second, of all symbols together.
+
+    ``math.inf``: as fast as the fastest client reads.
+    """
+    burst: float = attrs.field(default=0.5, validator=checked(check_number, below=1.0))
+    """Share of the ticks that earlier ones cause, from 0 (Poisson) to less than 1."""
     seed: int | None = 0
     """The same seed gives the same ticks; ``None``: others each time."""
-    skew: float = attrs.field(default=1.0, validator=_number())
-    """How much hotter the first symbols are: shares like ``1 / rank ** skew``; 0 is even."""
-    limit: int | None = attrs.field(default=None, validator=_number_or_none)
-    """End after so many ticks; ``None``: never."""
+    skew: float = attrs.field(default=1.0, validator=checked(check_number))
+    """How uneven the symbols' shares are: ``1 / rank ** skew``; 0 makes them equal."""
+    limit: int | None = attrs.field(default=None, validator=checked(check_count, or_none=True))
+    """The market ends after this many ticks; ``None``: never."""
 
     capture: Path | None = attrs.field(default=None, converter=_path)
-    """Play this recording (:mod:`trio_ticks.feeds.captures`) instead of a synthetic market; then *rate* to *skew* do nothing."""
-    speed: float = attrs.field(default=1.0, validator=_number(open_=True, infinite=True))
-    """The recording's own pace times this. ``math.inf``: as fast as the fastest client reads."""
+    """Play the quotes of this recording instead of a synthetic market.
+
+    :class:`~trio_ticks.ReplayFeed` describes recordings. Then *rate*, *burst*, *seed*
+    and *skew* have no effect.
+    """
+    venue: str | type[Codec] | None = attrs.field(default=None, validator=_check_venue)
+    """The venue: a name or a codec class.
+
+    It says whose messages the recording holds (``None``: it is found from the first
+    lines), and what the exchange speaks: a venue that it does not speak, and ``None``,
+    make it speak the flat protocol to clients of a recording, and so does ``"kraken"``.
+    """
+    faults: tuple[str, ...] = attrs.field(default=(), converter=_faults)
+    """The faults that the venue is to have, by name; each venue has its own."""
+    fault_every: int = attrs.field(default=50, validator=checked(check_count))
+    """A Kraken fault that happens now and then happens at every so many messages.
+
+    Counted are those of one connection that it can happen to.
+    """
+    speed: float = attrs.field(
+        default=1.0, validator=checked(check_number, above=0.0, infinite=True)
+    )
+    """Factor on its own pace; ``math.inf``: as fast as the fastest client reads."""
     loop: bool = False
     """Begin the recording anew when it ends."""
-    timestamps: Literal["now", "original"] = attrs.field(default="now", validator=_known_timestamps)
-    """What a recording's ticks say about their time: that of sending, so that lags mean something, or that of the recording."""
+    timestamps: Literal["now", "original"] = attrs.field(
+        default="now", validator=checked(check_word, words=("now", "original"))
+    )
+    """The timestamps of a recording's ticks.
 
-    port: int = attrs.field(default=0, validator=_number(below=65536))
-    """On 127.0.0.1; 0 takes any free one."""
+    The time of sending, so that lags mean something, or their own: the venue's, or when
+    they were received.
+    """
+
+    port: int = attrs.field(default=0, validator=checked(check_count, least=0, below=65536))
+    """The port on 127.0.0.1; 0 takes any free one."""
     api_key: str | None = attrs.field(default=None, repr=False)
-    """What ``X-API-Key`` must say; ``None`` lets everyone in."""
+    """The value that ``X-API-Key`` must have; ``None`` lets everyone in."""
     ssl_context: ssl.SSLContext | None = None
     """Speak ``wss`` with this server-side context."""
-    ping_interval: float | None = attrs.field(default=None, validator=_number_or_none)
+    ping_interval: float | None = attrs.field(
+        default=None, validator=checked(check_seconds, positive=True, or_none=True)
+    )
     """Seconds between pings to a client; ``None``: none."""
-    ping_timeout: float = attrs.field(default=5.0, validator=_number(open_=True))
+    ping_timeout: float = attrs.field(default=5.0, validator=checked(check_seconds, positive=True))
     """Seconds that a client may take to answer a ping before it is disconnected."""
     limits: ClientLimits = attrs.field(factory=ClientLimits)
 
+    def __attrs_post_init__(self) -> None:
+        venue = self.protocol
+        if self.capture is None and isinstance(self.venue, str):
+            venue = self.venue
+        check_faults(venue, self.faults)
+        if SPOKEN[venue].dialect is None:
+            raise ConfigError(
+                f"{venue!r} is opened by trio_ticks.exchange.coinbase.open_coinbase_exchange"
+            )
+
+    @property
+    def protocol(self) -> str:
+        """The name of the venue whose protocol it speaks."""
+        spoken = SPOKEN.get(self.venue) if isinstance(self.venue, str) else None
+        if spoken is None or spoken.dialect is None:
+            return "flat"
+        return str(self.venue) if spoken.new_venue is None or self.capture is None else "flat"
+
 
 class Settings(TypedDict, total=False):
-    """The fields of :class:`ExchangeConfig`, as keyword arguments; their meaning is documented there."""
+    """The fields of :class:`ExchangeConfig` as keyword arguments; explained there."""
 
     symbols: Iterable[str] | None
     rate: float
@@ -129,6 +159,9 @@ class Settings(TypedDict, total=False):
     skew: float
     limit: int | None
     capture: str | Path | None
+    venue: str | type[Codec] | None
+    faults: Iterable[str]
+    fault_every: int
     speed: float
     loop: bool
     timestamps: Literal["now", "original"]

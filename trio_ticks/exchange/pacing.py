@@ -1,7 +1,11 @@
-"""What a client gets that has asked for less: at most so many ticks a second, the newest of each symbol, every symbol in its turn.
+"""Choose the ticks of a client that asked for less than all.
 
-Sans-I/O, as venues that conflate do it: a tick that waits is replaced by a newer one of its symbol and keeps its place in line, so that a
-hot symbol gets no more than its share. Memory is bounded by the number of symbols.
+It gets at most a given number of ticks a second: the newest tick of each symbol, and
+all symbols in turn.
+
+Rules: sans-I/O. As at venues that conflate, a newer tick of a symbol replaces the one
+that waits, and takes its place in line, so that a hot symbol gets no more than its
+share. Memory is bounded by the number of symbols.
 """
 
 from __future__ import annotations
@@ -11,9 +15,9 @@ from collections.abc import Sequence
 __all__ = ["Pacer"]
 
 _UNUSED_S = 0.1
-"""What a client did not use is good for so long."""
+"""How long a client may save allowance that it did not use, in seconds."""
 _TURN_S = 0.005
-"""At high rates, the ticks of so long make a turn."""
+"""At high rates, a turn is made of the ticks of this time, in seconds."""
 
 
 class Pacer:
@@ -27,7 +31,11 @@ class Pacer:
     def __init__(self, max_rate: float, now: float) -> None:
         self.max_rate = max_rate
         self.replaced = 0
-        """Ticks that were left out: replaced while they waited, or of no interest any more when their turn came."""
+        """Ticks that were left out.
+
+        They were replaced while they waited, or no longer subscribed to when their turn
+        came.
+        """
         self._waiting: dict[str, bytes] = {}
         self._allowance = 0.0
         self._allowed_at = now
@@ -42,30 +50,34 @@ class Pacer:
 
     @property
     def next_turn(self) -> float:
-        """When the allowance will be good for a turn."""
+        """When the allowance will be large enough for a turn."""
         return self._allowed_at + max(0.0, self.turn - self._allowance) / self.max_rate
 
-    def pass_on(self, symbols: Sequence[str], frames: Sequence[bytes], now: float) -> tuple[list[str], list[bytes]]:
+    def pass_on(
+        self, symbols: Sequence[str], frames: Sequence[bytes], now: float
+    ) -> tuple[list[str], list[bytes]]:
         """Take in *frames* of *symbols*, and return those whose turn has come."""
         waiting = self._waiting
         for symbol, frame in zip(symbols, frames, strict=True):
             self.replaced += symbol in waiting
             waiting[symbol] = frame
+        # A token bucket: the allowance grows with time, up to what may be saved.
         unused = self._allowance + (now - self._allowed_at) * self.max_rate
         self._allowance = min(unused, max(1.0, self.max_rate * _UNUSED_S))
         self._allowed_at = now
-        count = min(len(waiting), int(self._allowance + 1e-9))  # what rounding takes away must not make a turn come to nothing
+        # The small amount makes up for rounding: a turn must not be without a tick.
+        count = min(len(waiting), int(self._allowance + 1e-9))
         self._allowance -= count
         return self._take(count)
 
     def forget(self, symbols: frozenset[str]) -> None:
-        """Leave out what waits of *symbols*."""
+        """Leave out the ticks of *symbols* that wait."""
         for symbol in symbols & self._waiting.keys():
             del self._waiting[symbol]
             self.replaced += 1
 
     def flush(self) -> tuple[list[str], list[bytes]]:
-        """Return all that waits: there is no limit any more."""
+        """Return all ticks that wait, since there is no limit any more."""
         return self._take(len(self._waiting))
 
     def _take(self, count: int) -> tuple[list[str], list[bytes]]:

@@ -1,13 +1,20 @@
-"""A recording as a market: its quotes, due at the recording's pace, as ticks of the flat protocol."""
+"""Play a recording as a market: its quotes become ticks of the flat protocol.
+
+Trades and books are left out, since the flat protocol has no words for them.
+"""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
-import trio
+import msgspec
 
-from ..feeds.captures import CaptureReader, Playback, capture_symbols, utc_from_ns
+from ..feeds.captures import CaptureReader, capture_symbols, recognise
+from ..feeds.playback import Playback, call
+from ..feeds.venues import Codec
+from ..ticks import Tick
 from .wire import FlatTick, iso_utc
 
 __all__ = ["RecordedMarket", "open_recording"]
@@ -16,10 +23,18 @@ __all__ = ["RecordedMarket", "open_recording"]
 class RecordedMarket:
     """Plays a recording; :func:`open_recording` makes one.
 
-    Its symbols are those found at the recording's beginning, and others as they appear.
+    Its symbols are those found at the recording's beginning; others are added as they
+    appear.
     """
 
-    def __init__(self, playback: Playback, reader: CaptureReader, symbols: tuple[str, ...], *, original_time: bool) -> None:
+    def __init__(
+        self,
+        playback: Playback,
+        reader: CaptureReader,
+        symbols: tuple[str, ...],
+        *,
+        original_time: bool,
+    ) -> None:
         self._playback = playback
         self._reader = reader
         self._symbols = dict.fromkeys(symbols)
@@ -27,12 +42,17 @@ class RecordedMarket:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """What can be subscribed to."""
+        """The symbols that can be subscribed to."""
         return tuple(self._symbols)
 
     @property
+    def left_out(self) -> int:
+        """Items read so far that are no quotes."""
+        return self._reader.counts.left_out
+
+    @property
     def ended(self) -> bool:
-        """Everything has been taken."""
+        """Whether everything has been taken."""
         return self._playback.ended
 
     @property
@@ -42,38 +62,83 @@ class RecordedMarket:
 
     @property
     def wants_more(self) -> bool:
-        """It is time for :meth:`read_ahead`."""
+        """Whether it is time for :meth:`read_ahead`."""
         return self._playback.wants_more
 
     async def read_ahead(self) -> None:
-        """Read another piece of the recording, in a thread.
+        """Read another piece of the recording.
 
         Cancellation: waits for the thread, for milliseconds.
         """
         await self._playback.read_ahead()
 
     def take(self, until: float, limit: int, stamp: str) -> list[FlatTick]:
-        """Return the ticks due up to the time *until*, at most *limit*, with the timestamp *stamp* unless the original ones are wanted."""
-        quotes = self._playback.take(until, limit)
-        for quote in quotes:
-            self._symbols.setdefault(quote.symbol)
-        if self._original_time:
-            return [FlatTick(quote.symbol, iso_utc(utc_from_ns(quote.received_ns)), *quote[2:]) for quote in quotes]
-        return [FlatTick(quote.symbol, stamp, *quote[2:]) for quote in quotes]
+        """Return the ticks due up to the time *until*, at most *limit*.
+
+        They have the timestamp *stamp*, unless the original ones are wanted.
+        """
+        keeps = self._original_time
+        ticks = []
+        for _, tick in self._playback.take(until, limit):
+            self._symbols.setdefault(tick.symbol)
+            ticks.append(
+                FlatTick(
+                    tick.symbol,
+                    iso_utc(tick.timestamp) if keeps else stamp,
+                    tick.bid,
+                    tick.ask,
+                    _said(tick.bid_size),
+                    _said(tick.ask_size),
+                    _said(tick.volume),
+                )
+            )
+        return ticks
 
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
 
 
-async def open_recording(path: Path, *, symbols: tuple[str, ...] | None, speed: float, loop: bool, original_time: bool) -> RecordedMarket:
+def _said(quantity: float) -> float | msgspec.UnsetType:
+    return msgspec.UNSET if math.isnan(quantity) else quantity
+
+
+async def open_recording(
+    path: Path,
+    *,
+    venue: str | type[Codec] | None = None,
+    symbols: tuple[str, ...] | None,
+    speed: float,
+    loop: bool,
+    original_time: bool,
+    in_thread: bool = True,
+) -> RecordedMarket:
     """Open the recording at *path* as a market.
 
+    Args:
+        path: the recording.
+        venue: whose messages it holds; ``None``: to be found.
+        symbols: the symbols to play; ``None``: all.
+        speed: a factor on the recording's own pace.
+        loop: whether to begin anew at the end, for ever.
+        original_time: whether ticks keep their timestamps.
+        in_thread: whether to read in a thread; False on a virtual clock.
+
     Raises:
-        ConfigError: it cannot be read, or is no recording.
+        ConfigError: it cannot be read, or is no recording of quotes.
 
     Cancellation: waits for the thread that reads; the file is closed.
     """
-    found = await trio.to_thread.run_sync(capture_symbols, path)
-    reader = await trio.to_thread.run_sync(partial(CaptureReader, path, None if symbols is None else frozenset(symbols)))
-    return RecordedMarket(Playback(reader, speed=speed, loop=loop), reader, symbols or found, original_time=original_time)
+    language = await call(partial(recognise, path, venue), in_thread=in_thread)
+    found = await call(partial(capture_symbols, path, language, only=Tick), in_thread=in_thread)
+    wanted = None if symbols is None else frozenset(symbols)
+    reader = await call(
+        partial(CaptureReader, path, language, wanted, subscribed=found, only=Tick),
+        in_thread=in_thread,
+    )
+    return RecordedMarket(
+        Playback(reader, speed=speed, loop=loop, in_thread=in_thread),
+        reader,
+        symbols or found,
+        original_time=original_time,
+    )

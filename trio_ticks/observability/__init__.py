@@ -1,6 +1,8 @@
-"""What an operator looks at: metrics and health over HTTP, log set-up, the terminal view. Nothing here is imported with the pipeline.
+"""What an operator uses: metrics and health over HTTP, log set-up, the terminal view.
 
-Every module needs at most one optional dependency, imports it only inside itself, and reads snapshots: it never touches the hot path.
+Rules: importing the pipeline imports nothing of this room. Every module needs at most
+one optional dependency and imports it only inside itself. It reads snapshots and
+counters, and adds nothing to the hot path.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A small HTTP/1.1 client: GET one address, over trio, with TLS where the address asks for it.
+"""A small HTTP/1.1 client: GET one address over trio, with TLS for ``https``.
 
-Rules: the answer's size and the time for it are bounded, whatever the other side does; one connection a request. What the address may hide
-(a user's password, a query) is in no error.
+Rules: the answer's size and the time for it are bounded, whatever the other side does.
+Each request has a connection of its own. The parts of an address that may be secret (a
+user's password, a query) are in no error.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _CHUNK: Final = 64 * 1024
 
 
 class FetchError(TickError):
-    """Nothing usable came from an address; the message says why, and not which address."""
+    """Nothing usable came from an address. The message has no address."""
 
 
 @attrs.frozen(slots=True)
@@ -44,7 +45,7 @@ class HttpAddress:
         """Return *url* taken apart.
 
         Raises:
-            ConfigError: it is no address, or none that this client can ask.
+            ConfigError: it is no address, or not one that this client can ask.
         """
         try:
             parts = urlsplit(url)
@@ -54,14 +55,20 @@ class HttpAddress:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError("the address must begin with http:// or https:// and name a host")
         if parts.username is not None:
-            raise ConfigError("the address must not hold a user or a password; this client sends none")
+            raise ConfigError(
+                "the address must not hold a user or a password; this client sends none"
+            )
         if not url.isascii() or any(char.isspace() for char in url):
             raise ConfigError("the address must be ASCII without spaces")
         tls = parts.scheme == "https"
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        shown = f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{parts.path or '/'}"
+        shown = (
+            f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{parts.path or '/'}"
+        )
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(parts.hostname, port if port is not None else 443 if tls else 80, target, tls, shown)
+        return cls(
+            parts.hostname, port if port is not None else 443 if tls else 80, target, tls, shown
+        )
 
 
 async def fetch(url: str | HttpAddress, *, timeout_s: float = 5.0, accept: str = "*/*") -> bytes:
@@ -69,7 +76,8 @@ async def fetch(url: str | HttpAddress, *, timeout_s: float = 5.0, accept: str =
 
     Raises:
         ConfigError: *url* is no address.
-        FetchError: it cannot be reached, takes longer than *timeout_s*, answers with anything but 200 or with more than 32 MiB.
+        FetchError: it cannot be reached, takes longer than *timeout_s*, or answers with
+            anything but status 200 or with more than 32 MiB.
 
     Cancellation: the connection is closed at once.
     """
@@ -78,11 +86,17 @@ async def fetch(url: str | HttpAddress, *, timeout_s: float = 5.0, accept: str =
         with trio.fail_after(timeout_s):
             stream: trio.abc.Stream = await trio.open_tcp_stream(address.host, address.port)
             if address.tls:
-                stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=address.host, https_compatible=True)
+                stream = trio.SSLStream(
+                    stream,
+                    ssl.create_default_context(),
+                    server_hostname=address.host,
+                    https_compatible=True,
+                )
             try:
                 return await _ask(stream, address, accept)
             finally:
-                # Not a close with TLS's goodbye, which may wait: all that was wanted has come, or never will.
+                # Closing TLS in order may wait for the other side, and nothing more is
+                # wanted from it.
                 await trio.aclose_forcefully(stream)
     except trio.TooSlowError:
         raise FetchError(f"no answer within {timeout_s:g} s") from None
@@ -97,13 +111,19 @@ async def fetch(url: str | HttpAddress, *, timeout_s: float = 5.0, accept: str =
 
 
 def _why(error: OSError) -> str:
-    """Return the reason alone: trio's messages name the address, or all that were tried."""
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else [error]
+    """Return the reason without the address, which trio's messages name."""
+    causes = (
+        error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else [error]
+    )
     return " and ".join(dict.fromkeys(_reason(cause).lower() for cause in causes))
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
+    if (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and not isinstance(error, socket.gaierror)
+    ):
         return os.strerror(error.errno)
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
@@ -112,9 +132,15 @@ async def _ask(stream: trio.abc.Stream, address: HttpAddress, accept: str) -> by
     connection = h11.Connection(h11.CLIENT)
     default = address.port == (443 if address.tls else 80)
     host = f"[{address.host}]" if ":" in address.host else address.host
-    headers = [("Host", host if default else f"{host}:{address.port}"), ("Accept", accept), ("Connection", "close")]
+    headers = [
+        ("Host", host if default else f"{host}:{address.port}"),
+        ("Accept", accept),
+        ("Connection", "close"),
+    ]
     request = h11.Request(method="GET", target=address.target, headers=headers)
-    await stream.send_all((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+    await stream.send_all(
+        (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    )
     status, body = 0, bytearray()
     while True:
         event = connection.next_event()

@@ -1,22 +1,29 @@
-"""What an orchestrator asks: is it alive, and is it ready? Sync; whoever asks brings the time.
+"""Answer what an orchestrator asks: is the pipeline alive, and is it ready? Sync.
 
-Rules: nothing here runs per tick. That something has arrived is seen by looking at the counters now and then, so "when" is known as
-exactly as somebody looks.
+Rules: the caller brings the time. Nothing here runs per tick: arrivals are noticed by
+comparing counters at each :meth:`Health.refresh`, so the time of the last data is as
+exact as the calls are frequent.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import attrs
 
-from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from ..pipeline import Pipeline
+from ..checks import check_seconds
+from ..metrics.observed import Observed
+from ..metrics.reporting import is_connected
 
 __all__ = ["Health", "HealthReport"]
+
+_AWAY_S: Final = 10.0
+"""For how long the broker of an ingest may be away before it is not ready, in seconds.
+
+Meanwhile the ingest's own queue and its overflow strategy bear it, and a broker that is
+restarted is back by then.
+"""
 
 
 @attrs.frozen(slots=True)
@@ -31,47 +38,101 @@ class Health:
     """The health of one pipeline.
 
     Args:
-        pipeline: whose.
-        fresh_s: a feed is fresh for so many seconds after a message; ``math.inf`` once anything has come.
+        pipeline: the pipeline to judge.
+        fresh_s: for how many seconds after market data a feed is fresh; ``math.inf``:
+            for ever after the first data.
 
     Raises:
         ConfigError: *fresh_s* is not positive.
     """
 
-    def __init__(self, pipeline: Pipeline[Any], fresh_s: float = 30.0) -> None:
-        if isinstance(fresh_s, bool) or not isinstance(fresh_s, int | float) or not fresh_s > 0:
-            raise ConfigError(f"fresh_s must be a positive number of seconds, got {fresh_s!r}")
+    def __init__(self, pipeline: Observed, fresh_s: float = 30.0) -> None:
+        check_seconds("fresh_s", fresh_s, positive=True, infinite=True)
         self._pipeline = pipeline
         self._fresh_s = fresh_s
-        self._seen = (0, 0)
-        self.last_message_at: float | None = None
-        """When a look first saw that something had arrived; ``None`` before anything had."""
+        self._seen = 0
+        self.last_data_at: float | None = None
+        """When a refresh last found new data; ``None`` before the first."""
+        self._broker_at: float | None = None
+        self.ingest = None if pipeline.ingest is None else Health(pipeline.ingest, fresh_s)
+        """The health of the ingest that runs beside *pipeline*, if there is one."""
 
-    def look(self, now: float) -> None:
-        """Look whether anything has arrived since the last look."""
-        # A feed of the user's may count no messages; its ticks are counted in any case.
-        seen = (self._pipeline.feed_stats.messages, self._pipeline.ledger.produced)
+    def refresh(self, now: float) -> None:
+        """Notice whether market data has arrived since the last call.
+
+        And whether the broker is there, if there is a buffer between processes.
+        """
+        if self.ingest is not None:
+            self.ingest.refresh(now)
+        buffer = self._pipeline.buffer_statistics
+        if buffer is not None and buffer.connected:
+            self._broker_at = now
+        # Heartbeats and junk are no data: a venue that has lost the subscription may go
+        # on sending them.
+        seen = self._pipeline.ledger.produced
         if seen != self._seen:
-            self._seen, self.last_message_at = seen, now
+            self._seen, self.last_data_at = seen, now
 
     @property
     def connected(self) -> bool:
-        """Whether the feed is connected, and has not ended."""
-        return self._pipeline.feed_stats.connected and not self._pipeline._feed_ended.is_set()
+        """Whether the feed is connected, and neither ended nor stopped."""
+        return is_connected(self._pipeline)
 
     def alive(self) -> HealthReport:
-        """Tell whether the pipeline is at work. A process that cannot even answer is not alive either."""
-        state = self._pipeline._phase
-        return HealthReport(state != "stopped", {"state": state, "unaccounted": self._pipeline.ledger.unaccounted})
+        """Return whether the pipeline is at work.
+
+        A process that does not even answer is to be taken as not alive.
+        """
+        state = self._pipeline.phase
+        facts = {**self._half(), "state": state, "unaccounted": self._pipeline.ledger.unaccounted}
+        if self.ingest is not None:
+            # The workers' half is the last to stop.
+            facts["ingest"] = self.ingest.alive().facts
+        return HealthReport(state != "stopped", facts)
 
     def ready(self, now: float) -> HealthReport:
-        """Tell whether the pipeline does what it is for: it runs, is connected, is fresh and does not shed."""
-        self.look(now)
-        age = math.inf if self.last_message_at is None else now - self.last_message_at
+        """Return whether it runs, is connected, gets fresh data and does not shed.
+
+        While the market is closed nothing is expected of the feed. The broker of an
+        ingest must be there, or must have been a short time ago. The workers' half is
+        ready while the broker is there: it is usual that nothing comes from it, and
+        also that its queue is full. Both halves in one program are ready if each is.
+        """
+        self.refresh(now)
+        if self._pipeline.half == "work":
+            return self._work_ready(now)
+        age = math.inf if self.last_data_at is None else now - self.last_data_at
+        market_open = self._pipeline.feed_stats.expects_data
         checks = {
-            "running": self._pipeline._phase == "running",
+            "running": self._pipeline.phase == "running",
             "connected": self.connected,
-            "fresh": age <= self._fresh_s and self.last_message_at is not None,
+            "fresh": age <= self._fresh_s and self.last_data_at is not None,
             "not_shedding": self._pipeline.pressure.state != "shed",
         }
-        return HealthReport(all(checks.values()), {**checks, "last_message_age_s": None if math.isinf(age) else round(age, 3)})
+        needed = set(checks) if market_open else {"running", "not_shedding"}
+        facts: dict[str, Any] = {
+            **self._half(),
+            **checks,
+            "last_message_age_s": None if math.isinf(age) else round(age, 3),
+        }
+        if self._pipeline.half is not None:
+            away = math.inf if self._broker_at is None else now - self._broker_at
+            checks["broker"] = facts["broker"] = away <= _AWAY_S
+            needed.add("broker")
+            facts["broker_away_s"] = None if math.isinf(away) else round(away, 3)
+        if not market_open:
+            facts["market"] = "closed"
+        return HealthReport(all(checks[name] for name in needed), facts)
+
+    def _work_ready(self, now: float) -> HealthReport:
+        checks = {"running": self._pipeline.phase == "running", "connected": self.connected}
+        facts: dict[str, Any] = {**self._half(), **checks}
+        ok = all(checks.values())
+        if self.ingest is not None:
+            ingest = self.ingest.ready(now)
+            ok, facts["ingest"] = ok and ingest.ok, ingest.facts
+        return HealthReport(ok, facts)
+
+    def _half(self) -> dict[str, Any]:
+        half = self._pipeline.half
+        return {} if half is None else {"half": half}

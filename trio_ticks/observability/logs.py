@@ -1,6 +1,7 @@
-"""Logging set-up for programs: one line a record, as text or as JSON, with the ``extra`` fields. Only the command line calls it.
+"""Set up logging for programs: one line a record, as text or as JSON.
 
-The library itself never configures logging. Whatever a message holds, a record stays one line and carries no control codes.
+Rules: only the command line calls this; the library itself never configures logging.
+Whatever a message holds, a record stays one line and carries no control codes.
 """
 
 from __future__ import annotations
@@ -15,14 +16,22 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from ..errors import ConfigError
-from ..feeds.reports import Redactor
+from ..checks import check_word
+from ..logs import Redactor
 
-__all__ = ["LEVELS", "JsonFormatter", "LogTail", "TextFormatter", "configure_logging", "extra_fields", "one_line"]
+__all__ = [
+    "LEVELS",
+    "JsonFormatter",
+    "LogTail",
+    "TextFormatter",
+    "configure_logging",
+    "extra_fields",
+    "one_line",
+]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _EVENT = re.compile(r"[a-z_]+\.[a-z_]+(?=[: ]|$)")
-"""What the library's messages begin with: a word for what it is about, and one for what happened."""
+"""The beginning of the library's messages: a subject, and what happened to it."""
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -32,8 +41,14 @@ def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def one_line(text: str) -> str:
-    """Return *text* with line ends and control characters escaped: neither a second record nor a terminal's command can hide in it."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    """Return *text* with line ends and control characters escaped.
+
+    So a message can neither fake a second record nor send a command to a terminal.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
 
 
 def _when(record: logging.LogRecord) -> datetime:
@@ -41,7 +56,9 @@ def _when(record: logging.LogRecord) -> datetime:
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:01.123 WARNING trio_ticks.channel channel.dropped: ...`` in UTC; a traceback follows on lines of its own.
+    """``12:00:01.123 WARNING trio_ticks.channel channel.dropped: ...``, in UTC.
+
+    A traceback follows on lines of its own.
 
     The ``extra`` fields are not repeated: messages say their facts.
     """
@@ -63,11 +80,16 @@ def short_line(record: logging.LogRecord) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, the ``extra`` fields, and ``exception``.
+    """One JSON object a line.
 
-    A message that begins like ``ticks.dropped: ...`` has that as its ``event``, too.
+    Its fields are ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, the
+    ``extra`` fields, and ``exception``.
 
-    An extra field that has the name of one of these is kept under its name with a trailing underscore.
+    A message that begins like ``ticks.dropped: ...`` gives the object an ``event``,
+    too.
+
+    An extra field that has the name of one of these is kept under its name with a
+    trailing underscore.
     """
 
     def __init__(self, redactor: Redactor | None = None) -> None:
@@ -89,18 +111,23 @@ class JsonFormatter(logging.Formatter):
             line[f"{key}_" if key in line else key] = _finite(value)
         try:
             text = json.dumps(line, default=str, allow_nan=False)
-        except (TypeError, ValueError):  # a key that is no text, a NaN deep inside: the record matters more than its types
+        except (TypeError, ValueError):
+            # A key that is no text, or a NaN deep inside: writing the record matters
+            # more than keeping the types of its fields.
             text = json.dumps({key: str(value) for key, value in line.items()})
         return self._redactor.text(text)
 
 
 def _finite(value: object) -> object:
-    """Return *value*, or its text where JSON knows no such number."""
+    """Return *value*, or its text if it is a number that JSON does not know."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class LogTail(logging.Handler):
-    """Keeps the last few records as short lines, for a view that owns the terminal: a line written beside it would tear it."""
+    """Keeps the last few records as short lines, for a view that owns the terminal.
+
+    Lines that were written to the terminal directly would destroy the view.
+    """
 
     def __init__(self, size: int = 3, redactor: Redactor | None = None) -> None:
         super().__init__()
@@ -110,7 +137,7 @@ class LogTail(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.lines.append(self._redactor.text(f"{_when(record):%H:%M:%S} {short_line(record)}"))
-        except Exception:  # logging's own rule: a bad record must not end the program
+        except Exception:  # a rule of logging: a bad record must not end the program
             self.handleError(record)
 
 
@@ -123,11 +150,12 @@ def configure_logging(
 ) -> logging.Handler:
     """Send the records of every logger from *level* up to *stream*, a line each.
 
+
     Args:
         format: ``"text"``, or ``"json"`` for one object a line.
         level: ``"debug"``, ``"info"``, ``"warning"``, ``"error"`` or ``"critical"``.
-        stream: where they go; standard error unless given.
-        secrets: text that is never written, whoever logs it.
+        stream: where the lines go; standard error unless given.
+        secrets: texts that are never written, whichever logger has them in a record.
 
     Returns:
         The handler that was set, in place of those that the root logger had.
@@ -135,10 +163,8 @@ def configure_logging(
     Raises:
         ConfigError: an unknown format or level.
     """
-    if format not in ("text", "json"):
-        raise ConfigError(f"log format must be 'text' or 'json', got {format!r}")
-    if level.lower() not in LEVELS:
-        raise ConfigError(f"log level must be one of {', '.join(LEVELS)}, got {level!r}")
+    check_word("log format", format, ("text", "json"))
+    check_word("log level", level.lower(), LEVELS)
     handler = logging.StreamHandler(stream)
     redactor = Redactor(secrets)
     handler.setFormatter(JsonFormatter(redactor) if format == "json" else TextFormatter(redactor))

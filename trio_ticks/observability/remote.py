@@ -1,24 +1,31 @@
-"""A pipeline elsewhere as its own snapshots, made from the metrics that it serves.
+"""Rebuild the snapshots of a pipeline in another process from the metrics it serves.
 
-Rules: what is served is believed, but never trusted to be well-formed: a missing or senseless number is 0. Rates are differences between
-looks, as a pipeline's own are; the clock is ours, so that the two machines' clocks need not agree but for the first look.
+Where both halves of a pipeline with a buffer are served under one name, the snapshot is
+the workers' half, with the ingest beside it, as in the pipeline itself.
+
+Rules: the numbers that are served are believed, but not trusted to be well-formed: a
+missing or senseless number is 0. Rates are differences between polls, as a pipeline's
+own are between its samples. Times are those of our clock, so the clocks of the two
+machines need to agree only at the first poll.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
+import attrs
 import trio
 
+from ..buffer import BufferStatistics
+from ..clock import Clock
 from ..ledger import REASONS
-from ..metrics import LatencyStats, PipelineMetrics, WorkerMetrics
-from ..rates import Rates
+from ..metrics.latency import LatencyStats
+from ..metrics.rates import Rates
+from ..metrics.snapshots import FeedMetrics, IngestMetrics, PipelineMetrics, WorkerMetrics
 from .fetch import FetchError, HttpAddress, fetch
-from .history import History
+from .terminal.history import History
 
 __all__ = ["RemotePipeline", "Samples", "Watch", "parse_metrics"]
 
@@ -27,9 +34,12 @@ _ACCEPT: Final = "text/plain; version=0.0.4"
 
 
 class Samples:
-    """The numbers of one pipeline in one answer."""
+    """The numbers of one pipeline, or of one of its halves, in one answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, half: str | None = None) -> None:
+        self.half = half
+        self.ingest: Samples | None = None
+        """Those of the ingest, if this is the workers' half of the same pipeline."""
         self._samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
 
     def add(self, name: str, labels: Mapping[str, str], value: float) -> None:
@@ -39,7 +49,7 @@ class Samples:
         return name in self._samples
 
     def number(self, name: str, **labels: str) -> float:
-        """Return the sum of what fits: 0 where nothing does."""
+        """Return the sum of the samples with these labels; 0 if there are none."""
         wanted = labels.items()
         return sum(value for own, value in self._samples.get(name, ()) if wanted <= own.items())
 
@@ -49,81 +59,103 @@ class Samples:
     def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
         """Return the values by one label, in the order in which they came."""
         wanted = labels.items()
-        return {own[label]: value for own, value in self._samples.get(name, ()) if label in own and wanted <= own.items()}
+        return {
+            own[label]: value
+            for own, value in self._samples.get(name, ())
+            if label in own and wanted <= own.items()
+        }
 
     def state(self, name: str, **labels: str) -> str:
-        """Return which of a metric's states is 1."""
-        return next((state for state, value in self.by(name, "state", **labels).items() if value), "")
+        """Return the state whose sample is not 0, or ``""`` if there is none."""
+        return next(
+            (state for state, value in self.by(name, "state", **labels).items() if value), ""
+        )
 
 
 def parse_metrics(text: str) -> dict[str, Samples]:
-    """Return the pipelines that *text*, in Prometheus' format, tells of.
+    """Return the pipelines that *text*, in Prometheus' format, has samples of.
 
     Raises:
-        FetchError: there is none, or it is no such text.
+        FetchError: it has none, or is not in that format.
     """
-    # Imported when it is needed: the other commands need not wait for it.
+    # Imported only here, so that the other commands need not wait for the import.
     from prometheus_client.parser import text_string_to_metric_families
 
-    # Only ours: whatever else is served there may be large, and need not make sense to us.
+    # Keep only our own metrics: the others may be many, and may be malformed.
     ours = "\n".join(line for line in text.splitlines() if line.startswith(_PREFIX))
-    pipelines: dict[str, Samples] = {}
+    halves: dict[tuple[str, str | None], Samples] = {}
     try:
         for family in text_string_to_metric_families(ours + "\n"):
             for sample in family.samples:
                 if "pipeline" in sample.labels:
-                    samples = pipelines.setdefault(sample.labels["pipeline"], Samples())
+                    key = sample.labels["pipeline"], sample.labels.get("half")
+                    samples = halves.get(key) or halves.setdefault(key, Samples(key[1]))
                     samples.add(sample.name.removeprefix(_PREFIX), sample.labels, sample.value)
     except (ValueError, KeyError, IndexError) as error:
         raise FetchError(f"it serves metrics that cannot be read: {error}") from error
+    pipelines: dict[str, Samples] = {}
+    for (name, half), samples in halves.items():
+        other = pipelines.get(name)
+        if half == "ingest" and other is not None:
+            other.ingest = samples
+            continue
+        if other is not None and other.half == "ingest":
+            samples.ingest = other
+        pipelines[name] = samples
     if not pipelines:
         raise FetchError("it answers, but not with the metrics of a trio_ticks pipeline")
     return pipelines
 
 
 class RemotePipeline:
-    """One pipeline elsewhere, from look to look.
+    """One pipeline in another process, from poll to poll.
 
     Args:
-        samples: the first look, from which rates are counted.
-        now: when it was, on a clock that does not jump, in seconds.
+        samples: the first poll's; rates are counted from it.
+        clock: the clock of the polls; its wall time tells how old the pipeline is.
     """
 
-    def __init__(self, samples: Samples, now: float) -> None:
+    def __init__(self, samples: Samples, clock: Clock) -> None:
+        self._clock = clock
+        now = clock.now()
         self.started_at = samples.number("pipeline_start_time_seconds")
-        self._began = now - max(0.0, time.time() - self.started_at if self.started_at else 0.0)
+        self._began = now - max(0.0, clock.wall() - self.started_at if self.started_at else 0.0)
         self._rates = Rates(now, *_totals(samples))
         self.history = History()
         self.workers = 0
-        """How many there are, with or without a row of their own."""
-        self.metrics = self._look(samples, now)
+        """How many workers there are, with or without a row of their own."""
+        self.metrics = self._metrics_from(samples)
         self.history.begin(self.metrics)
 
-    def update(self, samples: Samples, now: float) -> None:
-        """Take another look."""
-        self.metrics = self._look(samples, now)
+    def update(self, samples: Samples) -> None:
+        """Take in the samples of another poll."""
+        self.metrics = self._metrics_from(samples)
         self.history.add(self.metrics)
 
-    def _look(self, samples: Samples, now: float) -> PipelineMetrics:
+    def _metrics_from(self, samples: Samples) -> PipelineMetrics:
+        now = self._clock.now()
         produced, handled, dropped = _totals(samples)
         failed = samples.count("ticks_handled_total", result="failure")
-        produced_per_s, consumed_per_s, drops_per_min = self._rates.read(now, produced, handled, dropped)
+        produced_per_s, consumed_per_s, drops_per_min = self._rates.read(
+            now, produced, handled, dropped
+        )
         size, capacity = samples.count("queue_items"), samples.count("queue_capacity_items")
-        handler = _latency(samples, "handler")
+        handler, reasons = _latency(samples, "handler"), _by_reason(samples)
         self.workers = samples.count("workers")
         return PipelineMetrics(
-            timestamp=datetime.now(UTC),
+            timestamp=self._clock.utc(),
             uptime_s=now - self._began,
             state=samples.state("pipeline_state"),
             queue_size=size,
             queue_capacity=capacity,
             queue_peak=samples.count("queue_peak_items"),
+            waiting_for_room=samples.count("queue_waiting_for_room_items"),
             queue_utilization_pct=100 * size / capacity if capacity else 0.0,
             items_produced=produced,
             items_consumed=handled,
             items_failed=failed,
             items_dropped=dropped,
-            dropped_by_reason={reason: samples.count("ticks_discarded_total", reason=reason) for reason in REASONS},
+            dropped_by_reason=reasons,
             in_flight=samples.count("in_flight_ticks"),
             unaccounted=samples.count("pipeline_unaccounted_items"),
             malformed=samples.count("feed_malformed_messages_total"),
@@ -135,18 +167,30 @@ class RemotePipeline:
             queue_wait_ms=_latency(samples, "queue_wait"),
             handler_latency_ms=handler,
             avg_processing_latency_ms=handler.mean,
-            producer_connected=bool(samples.number("feed_connected")),
+            producer_connected=_connected(samples),
             reconnects=samples.count("feed_reconnects_total", result="success"),
+            silent_symbols=samples.count("feed_silent_symbols"),
+            silent_names=tuple(samples.by("feed_silent_symbol", "symbol")),
+            market_open=_market_open(samples),
             blocked_s=samples.number("queue_blocked_seconds_total"),
             pressure=samples.state("pressure"),
-            workers_wanted=samples.count("workers_wanted") if samples.has("workers_wanted") else None,
-            workers_limit=next((limit for limit, value in samples.by("workers_limit", "limit").items() if value), None),
+            workers_wanted=samples.count("workers_wanted")
+            if samples.has("workers_wanted")
+            else None,
+            workers_limit=next(
+                (limit for limit, value in samples.by("workers_limit", "limit").items() if value),
+                None,
+            ),
             handler_timeouts=samples.count("handler_timeouts_total"),
             handler_retries=samples.count("handler_retries_total"),
             symbols_set_aside=samples.count("breaker_open_symbols"),
             hand_over_ms=_latency(samples, "hand_over"),
+            worker_restarts=samples.count("worker_restarts_total"),
             throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
-            workers=tuple(_worker(samples, name) for name in samples.by("worker_busy_ratio", "worker")),
+            workers=tuple(
+                _worker(samples, name) for name in samples.by("worker_busy_ratio", "worker")
+            ),
+            **_of_halves(samples),
         )
 
 
@@ -158,12 +202,128 @@ def _totals(samples: Samples) -> tuple[int, int, int]:
     )
 
 
+def _connected(samples: Samples) -> bool:
+    """Return whether the feed is connected; of several, all of them."""
+    feeds = samples.by("feed_connected", "feed")
+    return all(feeds.values()) if feeds else bool(samples.number("feed_connected"))
+
+
+def _of_halves(samples: Samples) -> dict[str, Any]:
+    """Return the fields of a snapshot that tell of halves and of feeds."""
+    return {
+        "items_given_back": samples.count("ticks_given_back_total"),
+        "half": samples.half,
+        "buffer": _buffer(samples),
+        "ingest": _ingest(samples.ingest),
+        "feeds": _feeds(samples.ingest or samples),
+    }
+
+
+_BUFFER: Final = {
+    "connected": "buffer_connected",
+    "reconnects": "buffer_reconnects_total",
+    "round_trip_s": "buffer_round_trip_seconds",
+    "maxsize": "buffer_capacity_items",
+    "used": "buffer_items",
+    "in_doubt": "buffer_in_doubt_ticks",
+    "duplicates": "buffer_duplicate_ticks_total",
+    "full_s": "buffer_full_seconds_total",
+    "redelivered": "buffer_redelivered_ticks_total",
+    "acknowledged": "buffer_acknowledged_ticks_total",
+    "given_back": "buffer_given_back_ticks_total",
+    "unacknowledged": "buffer_unacknowledged_ticks",
+    "fenced": "buffer_fenced_total",
+    "dead": "buffer_dead_letter_ticks_total",
+    "junk": "buffer_junk_entries_total",
+    "lag": "buffer_lag_ticks",
+    "lag_s": "buffer_lag_seconds",
+    "shards": "buffer_shards",
+    "takeovers": "buffer_takeovers_total",
+    "clock_difference_s": "buffer_clock_difference_seconds",
+    "clock_error_s": "buffer_clock_error_seconds",
+}
+"""The metric of each field of the statistics of a buffer."""
+
+
+def _buffer(samples: Samples) -> BufferStatistics | None:
+    """Return what a half knows of the buffer; ``None`` without one."""
+    if samples.half is None:
+        return None
+    values: dict[str, Any] = {
+        field: (samples.number if "seconds" in name else samples.count)(name)
+        for field, name in _BUFFER.items()
+        if samples.has(name)
+    }
+    values["connected"] = bool(values.get("connected"))
+    if samples.half == "ingest":
+        values["appended"] = samples.count("ticks_handled_total", result="success")
+        values["failed"] = samples.count("ticks_handled_total", result="failure")
+    else:
+        values["received"] = samples.count("ticks_received_total")
+    return attrs.evolve(BufferStatistics(), **values)
+
+
+def _ingest(samples: Samples | None) -> IngestMetrics | None:
+    buffer = None if samples is None else _buffer(samples)
+    if samples is None or buffer is None:
+        return None
+    return IngestMetrics(
+        connected=_connected(samples),
+        pressure=samples.state("pressure"),
+        queue_size=samples.count("queue_items"),
+        queue_capacity=samples.count("queue_capacity_items"),
+        waiting_for_room=samples.count("queue_waiting_for_room_items"),
+        items_produced=samples.count("ticks_received_total"),
+        items_appended=buffer.appended,
+        items_failed=buffer.failed,
+        items_dropped=samples.count("ticks_discarded_total"),
+        dropped_by_reason=_by_reason(samples),
+        in_doubt=samples.count("in_flight_ticks"),
+        unaccounted=samples.count("pipeline_unaccounted_items"),
+        throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
+        buffer=buffer,
+    )
+
+
+def _feeds(samples: Samples) -> tuple[FeedMetrics, ...]:
+    """Return a row for each feed, if there are several."""
+    return tuple(
+        FeedMetrics(
+            name=name,
+            connected=bool(connected),
+            messages=samples.count("feed_messages_total", feed=name),
+            malformed=samples.count("feed_malformed_messages_total", feed=name),
+            ignored=samples.count("feed_ignored_messages_total", feed=name),
+            reconnects=samples.count("feed_reconnects_total", feed=name, result="success"),
+            connect_failures=samples.count("feed_reconnects_total", feed=name, result="failure"),
+            silent_symbols=samples.count("feed_silent_symbols", feed=name),
+            market_open=bool(samples.number("feed_market_open", feed=name)),
+        )
+        for name, connected in samples.by("feed_connected", "feed").items()
+    )
+
+
+def _by_reason(samples: Samples) -> dict[str, int]:
+    return {reason: samples.count("ticks_discarded_total", reason=reason) for reason in REASONS}
+
+
+def _market_open(samples: Samples) -> bool:
+    # A program of an older version does not say.
+    return not samples.has("feed_market_open") or bool(samples.number("feed_market_open"))
+
+
 def _latency(samples: Samples, name: str) -> LatencyStats:
-    """Return the last minute's distribution; how many samples it stands on is only known of the whole run."""
+    """Return the last minute's distribution.
+
+    Its ``count`` is that of the whole run: the metrics have none for the minute.
+    """
     recent = samples.by(f"{name}_recent_seconds", "statistic")
     if not recent:
         return LatencyStats()
-    named = {statistic: recent.get(statistic, 0.0) * 1e3 for statistic in ("mean", "p50", "p99", "p999", "max")}
+    named = {
+        statistic: recent.get(statistic, 0.0) * 1e3
+        for statistic in ("mean", "p50", "p99", "p999", "max")
+    }
     return LatencyStats(count=samples.count(f"{name}_seconds_count"), **named)
 
 
@@ -179,21 +339,22 @@ def _worker(samples: Samples, name: str) -> WorkerMetrics:
 
 
 class Watch:
-    """All the pipelines that one address tells of, as they were when it answered last."""
+    """All pipelines that one address serves, as they were when it last answered."""
 
     def __init__(self, address: HttpAddress) -> None:
         self.address = address
         self.pipelines: dict[str, RemotePipeline] = {}
         self.gone: set[str] = set()
-        """Those of which the last answer told nothing any more."""
+        """Pipelines that the last answer no longer had."""
         self.failure: FetchError | None = None
-        """Why there was no answer; ``None`` while there is."""
+        """Why the last poll had no answer; ``None`` if it had one."""
         self.answered_at = -math.inf
+        self._clock = Clock()
 
-    async def look(self) -> None:
-        """Ask once, and keep what comes: the pipelines, or the failure.
+    async def poll(self) -> None:
+        """Ask once, and keep the result: the pipelines, or the failure.
 
-        Cancellation: as if it had not been called.
+        Cancellation: changes nothing.
         """
         try:
             body = await fetch(self.address, accept=_ACCEPT)
@@ -201,12 +362,13 @@ class Watch:
         except FetchError as error:
             self.failure = error
             return
-        now = trio.current_time()
-        self.failure, self.answered_at = None, now
+        self.failure, self.answered_at = None, trio.current_time()
         for name, samples in answer.items():
             known = self.pipelines.get(name)
-            if known is not None and known.started_at == samples.number("pipeline_start_time_seconds"):
-                known.update(samples, now)
+            if known is not None and known.started_at == samples.number(
+                "pipeline_start_time_seconds"
+            ):
+                known.update(samples)
             else:
-                self.pipelines[name] = RemotePipeline(samples, now)
+                self.pipelines[name] = RemotePipeline(samples, self._clock)
         self.gone = self.pipelines.keys() - answer.keys()

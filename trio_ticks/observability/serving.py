@@ -1,7 +1,7 @@
-"""A pipeline's port for machines: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for orchestrators.
+"""Serve a pipeline's ``/metrics``, and ``/healthz`` and ``/readyz`` for orchestrators.
 
-Rules: it lives inside the pipeline's own block and never ends the pipeline; a scrape reads counters and blocks the event loop for a few
-milliseconds at most.
+Rules: the server runs inside the pipeline's block and never ends the pipeline. A scrape
+reads counters and blocks the event loop for a few milliseconds at most.
 """
 
 from __future__ import annotations
@@ -9,29 +9,28 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import trio
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from ..logs import log_event
+from ..metrics.observed import Observed
 from .health import Health, HealthReport
 from .prometheus import export_metrics
 from .readings import Readings
 from .web import Response, listen, serve_routes, url_of
 
-if TYPE_CHECKING:
-    from ..pipeline import Pipeline
-
 __all__ = ["serve_pipeline"]
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S: Final = 1.0
+_SAMPLE_EVERY_S: Final = 1.0
 
 
 async def serve_pipeline(
-    pipeline: Pipeline[Any],
+    pipeline: Observed,
     port: int,
     host: str,
     name: str,
@@ -40,12 +39,15 @@ async def serve_pipeline(
     symbols: int | Sequence[str],
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve *pipeline*'s metrics and health until cancelled; reports the URL of the metrics once it listens.
+    """Serve *pipeline*'s metrics and health until cancelled.
+
+    It reports the URL of the metrics once it listens.
 
     Raises:
         ConfigError: a setting cannot work, or the port cannot be listened on.
 
-    Cancellation: stops listening, closes every connection and takes the pipeline out of the registry.
+    Cancellation: stops listening, closes every connection and removes the pipeline from
+        the registry.
     """
     health = Health(pipeline, fresh_s)
     if registry is None:
@@ -56,7 +58,7 @@ async def serve_pipeline(
         listeners = await listen(port, host)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_look, readings)
+                nursery.start_soon(_sample, readings)
                 routes = {
                     "/metrics": lambda headers: _metrics(registry, headers),
                     "/healthz": lambda _headers: _health(health.alive()),
@@ -65,18 +67,19 @@ async def serve_pipeline(
                 nursery.start_soon(serve_routes, listeners, routes)
                 task_status.started(url_of(listeners[0], host, "/metrics"))
         except* Exception:
-            # A port that fails is no reason to stop the pipeline; that nobody can scrape it any more is noticed by whoever scrapes.
-            logger.exception("metrics.server_failed")
+            # A failed port must not stop the pipeline. The scraper notices that it is
+            # gone.
+            log_event(logger, logging.ERROR, "metrics.server_failed", exc_info=True)
 
 
-async def _look(readings: Readings) -> None:
-    """Look once a second how fresh the feed is, and how late the event loop."""
+async def _sample(readings: Readings) -> None:
+    """Sample once a second how fresh the feed is and how late the event loop wakes."""
     while True:
-        due = trio.current_time() + _LOOK_EVERY_S
+        due = trio.current_time() + _SAMPLE_EVERY_S
         await trio.sleep_until(due)
         now = trio.current_time()
         readings.loop_delay.record(now - due, now)
-        readings.health.look(now)
+        readings.health.refresh(now)
 
 
 def _metrics(registry: CollectorRegistry, headers: Mapping[str, str]) -> Response:
@@ -86,4 +89,6 @@ def _metrics(registry: CollectorRegistry, headers: Mapping[str, str]) -> Respons
 
 def _health(report: HealthReport) -> Response:
     body = {"status": "ok" if report.ok else "unavailable", **report.facts}
-    return Response(json.dumps(body).encode() + b"\n", "application/json", 200 if report.ok else 503)
+    return Response(
+        json.dumps(body).encode() + b"\n", "application/json", 200 if report.ok else 503
+    )

@@ -1,7 +1,10 @@
-"""A small HTTP/1.1 server for an operator's ports: a few routes, GET and HEAD, answers whole or in pieces for as long as a client listens.
+"""A small HTTP/1.1 server for an operator's ports: a few routes, GET and HEAD.
 
-Rules: everything a client can make us keep is bounded (connections, size and time of a request, time of an answer), and no client can
-make the server end. Requests with a body are answered and their connection closed.
+An answer is sent as a whole, or as a stream for as long as its client listens.
+
+Rules: all that a client can make us keep is bounded: connections, size and time of a
+request, time of an answer. No client can make the server end. Requests with a body are
+answered and their connection closed.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import attrs
 import h11
 import trio
 
+from ..checks import check_count
 from ..errors import ConfigError
-from ..log_limit import LogLimit
+from ..logs import LogLimit, log_event
 
 __all__ = ["Response", "Route", "Stream", "listen", "serve_routes", "url_of"]
 
@@ -24,33 +28,40 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 32
 MAX_HEAD_BYTES: Final = 16 * 1024
-_IDLE_S: Final = 120.0
-"""How long a connection may be silent between requests: longer than the usual interval of scrapes."""
-_HEAD_S: Final = 10.0
-"""How long the head of a request may take from its first byte on."""
-_ANSWER_S: Final = 10.0
+IDLE_S: Final = 120.0
+"""How long a connection may be silent: longer than the usual scrape interval."""
+HEAD_S: Final = 10.0
+"""How long the head of a request may take, from its first byte on."""
+ANSWER_S: Final = 10.0
+"""How long a client may take to receive an answer, or one piece of a stream."""
 _CHUNK: Final = 16 * 1024
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
 Stream = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
-"""Sends an answer in pieces by what it is given, until it returns; it is cancelled with the server, and ends when the client has gone."""
+"""Sends an answer in pieces by its argument, and ends it by returning.
+
+It is cancelled with the server, and ends when the client has gone.
+"""
 
 
 @attrs.frozen(slots=True)
 class Response:
-    """What a route answers."""
+    """The answer of a route."""
 
     body: bytes
     content_type: str = _PLAIN
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     stream: Stream | None = None
-    """What sends the body instead, piece by piece; the connection is closed behind it."""
+    """Sends the body instead, in pieces; the connection is closed after it."""
 
 
 Route = Callable[[Mapping[str, str]], Response]
-"""Takes the headers of the request, their names in lower case. It runs in the event loop, so it must be quick."""
+"""Takes the headers of the request, their names in lower case.
+
+It runs in the event loop, so it must be quick.
+"""
 
 
 async def listen(port: int, host: str) -> list[trio.SocketListener]:
@@ -59,12 +70,13 @@ async def listen(port: int, host: str) -> list[trio.SocketListener]:
     Raises:
         ConfigError: there is no such port or host, or it cannot be listened on.
 
-    Cancellation: nothing is left open.
+    Cancellation: leaves no socket open.
     """
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise ConfigError(f"port must be a whole number from 0 (any free one) to 65535, got {port!r}")
+    check_count("port", port, least=0, below=65536, also=" (0: any free one)")
     if not isinstance(host, str) or not host:
-        raise ConfigError(f'host must be an address to listen on, such as "127.0.0.1", got {host!r}')
+        raise ConfigError(
+            f'host must be an address to listen on, such as "127.0.0.1", got {host!r}'
+        )
     try:
         return await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
@@ -77,7 +89,9 @@ def url_of(listener: trio.SocketListener, host: str, path: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
-async def serve_routes(listeners: Sequence[trio.SocketListener], routes: Mapping[str, Route]) -> None:
+async def serve_routes(
+    listeners: Sequence[trio.SocketListener], routes: Mapping[str, Route]
+) -> None:
     """Answer requests on *listeners* until cancelled; owns and closes them.
 
     Raises:
@@ -87,7 +101,12 @@ async def serve_routes(listeners: Sequence[trio.SocketListener], routes: Mapping
     """
     connections: set[trio.SocketStream] = set()
     try:
-        serve = partial(_serve_connection, routes=routes, connections=connections, limit=LogLimit(trio.current_time))
+        serve = partial(
+            _serve_connection,
+            routes=routes,
+            connections=connections,
+            limit=LogLimit(trio.current_time),
+        )
         await trio.serve_listeners(serve, list(listeners))
     finally:
         for listener in listeners:
@@ -95,7 +114,11 @@ async def serve_routes(listeners: Sequence[trio.SocketListener], routes: Mapping
 
 
 async def _serve_connection(
-    stream: trio.SocketStream, *, routes: Mapping[str, Route], connections: set[trio.SocketStream], limit: LogLimit
+    stream: trio.SocketStream,
+    *,
+    routes: Mapping[str, Route],
+    connections: set[trio.SocketStream],
+    limit: LogLimit,
 ) -> None:
     if len(connections) >= MAX_CONNECTIONS:
         stream.socket.close()
@@ -112,7 +135,12 @@ async def _serve_connection(
         stream.socket.close()
 
 
-async def _serve_request(stream: trio.SocketStream, connection: h11.Connection, routes: Mapping[str, Route], limit: LogLimit) -> bool:
+async def _serve_request(
+    stream: trio.SocketStream,
+    connection: h11.Connection,
+    routes: Mapping[str, Route],
+    limit: LogLimit,
+) -> bool:
     """Answer one request; return whether the connection is good for another one."""
     try:
         request = await _next_request(stream, connection)
@@ -145,13 +173,17 @@ async def _serve_request(stream: trio.SocketStream, connection: h11.Connection, 
     return connection.our_state is h11.DONE and connection.their_state is h11.DONE
 
 
-async def _send(stream: trio.SocketStream, connection: h11.Connection, events: Sequence[h11.Event]) -> None:
+async def _send(
+    stream: trio.SocketStream, connection: h11.Connection, events: Sequence[h11.Event]
+) -> None:
     data = b"".join(connection.send(event) or b"" for event in events)
-    with trio.fail_after(_ANSWER_S):
+    with trio.fail_after(ANSWER_S):
         await stream.send_all(data)
 
 
-async def _serve_stream(stream: trio.SocketStream, connection: h11.Connection, produce: Stream, limit: LogLimit) -> None:
+async def _serve_stream(
+    stream: trio.SocketStream, connection: h11.Connection, produce: Stream, limit: LogLimit
+) -> None:
     async def send(piece: bytes) -> None:
         await _send(stream, connection, [h11.Data(data=piece)])
 
@@ -165,9 +197,11 @@ async def _serve_stream(stream: trio.SocketStream, connection: h11.Connection, p
     await _send(stream, connection, [h11.EndOfMessage()])
 
 
-async def _next_request(stream: trio.SocketStream, connection: h11.Connection) -> h11.Request | None:
-    """Return the next request, or ``None`` where the client closed the connection or took too long over it."""
-    with trio.move_on_after(_IDLE_S) as scope:
+async def _next_request(
+    stream: trio.SocketStream, connection: h11.Connection
+) -> h11.Request | None:
+    """Return the next request, or ``None`` if the client closed or took too long."""
+    with trio.move_on_after(IDLE_S) as scope:
         begun = False
         while True:
             event = connection.next_event()
@@ -175,16 +209,19 @@ async def _next_request(stream: trio.SocketStream, connection: h11.Connection) -
                 return event
             if event is not h11.NEED_DATA:
                 return None
-            # What a client has sent ahead of time is the beginning of its request, too.
+            # From the first byte of a request on, the shorter time for its head
+            # applies. Bytes that the client sent ahead of time count too.
             if not begun and connection.trailing_data[0]:
-                begun, scope.deadline = True, trio.current_time() + _HEAD_S
+                begun, scope.deadline = True, trio.current_time() + HEAD_S
             connection.receive_data(await stream.receive_some(_CHUNK))
     return None
 
 
-def _answer(request: h11.Request, routes: Mapping[str, Route], limit: LogLimit) -> tuple[Response, list[tuple[str, str]]]:
+def _answer(
+    request: h11.Request, routes: Mapping[str, Route], limit: LogLimit
+) -> tuple[Response, list[tuple[str, str]]]:
     """Return the response to *request*, and the headers that it alone needs."""
-    # Without what may be a secret: it is logged where it fails.
+    # The query may hold a secret, and the path is logged when the route fails.
     path = request.target.split(b"?", 1)[0].decode("ascii", "backslashreplace")
     route = routes.get(path)
     if route is None:
@@ -192,17 +229,22 @@ def _answer(request: h11.Request, routes: Mapping[str, Route], limit: LogLimit) 
     if request.method not in (b"GET", b"HEAD"):
         return Response(b"method not allowed\n", status=405), [("Allow", "GET, HEAD")]
     try:
-        return route({name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}), []
+        return route(
+            {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+        ), []
     except Exception:
         _log_failure(limit, "web.route_failed", path)
         return Response(b"internal error\n", status=500), []
 
 
 def _log_failure(limit: LogLimit, event: str, path: str) -> None:
-    """Log the current exception, at most once a second: clients may ask as often as they like."""
+    """Log the current exception, at most once a second.
+
+    Without a limit, clients could fill the log by asking often.
+    """
     if times := limit.due(event):
-        text = event + (f": {path}" if path else "") + (f" ({times} times)" if times > 1 else "")
-        logger.exception("%s", text, extra={"event": event, "path": path, "times": times})
+        shown = (path or "a stream") + (f" ({times} times)" if times > 1 else "")
+        log_event(logger, logging.ERROR, event, "%s", shown, exc_info=True, path=path, times=times)
 
 
 def _refusal(status: int) -> Response:

@@ -1,27 +1,22 @@
-"""The venues that trio_ticks speaks to, by name. To add one, write a :class:`~.base.Codec` in a module of its own and enter it here."""
+"""The languages of the venues: one codec class each, in a module of its own.
+
+To add one to the library, write a :class:`~.base.Codec` in a module of its own and
+enter it in ``language.py``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import MappingProxyType
-from typing import Final
+from .base import Codec, CodecContext, KeepAlive, Limits, MalformedMessage
+from .language import VENUES, Language, find_language, requests_of
 
-from ...errors import ConfigError
-from .base import Codec, CodecContext
-from .flat import FlatCodec
-
-__all__ = ["VENUES", "Codec", "CodecContext", "FlatCodec", "find_codec"]
-
-VENUES: Final = MappingProxyType[str, Callable[[CodecContext], Codec]]({"flat": FlatCodec})
-
-
-def find_codec(venue: str) -> Callable[[CodecContext], Codec]:
-    """Return what makes a codec for *venue*.
-
-    Raises:
-        ConfigError: there is no such venue; the message lists those that there are.
-    """
-    try:
-        return VENUES[venue]
-    except (KeyError, TypeError):
-        raise ConfigError(f"unknown venue {venue!r}: choose one of {', '.join(sorted(VENUES))}") from None
+__all__ = [
+    "VENUES",
+    "Codec",
+    "CodecContext",
+    "KeepAlive",
+    "Language",
+    "Limits",
+    "MalformedMessage",
+    "find_language",
+    "requests_of",
+]

@@ -1,46 +1,85 @@
-"""The flat JSON dialect: one object a message, ``{"symbol", "timestamp", "bid", "ask", "bid_size", "ask_size", "volume"}``.
+"""The flat JSON dialect: each message is one object with a tick's seven keys.
 
-Rules: what the fast path accepts, the slow path would have decoded to the same ticks (a property test holds them together); the fast path
-gives up on a whole batch rather than being clever about one message. Hot path: each statement that runs per message was measured.
+The keys are ``symbol timestamp bid ask bid_size ask_size volume``. The last three may
+be left out, and are then NaN.
+
+Plan: ``decode`` parses a whole batch in one call of msgspec, and then proves that each
+payload was exactly one valid tick. If that fails for any payload, ``_decode_each``
+decodes the batch message by message.
+
+Rules: a batch that the fast path accepts, the slow path would decode to the same ticks
+(a property test compares them). The fast path gives up on a whole batch rather than
+treat one message apart. Each statement that runs for every message was measured.
 """
 
 from __future__ import annotations
 
 import json
-import logging
+import math
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from math import isfinite
-from typing import Any, Final, final
+from typing import Annotated, Any, Final
 
 import attrs
 import msgspec
 
-from ...ticks import Tick, to_utc
-from ..reports import log_event
-from .base import CodecContext
+from ...ticks import Tick, to_utc, unchecked_tick
+from .base import Codec, CodecContext
 
 __all__ = ["FlatCodec"]
 
-logger = logging.getLogger(__name__)
-
+_Size = Annotated[float, msgspec.Meta(ge=0)]
 _STRICT: Final = msgspec.json.Decoder(Tick)
-_LENIENT: Final = msgspec.json.Decoder(Tick, strict=False)
+
+
+class _AnyTick(msgspec.Struct, gc=False):
+    """A tick whose quantities may be absent."""
+
+    symbol: Annotated[str, msgspec.Meta(min_length=1)]
+    timestamp: datetime
+    bid: float
+    ask: float
+    bid_size: _Size = math.nan
+    ask_size: _Size = math.nan
+    volume: _Size = math.nan
+
+
+_LENIENT: Final = msgspec.json.Decoder(_AnyTick, strict=False)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 _BAD_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BAD_MESSAGE: Final = (*_BAD_JSON, ValueError, TypeError)
 _TICK_QUOTES: Final = 18
-"""A tick's seven keys and two strings, with two quotation marks each: no message with fewer is a tick, and none with exactly
-these has room for an eighth key, or for the same one twice (msgspec alone takes duplicates, the last one winning)."""
+"""The quotation marks of a tick: seven keys and two strings, with two marks each.
+
+The strict decoder refuses a message with fewer. A tick with exactly this number has no
+room for an eighth key or a duplicate one (msgspec accepts duplicates, and takes the
+last one).
+"""
 _OPENING_BRACE: Final = ord("{")
 _QUOTE_KEYS: Final = frozenset({"symbol", "bid", "ask", "bid_size", "ask_size"})
+_QUANTITY_KEYS: Final = frozenset({"bid_size", "ask_size", "volume"})
 _CONTROL_KEYS: Final = frozenset(
-    {"id", "method", "result", "error", "type", "event", "cmd", "op", "channel", "status", "code", "message", "msg", "success"}
+    {
+        "id",
+        "method",
+        "result",
+        "error",
+        "type",
+        "event",
+        "cmd",
+        "op",
+        "channel",
+        "status",
+        "code",
+        "message",
+        "msg",
+        "success",
+    }
 )
 
 
 _IDS: Final = {"subscribe": 1, "unsubscribe": 2, "throttle": 3}
-_REPORTED: Final = {number: method for method, number in _IDS.items() if method != "subscribe"}
 
 
 def _encode(method: str, **params: object) -> list[str | bytes]:
@@ -58,11 +97,13 @@ _UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_unique_object)
 
 
 def _refuse_duplicate_keys(payload: bytes, fields: dict[str, Any]) -> None:
-    """Raise ``ValueError`` where an object in *payload*, which decodes to *fields*, has a key twice.
+    """Raise ``ValueError`` if an object in *payload* has a key twice.
 
-    Counting is enough as a rule: each string in the text has two quotation marks, and the keys and text values that are left
-    account for all of them only if nothing was overwritten. Escaped quotation marks and nested objects spoil the sum, and
-    only they cost a second look.
+    Counting quotation marks is enough for most payloads. Each string in the text has
+    two; the keys and strings in *fields*, to which *payload* decodes, account for all
+    of them only if no key was overwritten. Escaped quotation marks and nested objects
+    make the numbers differ too, and only such a payload is parsed again, with a check
+    of each key.
     """
     strings = len(fields)
     for value in fields.values():
@@ -72,8 +113,11 @@ def _refuse_duplicate_keys(payload: bytes, fields: dict[str, Any]) -> None:
         _UNIQUE.decode(payload.decode())
 
 
-def _all_have_unique_keys(payloads: list[bytes]) -> bool:
-    """Tell whether each payload is one object, and has no key twice: for venues that send more keys than we want."""
+def _all_have_unique_keys(payloads: Sequence[bytes]) -> bool:
+    """Return whether each payload is one object without duplicate keys.
+
+    It is for venues that send more keys than a tick needs.
+    """
     try:
         for payload in payloads:
             _refuse_duplicate_keys(payload, _OBJECT.decode(payload))
@@ -82,7 +126,7 @@ def _all_have_unique_keys(payloads: list[bytes]) -> bool:
     return True
 
 
-def _all_begin_objects(payloads: list[bytes]) -> bool:
+def _all_begin_objects(payloads: Sequence[bytes]) -> bool:
     try:
         for payload in payloads:
             if payload[0] != _OPENING_BRACE:
@@ -92,42 +136,41 @@ def _all_begin_objects(payloads: list[bytes]) -> bool:
     return True
 
 
-@final
-class FlatCodec:
-    """Decodes the flat dialect to :class:`~trio_ticks.Tick`.
+class FlatCodec(Codec):
+    """A tick's seven keys in one JSON object; see the tutorial.
 
-    Numbers may come as text (``"572.31"``, not ``"nan"``); timestamps are ISO 8601 with ``Z``, an offset, or nothing, which means
-    UTC; digits beyond microseconds are rounded. Everything else is strict: all seven fields, of their types, finite, sizes and volume
-    not negative, no key twice. A JSON object without a symbol or quote but with something like an ``id``, ``method`` or ``type`` is
-    no market data and counted as ``ignored``; anything else that is not a tick is ``malformed``.
+    Numbers may be sent as text (``"572.31"``, not ``"nan"``). Timestamps are ISO 8601
+    with ``Z``, an offset, or neither, which means UTC; digits beyond microseconds are
+    rounded. Sizes and ``volume`` may be left out, and are NaN then; a batch with such a
+    message is decoded message by message. Everything else is strict: all other fields,
+    of their types, finite, sizes and volume not negative, no key twice. A JSON object
+    without a symbol or quote but with a key such as ``id``, ``method`` or ``type`` is
+    no market data and counts as ``ignored``, as does an ``error`` that names its
+    symbol; any other message that is not a tick counts as ``malformed``.
     """
 
-    __slots__ = ("_bad", "_error_logged", "_on_answer", "_redactor", "_stats", "_throttling")
-
     def __init__(self, context: CodecContext) -> None:
-        self._stats = context.stats
-        self._bad = context.bad
-        self._redactor = context.redactor
-        self._on_answer = context.on_answer
-        self._error_logged = False
+        self.context = context
         self._throttling = False
 
-    def subscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
-        """Return the message that asks for *symbols*."""
-        self._error_logged = False
+    def subscribe(self, symbols: Sequence[str], /) -> list[str | bytes]:
+        """Return the message that subscribes to *symbols*."""
         return _encode("subscribe", symbols=list(symbols))
 
-    def unsubscribe(self, symbols: Sequence[str]) -> list[str | bytes]:
-        """Return the message that stops *symbols*."""
+    def unsubscribe(self, symbols: Sequence[str], /) -> list[str | bytes]:
+        """Return the message that unsubscribes from *symbols*."""
         return _encode("unsubscribe", symbols=list(symbols))
 
     def throttle(self, max_rate: float | None) -> list[str | bytes]:
-        """Return the message that asks for at most *max_rate* ticks a second; ``None``: for all there are."""
+        """Return the message that asks for at most *max_rate* ticks a second.
+
+        ``None`` lifts the limit.
+        """
         self._throttling = True
         return _encode("throttle", max_rate=max_rate)
 
-    def decode(self, payloads: list[bytes]) -> list[Tick]:
-        """Return the ticks in *payloads*, in their order; count all the other messages."""
+    def decode(self, payloads: Sequence[bytes], /) -> list[Tick]:
+        """Return the ticks in *payloads*, in their order; count all other messages."""
         number = len(payloads)
         blob = b"\n".join(payloads)
         try:
@@ -138,34 +181,36 @@ class FlatCodec:
             return self._decode_each(payloads)
         if blob.count(b'"') != _TICK_QUOTES * number and not _all_have_unique_keys(payloads):
             return self._decode_each(payloads)
-        # Now every payload is proven to be one tick. The quotation marks leave no room for unknown keys, so no tick has an object
-        # inside, and there are as many objects as payloads. A newline cannot stand inside a JSON string, so the brace that a
-        # payload begins with begins an object: each tick begins where a payload does, and ends before the next one. (The number
-        # alone proves nothing: two halves of a message in two payloads would parse as one, and another payload may hold two.)
-        # Where there are unknown keys, each payload has been parsed by itself.
+        # Now every payload is proven to be one tick. The number of quotation marks
+        # leaves no room for unknown keys, so no tick has an object inside, and there
+        # are as many objects as payloads. A newline cannot stand inside a JSON string,
+        # so the brace at the beginning of a payload begins an object: each tick begins
+        # where a payload does, and ends before the next one. (The number of ticks alone
+        # proves nothing: two payloads with a half of a message each would parse as one,
+        # and another payload may hold two.) If there are unknown keys, each payload has
+        # been parsed by itself.
         for tick in ticks:
             if tick.timestamp.tzinfo is not UTC:
                 return self._decode_each(payloads)
         return ticks
 
-    def _decode_each(self, payloads: list[bytes]) -> list[Tick]:
-        """Decode message by message: what the fast path could not prove, and what is not a tick."""
+    def _decode_each(self, payloads: Sequence[bytes]) -> list[Tick]:
+        """Decode message by message, for a batch that the fast path did not accept."""
         ticks = []
         for payload in payloads:
             try:
                 tick = self._decode_one(payload)
             except _BAD_MESSAGE as error:
-                self._stats.malformed += 1
-                self._bad.note(payload, str(error))
+                self.context.malformed(payload, str(error), _symbol_in(payload))
                 continue
             if tick is None:
-                self._stats.ignored += 1
+                self.context.ignored()
             else:
                 ticks.append(tick)
         return ticks
 
     def _decode_one(self, payload: bytes) -> Tick | None:
-        """Return the tick in *payload*, or ``None`` where it is a message of another kind.
+        """Return the tick in *payload*; ``None`` if it is no market data.
 
         Raises:
             ValueError, RecursionError, TypeError: it is malformed.
@@ -185,38 +230,69 @@ class FlatCodec:
         return tick
 
     def _is_control(self, fields: dict[str, Any]) -> bool:
-        if not _QUOTE_KEYS.isdisjoint(fields) or _CONTROL_KEYS.isdisjoint(fields):
+        if _CONTROL_KEYS.isdisjoint(fields):
+            return False
+        quoted = _QUOTE_KEYS & fields.keys()
+        # An error may name the symbol that it is about.
+        if quoted and not (quoted == {"symbol"} and fields.get("error")):
             return False
         if self._is_reported(fields):
             return True
-        if fields.get("error") and not self._error_logged:
-            self._error_logged = True
-            answer = self._redactor.excerpt(msgspec.json.encode(fields))
-            log_event(logger, logging.WARNING, "feed.refused", answer=answer)
+        if fields.get("error"):
+            symbol = fields.get("symbol")
+            self.context.refused(
+                symbol if isinstance(symbol, str) and symbol else None, _words(fields["error"])
+            )
         return True
 
     def _is_reported(self, fields: dict[str, Any]) -> bool:
-        """Report the answer to a request that somebody waits for; False where it is none."""
+        """Report an answer to one of our requests; return False if it is none."""
         number = fields.get("id")
         refused = bool(fields.get("error"))
-        # Who does not understand a request may not even find its id.
-        method = "throttle" if number is None and refused and self._throttling else _REPORTED.get(number) if type(number) is int else None
-        if method is None or not (refused or "result" in fields):
+        # A venue that cannot parse a request may answer with an error without its id.
+        if not (refused or "result" in fields):
             return False
-        if method == "throttle":
+        if number == _IDS["throttle"] or (number is None and refused and self._throttling):
             self._throttling = False
-        self._on_answer(method, not refused)
-        return True
+            self.context.answered("throttle", not refused)
+            return True
+        if number == _IDS["unsubscribe"]:
+            self.context.answered("unsubscribe", not refused)
+            return True
+        return False
+
+
+def _words(error: object) -> str:
+    """Return the venue's words in an error that is text or an object with a text."""
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("msg") or error
+    return error if isinstance(error, str) else msgspec.json.encode(error).decode()
+
+
+def _symbol_in(payload: bytes) -> str | None:
+    """Return the symbol in a malformed *payload*, where that can be read."""
+    try:
+        symbol = _OBJECT.decode(payload).get("symbol")
+    except _BAD_MESSAGE:
+        return None
+    return symbol if isinstance(symbol, str) and symbol else None
 
 
 def _decode_lenient(payload: bytes, fields: dict[str, Any]) -> Tick:
-    """Decode a tick whose numbers may come as text, and refuse what else a lenient decoder takes."""
+    """Decode a tick whose numbers may be text.
+
+    msgspec's lenient decoder accepts more than that, which is refused here: numbers in
+    place of timestamps, and text such as ``"nan"``.
+    """
     moment = fields.get("timestamp")
     if type(moment) is str and ":" not in moment:
         raise ValueError("a number of seconds in place of an ISO 8601 timestamp")
     if type(moment) in (int, float):
         raise TypeError("a number in place of an ISO 8601 timestamp")
-    tick = _LENIENT.decode(payload)
-    if not (isfinite(tick.bid) and isfinite(tick.ask) and isfinite(tick.bid_size) and isfinite(tick.ask_size) and isfinite(tick.volume)):
+    read = _LENIENT.decode(payload)
+    numbers = (read.bid, read.ask, read.bid_size, read.ask_size, read.volume)
+    # Those of an absent quantity are NaN, and nothing else may be.
+    absent = len(_QUANTITY_KEYS - fields.keys())
+    if sum(map(isfinite, numbers)) != len(numbers) - absent:
         raise ValueError("a number that is not finite")
-    return tick
+    return unchecked_tick(read.symbol, read.timestamp, *numbers)

@@ -1,0 +1,183 @@
+"""The entries of a broker: what goes in comes out, and junk costs itself alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_ticks as tt
+from trio_ticks.brokers.packing import JunkEntryError, Packer, Unpacker, shard_of
+from trio_ticks.buffer import Stretch
+
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
+SYMBOLS = st.sampled_from(["A", "B", "EURUSD", "ÄÖ", "BTC-USD.binance"])
+
+
+def tick(symbol: str, number: int) -> tt.Tick:
+    return tt.Tick(symbol, NOON + timedelta(microseconds=number), 1.5, 1.6, 1.0, 2.0, float(number))
+
+
+def sparse(symbol: str, number: int) -> tt.Tick:
+    """Make a tick without sizes; each second one has a volume."""
+    absent = float("nan")
+    volume = absent if number % 2 else float(number)
+    return attrs.evolve(tick(symbol, number), bid_size=absent, ask_size=absent, volume=volume)
+
+
+def trade(symbol: str, number: int) -> tt.Trade:
+    return tt.Trade(symbol, NOON, 1.5, float(number))
+
+
+def gap(symbol: str, count: int) -> tt.Gap:
+    return tt.Gap(symbol, NOON, "sequence", count, NOON)
+
+
+@st.composite
+def stretches(draw: st.DrawFn) -> Stretch:
+    symbols = draw(st.lists(SYMBOLS, max_size=40))
+    make = draw(st.sampled_from([tick, sparse, trade]))
+    items = [make(symbol, number) for number, symbol in enumerate(symbols)]
+    places = draw(st.sets(st.integers(0, max(0, len(items) - 1)), max_size=5)) if items else ()
+    arrived = [float(draw(st.integers(0, 3))) for _ in items]
+    return Stretch(items, arrived, [(at, gap(symbols[at], at)) for at in sorted(places)])
+
+
+def by_symbol(stretch: Stretch) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = {}
+    gaps = dict(stretch.gaps)
+    for place, item in enumerate(stretch.items):
+        line = found.setdefault(item.symbol, [])
+        if place in gaps:
+            line.append(gaps[place])
+        line.append((item, stretch.arrived[place]))
+    return found
+
+
+@given(stretches(), st.integers(1, 9), st.integers(1, 7))
+def test_what_is_packed_comes_out_in_each_symbols_order(
+    stretch: Stretch, shards: int, pack: int
+) -> None:
+    records, refused = Packer(shards, pack).pack(stretch)
+    assert not refused
+    assert sum(record.ticks for record in records) == len(stretch.items)
+    found: dict[str, list[object]] = {}
+    unpacker = Unpacker()
+    for record in records:
+        assert 0 < record.ticks <= pack
+        back = unpacker.unpack(record.body)
+        for symbol, line in by_symbol(back).items():
+            assert shard_of(symbol, shards) == record.shard
+            found.setdefault(symbol, []).extend(line)
+    assert found == by_symbol(stretch)
+
+
+def test_a_shard_is_the_same_in_every_process() -> None:
+    assert [shard_of(symbol, 64) for symbol in ("BTCUSDT", "EURUSD", "ÄÖ")] == [3, 43, 20]
+
+
+@attrs.frozen
+class Odd:
+    symbol: str
+    timestamp: datetime
+    thing: object
+
+
+def test_an_item_that_cannot_be_written_costs_itself_alone() -> None:
+    items = [tick("A", 0), Odd("A", NOON, object()), tick("A", 2)]
+    stretch = Stretch(items, [1.0, 2.0, 3.0], [(1, gap("A", 7))])
+    records, refused = Packer(1, 128).pack(stretch)
+    assert [item for item, _error in refused] == [items[1]]
+    assert "cannot go to another process" in str(refused[0][1])
+    back = [Unpacker().unpack(record.body) for record in records]
+    assert [item for each in back for item in each.items] == [items[0], items[2]]
+    # The gap before it is not lost with it.
+    assert [each.gaps for each in back] == [[], [(0, gap("A", 7))]]
+
+
+@given(st.binary(max_size=200))
+def test_junk_is_junk(body: bytes) -> None:
+    with pytest.raises(JunkEntryError):
+        Unpacker().unpack(body)
+
+
+@given(st.data())
+def test_a_damaged_entry_is_junk_or_whole(data: st.DataObject) -> None:
+    (record,), _ = Packer(1, 128).pack(Stretch([tick("A", n) for n in range(3)], [1.0] * 3))
+    place = data.draw(st.integers(0, len(record.body) - 1))
+    body = bytearray(record.body)
+    body[place] = data.draw(st.integers(0, 255))
+    try:
+        back = Unpacker().unpack(bytes(body))
+    except JunkEntryError:
+        return
+    assert len(back.items) == len(back.arrived) == 3
+
+
+def test_a_later_version_is_counted_and_not_read() -> None:
+    (record,), _ = Packer(1, 128).pack(Stretch([tick("A", n) for n in range(3)], [1.0] * 3))
+    entry = msgspec.msgpack.decode(record.body)
+    entry[0] = 2
+    with pytest.raises(JunkEntryError, match="version 2") as caught:
+        Unpacker().unpack(msgspec.msgpack.encode(entry))
+    assert caught.value.ticks == 3
+
+
+def test_a_member_that_a_later_release_adds_is_ignored() -> None:
+    (record,), _ = Packer(1, 128).pack(Stretch([tick("A", 1)], [1.0]))
+    entry = [*msgspec.msgpack.decode(record.body), {"new": True}]
+    assert Unpacker().unpack(msgspec.msgpack.encode(entry)).items == [tick("A", 1)]
+
+
+def test_an_entry_cannot_have_a_module_imported() -> None:
+    (record,), _ = Packer(1, 128).pack(Stretch([tick("A", 1)], [1.0]))
+    entry = msgspec.msgpack.decode(record.body)
+    entry[4][0][0][0] = "antigravity:Tick"
+    with pytest.raises(JunkEntryError, match="not imported here"):
+        Unpacker().unpack(msgspec.msgpack.encode(entry))
+    assert "antigravity" not in sys.modules
+
+
+def spoilt(change: Callable[[list[Any]], None]) -> bytes:
+    """Return an entry of three ticks with a gap, after *change*."""
+    ticks = [tick("A", number) for number in range(3)]
+    (record,), _ = Packer(1, 128).pack(Stretch(ticks, [1.0] * 3, [(1, gap("A", 2))]))
+    entry: list[Any] = msgspec.msgpack.decode(record.body)
+    change(entry)
+    return msgspec.msgpack.encode(entry)
+
+
+@attrs.frozen
+class NoMarketData:
+    name: str
+
+
+def _no_market_data(entry: list[Any]) -> None:
+    entry[4][0] = [[f"{__name__}:NoMarketData", [{"name": "x"}] * 3]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_no_market_data, "no market data"),
+        (lambda entry: entry.__setitem__(3, [[3, float("nan")]]), "time of arrival"),
+        (lambda entry: entry.__setitem__(3, [[10**15, 1.0], [3 - 10**15, 1.0]]), "time of arrival"),
+        (lambda entry: entry.__setitem__(3, [[10**15, 1.0]]), "counts"),
+        (lambda entry: entry[5][0].__setitem__(0, 7), "out of place"),
+        (lambda entry: entry[5][0].__setitem__(1, {**entry[5][0][1], "symbol": "B"}), "place"),
+        (lambda entry: entry[5].append(entry[5][0]), "out of place"),
+    ],
+)
+def test_what_would_confuse_the_workers_is_junk(
+    change: Callable[[list[Any]], None], says: str
+) -> None:
+    with pytest.raises(JunkEntryError, match=says) as caught:
+        Unpacker().unpack(spoilt(change))
+    assert caught.value.ticks == 3

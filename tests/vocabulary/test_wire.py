@@ -1,0 +1,233 @@
+"""Items on their way to another process: every kind arrives as it was sent.
+
+An item that cannot be sent costs only itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_ticks as tt
+from tests.worlds.helpers import EPOCH, make_book, make_tick, make_ticks
+from trio_ticks.conflation import replace_pending
+from trio_ticks.ticks import unchecked_tick
+from trio_ticks.wire import ItemDecoder, ItemEncoder, Items
+
+
+@attrs.frozen
+class Priced:
+    symbol: str
+    timestamp: datetime
+    price: Decimal
+    tags: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass
+class Plain:
+    symbol: str
+    timestamp: datetime
+    nested: Priced | None = None
+
+
+class Packed(msgspec.Struct, array_like=True, tag=True):
+    symbol: str
+    timestamp: datetime
+
+
+class Handmade:
+    """Msgspec knows nothing of it."""
+
+    def __init__(self) -> None:
+        self.symbol, self.timestamp = "A", EPOCH
+
+
+@attrs.frozen
+class Vague:
+    """Its annotation does not say enough to read it again."""
+
+    symbol: str
+    timestamp: datetime
+    price: Any
+
+
+PRICES = st.floats(allow_nan=False, allow_infinity=False)
+SIZES = st.floats(min_value=0, allow_infinity=False)
+MAYBE = SIZES | st.just(math.nan)
+SYMBOLS = st.text(min_size=1, max_size=9).filter(
+    lambda text: not any("\ud800" <= char <= "\udfff" for char in text)
+)
+TIMES = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1))
+LEVELS = st.lists(st.tuples(PRICES, SIZES), max_size=3).map(tuple)
+NUMBERS = st.none() | st.integers(0, 2**63)
+ITEMS = st.one_of(
+    st.builds(tt.Tick, SYMBOLS, TIMES, PRICES, PRICES, MAYBE, MAYBE, MAYBE),
+    st.builds(
+        tt.Trade,
+        SYMBOLS,
+        TIMES,
+        PRICES,
+        SIZES,
+        st.sampled_from(["buy", "sell", "neutral"]),
+        st.none() | st.text("0123456789"),
+    ),
+    st.builds(tt.BookUpdate, SYMBOLS, TIMES, LEVELS, LEVELS, st.booleans(), NUMBERS, NUMBERS),
+    st.builds(tt.Bar, SYMBOLS, TIMES, SIZES, PRICES, PRICES, PRICES, PRICES, MAYBE, st.booleans()),
+    st.builds(
+        lambda symbol, n: tt.Gap(symbol, EPOCH, "overflow", n, EPOCH),
+        SYMBOLS,
+        st.integers(0, 2**40),
+    ),
+    st.builds(
+        Priced,
+        SYMBOLS,
+        st.just(EPOCH),
+        st.decimals(allow_nan=False, allow_infinity=False),
+        st.frozensets(st.text("ab")),
+    ),
+    st.builds(
+        Plain,
+        SYMBOLS,
+        st.just(EPOCH),
+        st.none() | st.builds(Priced, SYMBOLS, st.just(EPOCH), st.just(Decimal("1.10"))),
+    ),
+    st.builds(Packed, SYMBOLS, st.just(EPOCH)),
+)
+CONFLATED = st.builds(lambda old, new, at: replace_pending(old, new, at, None), ITEMS, ITEMS, SIZES)
+
+
+def over_the_wire(written: Items) -> Items:
+    """Return *written* as the other side gets it, inside a larger message."""
+    read: Items = msgspec.msgpack.decode(msgspec.msgpack.encode(written), type=Items)
+    return read
+
+
+def sent(items: list[Any]) -> tuple[list[Any], Exception | None, Exception | None]:
+    """Return what arrives of *items*, and the errors of writing and of reading."""
+    written, count, unwritable = ItemEncoder().encode(items)
+    read, unreadable = ItemDecoder().decode(over_the_wire(written))
+    assert len(read) <= count
+    return read, unwritable, unreadable
+
+
+@given(st.lists(ITEMS | CONFLATED, min_size=1, max_size=12))
+def test_all_kinds_come_out_as_they_went_in(items: list[Any]) -> None:
+    read, *wrong = sent(items)
+    assert wrong == [None, None]
+    assert [type(item).__qualname__ for item in read] == [type(item).__qualname__ for item in items]
+    assert [tt.conflation_of(item) for item in read] == [tt.conflation_of(item) for item in items]
+    for arrived, item in zip(read, items, strict=True):
+        for name in (
+            [field.name for field in attrs.fields(type(item))]
+            if attrs.has(type(item))
+            else ["symbol", "timestamp"]
+        ):
+            value = getattr(item, name)
+            assert getattr(arrived, name) == value or value != value
+        if isinstance(item, tt.Tick | tt.Bar) and tt.conflation_of(item) is None:
+            assert arrived == item
+
+
+def test_a_batch_of_one_kind_is_one_run() -> None:
+    written, count, _wrong = ItemEncoder().encode(make_ticks(100, "AB"))
+    assert count == 100
+    assert len(written.runs) == 1
+
+
+class Local:
+    @attrs.frozen
+    class Inner:
+        symbol: str
+        timestamp: datetime
+
+
+def test_nested_classes_are_found() -> None:
+    items = [Local.Inner("A", EPOCH)]
+    assert sent(items) == (items, None, None)
+
+
+def local_kind() -> Any:
+    @attrs.frozen
+    class Here:
+        symbol: str
+        timestamp: datetime
+
+    return Here("A", EPOCH)
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        (Handmade(), "unsupported"),
+        (Vague("A", EPOCH, Decimal("1.5")), "it is read as"),
+        (local_kind(), "local"),
+        (tt.Trade("A", EPOCH, 1.0, 1.0, "buy", "\ud800"), "surrogates"),
+        (attrs.evolve(make_book(), first_sequence=2**70), "64"),
+    ],
+    ids=["unknown", "vague", "local", "surrogate", "huge"],
+)
+def test_what_cannot_go_costs_itself_alone(item: Any, why: str) -> None:
+    before, after = make_ticks(3), make_ticks(3)
+    read, unwritable, unreadable = sent([*before, item, *after])
+    assert read == before
+    assert isinstance(unwritable, tt.ConfigError)
+    assert type(item).__qualname__ in str(unwritable)
+    assert why in str(unwritable)
+    assert unreadable is None
+    assert sent([item])[0] == []
+
+
+@attrs.frozen
+class Numbered(tt.Tick):
+    """A tick with a field more."""
+
+    number: int
+
+
+def test_absent_quantities_go_the_same_way_first_and_later() -> None:
+    sparse = tt.Tick("A", EPOCH, 1.0, 2.0, math.nan, 3.0, math.nan)
+    numbered = Numbered("A", EPOCH, 1.0, 2.0, math.nan, 3.0, 4.0, 7)
+    bar = tt.Bar("A", EPOCH, 60.0, 1.0, 2.0, 0.5, 1.5)
+    encoder, decoder = ItemEncoder(), ItemDecoder()
+    items = [sparse, *make_ticks(3), sparse, numbered, bar, *make_ticks(2)]
+    for _ in range(2):
+        written, count, unwritable = encoder.encode(items)
+        assert (count, unwritable) == (len(items), None)
+        assert decoder.decode(over_the_wire(written)) == (items, None)
+
+
+@pytest.mark.parametrize("size", [-1.0, math.inf, -math.inf])
+@pytest.mark.parametrize("neighbour", [math.nan, 1.0])
+def test_what_is_no_quantity_is_refused_beside_absent_ones(size: float, neighbour: float) -> None:
+    bad = unchecked_tick("B", EPOCH, 1.0, 2.0, math.nan, size, 1.0)
+    good = tt.Tick("A", EPOCH, 1.0, 2.0, neighbour, 1.0, neighbour)
+    encoder = ItemEncoder()
+    encoder.encode([good])
+    written, count, _ = encoder.encode([good, bad, good])
+    assert count == 3
+    read, unreadable = ItemDecoder().decode(over_the_wire(written))
+    assert read == [good]
+    assert isinstance(unreadable, msgspec.ValidationError)
+
+
+def test_what_cannot_be_read_costs_itself_alone() -> None:
+    # No constructor of ours accepts such a price, so it is set afterwards.
+    bad = make_tick("B")
+    object.__setattr__(bad, "bid", math.nan)
+    items = [make_tick("A"), bad, make_tick("C")]
+    encoder = ItemEncoder()
+    encoder.encode(items[:1])
+    written, count, unwritable = encoder.encode(items)
+    assert (count, unwritable) == (3, None)
+    read, unreadable = ItemDecoder().decode(over_the_wire(written))
+    assert read == items[:1]
+    assert isinstance(unreadable, msgspec.ValidationError)

@@ -1,0 +1,368 @@
+"""The workers' end at work: joins the group, delivers, and commits what has an outcome.
+
+One task takes turns with the client's thread and settles between them, one delivers
+into the channel, one writes dead letters. So librdkafka is polled while the channel has
+no room, and a worker with slow handlers is never evicted from its group.
+
+Rules: decisions are taken between two turns, in the event loop. What happens when
+partitions come and go is in :mod:`.parting`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Final, final
+
+import trio
+
+from ...buffer import BufferStatistics, Outcomes, Send, Stretch
+from ...errors import KilledProcessError
+from ...logs import LogLimit, log_event
+from ..packing import Packer
+from .careful import Single
+from .committing import Mark
+from .consuming import Consuming, Entry, Order, Turn, session_s
+from .dead_letters import DeadLetters, Letter
+from .delivering import Delivering
+from .health import Health
+from .holding import Holding
+from .library import confluent
+from .parting import Parting
+from .settings import KafkaSettings
+from .topics import Admin, prepare
+
+__all__ = ["Working"]
+
+_logger = logging.getLogger("trio_ticks.brokers")
+
+_COMMIT_S: Final = 0.05
+_IDLE_S: Final = 0.1
+_TURN_S: Final = 0.01
+_CAREFUL_S: Final = 0.001
+_POLL_S: Final = 1.0
+"""Seconds without room after which the client is polled, which may bring a record."""
+_PAUSE_S: Final = 8.0
+"""Seconds without room after which fetching is paused. To go on takes up to 1 s."""
+_MEASURE_S: Final = 0.5
+_STEP_S: Final = 0.002
+_TOPIC_S: Final = 2.0
+_LEAVE_S: Final = 3.0
+"""Seconds that the last commit may take."""
+_MOST_RECORDS: Final = 1000
+_MOST_DIFFERENCE_S: Final = 3600.0
+
+
+@final
+class Working:
+    """One run of a source."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        health: Health,
+        send: Send,
+        outcomes: Outcomes,
+        draining: trio.Event,
+    ) -> None:
+        self._kafka = kafka
+        self._health = health
+        self._send = send
+        self._draining = draining
+        self._outcomes = outcomes
+        self._holding = Holding(kafka, f"{send.random.getrandbits(64):016x}")
+        self._letters = DeadLetters(kafka, health)
+        self._delivering = Delivering(self._holding, send)
+        self._parting = Parting(
+            kafka, send, outcomes, self._holding, self._delivering, self._letters
+        )
+        self._packer = Packer(kafka.partitions, 1)
+        self._limit = LogLimit(send.clock.now)
+        self._session_s = session_s(kafka)
+        self._full_since: float | None = None
+        self._commit_at = self._measure_at = self._sent_at = self._poll_at = 0.0
+        self._topic_at = self._parting.awake_at + _TOPIC_S
+        self._behind: int | None = None
+        self._open = 0
+        self._mean = float(kafka.pack)
+        self._difference_s = 0.0
+        self._dead = self._junk = 0
+
+    def statistics(self) -> BufferStatistics:
+        """Return the counters."""
+        health, holding = self._health, self._holding
+        # Without a partition nothing is known of what is in them.
+        behind = self._behind if holding.shards else None
+        lag = None if behind is None else round(behind * self._mean)
+        times = [state.arrived[0][1] for state in holding.shards.values() if state.arrived]
+        oldest = min(times, default=None)
+        if oldest is None:
+            lag_s = 0.0 if lag == 0 else None
+        else:
+            lag_s = max(0.0, self._send.clock.wall() - oldest)
+        return BufferStatistics(
+            connected=health.connected,
+            reconnects=health.reconnects,
+            round_trip_s=health.round_trip_s,
+            maxsize=self._kafka.maxsize,
+            received=holding.received,
+            redelivered=holding.redelivered,
+            acknowledged=holding.acknowledged,
+            given_back=holding.given_back,
+            unacknowledged=holding.unacknowledged,
+            fenced=self._parting.fenced,
+            dead=self._dead,
+            junk=self._junk,
+            lag=None if lag is None else lag + holding.unacknowledged,
+            lag_s=lag_s,
+            shards=len(holding.shards),
+            takeovers=holding.takeovers,
+            clock_difference_s=self._difference_s or None,
+        )
+
+    def give_back(self) -> int:
+        """Withdraw what is queued, and have none of it committed; return how much."""
+        return self._parting.give_back()
+
+    async def run(self, admin: Admin) -> None:
+        """Work until the end of a drain.
+
+        Raises:
+            BrokerError: the broker refuses us, or the topic is not as it must be.
+            ConfigError: librdkafka does not take the settings.
+
+        Cancellation: what was delivered and not committed comes again.
+        """
+        limiter = trio.CapacityLimiter(1)
+        consuming = await trio.to_thread.run_sync(
+            Consuming, self._kafka, self._health, self._parting
+        )
+        failure: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._letters.run)
+                nursery.start_soon(self._delivering.run)
+                try:
+                    await self._turns(consuming, admin, limiter)
+                    await self._leave(consuming, limiter)
+                    await trio.to_thread.run_sync(consuming.close, limiter=limiter)
+                except Exception as error:
+                    # Raised outside of the nursery, which would make a group of it.
+                    failure = error
+                nursery.cancel_scope.cancel()
+        finally:
+            consuming.aborting = True
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(consuming.close, limiter=limiter)
+        if failure is not None:
+            raise failure
+
+    # Turns
+
+    async def _turns(
+        self, consuming: Consuming, admin: Admin, limiter: trio.CapacityLimiter
+    ) -> None:
+        clock, holding = self._send.clock, self._holding
+        self._parting.awake_at = clock.now()
+        while True:
+            self._health.check()
+            if clock.now() - self._parting.awake_at > self._session_s:
+                self._parting.return_all()
+            self._parting.awake_at = clock.now()
+            unfinished = self._parting.unfinished()
+            self._open = len(unfinished)
+            holding.settle(unfinished)
+            for shard, single in holding.step(unfinished):
+                self._bury(shard, single)
+            self._delivering.look()
+            if self._draining.is_set() and not self._letters.tokens:
+                if unfinished and not self._outcomes.busy:
+                    # The rest will never have an outcome.
+                    self.give_back()
+                if not holding.outstanding.ticks:
+                    return
+            order = self._order()
+            if order is None:
+                await trio.sleep(_STEP_S)
+                continue
+            turn = await trio.to_thread.run_sync(consuming.turn, order, limiter=limiter)
+            if clock.now() - self._parting.awake_at > self._session_s:
+                returned = self._parting.return_all()
+                turn.entries = [each for each in turn.entries if each.shard not in returned]
+            self._take(turn)
+            if turn.topic_is_gone or not holding.shards:
+                await self._check_topic(admin)
+
+    async def _leave(self, consuming: Consuming, limiter: trio.CapacityLimiter) -> None:
+        """Give all partitions up, and wait, in bounds, until that is committed."""
+        marks = await self._parting.hand_over(list(self._holding.shards))
+        commits: Mapping[int, Mark] = marks
+        refused: Collection[int] | None = None
+        with trio.move_on_after(_LEAVE_S):
+            while refused is None or self._holding.book.is_sent:
+                if self._holding.book.is_sent:
+                    # The answer to the last usual commit comes first.
+                    turn = await self._poll(consuming, limiter, {})
+                    if turn.refused is not None:
+                        self._holding.confirm(turn.refused)
+                    continue
+                turn = await self._poll(consuming, limiter, commits)
+                commits, refused = {}, turn.refused
+        self._parting.handed_over(marks, not marks or refused == ())
+
+    @staticmethod
+    async def _poll(
+        consuming: Consuming, limiter: trio.CapacityLimiter, commits: Mapping[int, Mark]
+    ) -> Turn:
+        order = Order(commits, 0, _TURN_S, paused=True)
+        return await trio.to_thread.run_sync(consuming.turn, order, limiter=limiter)
+
+    async def _check_topic(self, admin: Admin) -> None:
+        """Make the topic if it is missing: without it nobody gets a partition."""
+        now = self._send.clock.now()
+        if now >= self._topic_at and self._health.connected:
+            self._topic_at = now + _TOPIC_S
+            try:
+                missing = await admin.partitions(self._kafka.topic) is None
+            except confluent().KafkaException:
+                return
+            if missing:
+                await prepare(admin, self._kafka, self._health, seen=True)
+            self._parting.awake_at = self._send.clock.now()
+
+    def _order(self) -> Order | None:
+        """Return what the next turn is to do; ``None``: nothing now."""
+        now, holding, book = self._send.clock.now(), self._holding, self._holding.book
+        room = min(
+            self._kafka.prefetch - self._open,
+            # One slow tick holds up the commits of its partition, not all fetching.
+            2 * self._kafka.prefetch - holding.outstanding.ticks,
+        )
+        if room > 0:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since, self._poll_at = now, now + _POLL_S
+        draining = self._draining.is_set()
+        full_s = 0.0 if self._full_since is None else now - self._full_since
+        # Ticks that wait for the answer to a commit need a client that is polled.
+        paused = draining or full_s > _PAUSE_S or (room <= 0 and holding.is_urgent)
+        due = room <= 0 and now >= self._poll_at
+        if due:
+            self._poll_at = now + _POLL_S
+        commits: dict[int, Mark] = {}
+        waiting = holding.unacknowledged - holding.outstanding.ticks
+        urgent = holding.is_urgent or waiting > holding.window // 2
+        if book.pending and (now >= self._commit_at or urgent):
+            commits = book.take()
+            if commits:
+                self._commit_at = now + _COMMIT_S
+                self._sent_at = now
+        if room <= 0 and not (commits or paused or due):
+            return None
+        records = 1 if due and not paused else 0
+        if room > 0 and not draining:
+            # Beyond the window one at a time: answers to commits come with records.
+            most = room / self._mean if holding.unacknowledged < holding.window else 1
+            records = max(1, min(_MOST_RECORDS, int(most)))
+        measure = now >= self._measure_at
+        if measure:
+            self._measure_at = now + _MEASURE_S
+        wait_s = _TURN_S if holding.outstanding.ticks or book.is_sent else _IDLE_S
+        seeks, self._parting.seeks = self._parting.seeks, {}
+        return Order(
+            commits,
+            records,
+            _CAREFUL_S if urgent else wait_s,
+            paused,
+            seeks,
+            holding.to_verify(),
+            measure,
+            measure and not self._health.connected,
+        )
+
+    def _take(self, turn: Turn) -> None:
+        holding = self._holding
+        if turn.behind is not None:
+            self._behind = turn.behind
+        if turn.verified is not None:
+            self._verified(turn.verified)
+        if turn.refused is not None:
+            holding.confirm(turn.refused)
+            if not turn.refused:
+                self._health.heard(self._sent_at)
+        ticks = records = 0
+        for entry in turn.entries:
+            if entry.shard not in holding.shards or self._draining.is_set():
+                # It is not committed, and so it comes to the next holder.
+                continue
+            if entry.stretch is None:
+                self._junk_entry(entry)
+                continue
+            records += 1
+            ticks += len(entry.stretch.items)
+            self._to_our_clock(entry.stretch)
+            holding.receive(entry.shard, entry.offset, entry.stretch)
+        if records:
+            self._mean = max(1.0, 0.7 * self._mean + 0.3 * ticks / records)
+            self._delivering.look()
+
+    def _verified(self, kept: bool) -> None:
+        if self._holding.keeps_metadata is None and not kept:
+            text = (
+                "%s does not keep the metadata of commits: a tick that kills its process again "
+                "and again is not recognised, and has to be skipped by hand"
+            )
+            log_event(
+                _logger,
+                logging.WARNING,
+                "broker.no_metadata",
+                text,
+                self._kafka.shown,
+                buffer=self._kafka.shown,
+            )
+        self._holding.verified(kept)
+
+    def _to_our_clock(self, stretch: Stretch) -> None:
+        """Take our clock to be behind if a stamp lies in the future."""
+        if not stretch.arrived:
+            return
+        now = self._send.clock.wall()
+        if stretch.arrived[-1] + self._difference_s > now:
+            self._difference_s = max(now - stretch.arrived[-1], -_MOST_DIFFERENCE_S)
+        if self._difference_s:
+            difference_s = self._difference_s
+            stretch.arrived = [min(now, time + difference_s) for time in stretch.arrived]
+
+    # Dead letters
+
+    def _junk_entry(self, entry: Entry) -> None:
+        self._junk += 1
+        why = str(entry.junk)
+        due = self._limit.due("junk")
+        if due:
+            text = "%d records cannot be read, and go to %s: at %d of partition %d, %s"
+            shown = (due, self._kafka.dead_topic, entry.offset, entry.shard, why)
+            log_event(_logger, logging.WARNING, "broker.junk", text, *shown, records=due)
+        token = object()
+        self._holding.junk(entry.shard, entry.offset, token)
+        key = str(entry.shard)
+        self._letters.put(Letter(entry.body, key, "junk", why, entry.shard, entry.offset, token))
+
+    def _bury(self, shard: int, single: Single) -> None:
+        """Have a tick dead-lettered that has killed its process again and again."""
+        times = self._kafka.max_deliveries
+        error = KilledProcessError(
+            f"the process died {times} times when this tick was handled", deaths=times
+        )
+        text = "a tick of %r in partition %d goes to %s: %s"
+        shown = (single.item.symbol, shard, self._kafka.dead_topic, error)
+        log_event(_logger, logging.ERROR, "broker.dead", text, *shown, symbol=single.item.symbol)
+        self._dead += 1
+        self._send.bury(single.item, error)
+        self._holding.delivered(single.stretch())
+        records, _refused = self._packer.pack(single.stretch())
+        body = records[0].body if records else b""
+        why = str(error)
+        self._letters.put(
+            Letter(body, str(shard), "deliveries", why, shard, single.offset, single.item)
+        )

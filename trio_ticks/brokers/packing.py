@@ -1,0 +1,217 @@
+"""The entries of a broker: stretches of ticks as MessagePack, by shard.
+
+Goals: one entry carries up to 128 ticks, since a broker's price is by the entry. What
+cannot be read costs itself alone.
+
+The form of an entry, version 1: a list ``[1, "ticks", ticks, arrivals, items, gaps]``.
+``ticks`` is how many ticks it holds, so that one who cannot read the rest can count
+them. ``arrivals`` are runs ``[count, seconds since 1970]``. ``items`` is
+:class:`~trio_ticks.wire.Items`. ``gaps`` is a list of ``[place, gap]``. Later versions
+may append members, which older readers ignore; a change that they must not ignore has
+another version.
+
+Rules: no I/O. Times are the ingest's.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, Final, final
+
+import attrs
+import msgspec
+
+from ..buffer import Stretch
+from ..errors import ConfigError, TickError
+from ..gaps import Gap
+from ..wire import ItemDecoder, ItemEncoder, Items
+
+__all__ = ["VERSION", "JunkEntryError", "Packer", "Record", "Unpacker", "shard_of"]
+
+VERSION: Final = 1
+_MOST_HOMES: Final = 100_000
+"""Symbols whose shard is remembered. It is only quicker than to compute it."""
+
+
+def shard_of(symbol: str, shards: int) -> int:
+    """Return the shard of *symbol*, from 0: the same in every process."""
+    return zlib.crc32(symbol.encode("utf-8", "surrogatepass")) % shards
+
+
+class JunkEntryError(TickError):
+    """An entry that cannot be read.
+
+    Attributes:
+        ticks: how many ticks it says that it holds; 1 if it does not say that.
+    """
+
+    def __init__(self, message: str, *, ticks: int = 1) -> None:
+        super().__init__(message)
+        self.ticks = ticks
+
+
+@attrs.frozen(slots=True)
+class Record:
+    """Ticks of one shard, ready to be appended as one entry."""
+
+    shard: int
+    ticks: int
+    body: bytes
+
+
+class _Entry(msgspec.Struct, array_like=True):
+    version: int
+    kind: str
+    ticks: int
+    arrivals: list[tuple[int, float]]
+    items: Items
+    gaps: list[tuple[int, Gap]] = []
+
+
+class _Head(msgspec.Struct, array_like=True):
+    version: int = 0
+    kind: str = ""
+    ticks: int = 1
+
+
+@final
+class Packer:
+    """Packs stretches into records.
+
+    Args:
+        shards: how many shards there are.
+        pack: how many ticks a record holds at most.
+    """
+
+    def __init__(self, shards: int, pack: int) -> None:
+        self._shards = shards
+        self._pack = pack
+        self._homes: dict[str, int] = {}
+        self._items = ItemEncoder()
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def shard(self, symbol: str) -> int:
+        """Return the shard of *symbol*."""
+        home = self._homes.get(symbol)
+        if home is None:
+            if len(self._homes) >= _MOST_HOMES:
+                self._homes.clear()
+            home = self._homes[symbol] = shard_of(symbol, self._shards)
+        return home
+
+    def pack(self, stretch: Stretch) -> tuple[list[Record], list[tuple[Any, ConfigError]]]:
+        """Pack *stretch*, each shard's ticks in their order.
+
+        Returns:
+            The records, and the items that cannot be written, each with the reason.
+        """
+        parts: dict[int, tuple[list[Any], list[float], list[tuple[int, Gap]]]] = {}
+        gaps = dict(stretch.gaps)
+        homes = self._homes
+        for place, item in enumerate(stretch.items):
+            home = homes.get(item.symbol)
+            if home is None:
+                home = self.shard(item.symbol)
+            part = parts.get(home)
+            if part is None:
+                part = parts[home] = ([], [], [])
+            if place in gaps:
+                part[2].append((len(part[0]), gaps[place]))
+            part[0].append(item)
+            part[1].append(stretch.arrived[place])
+        records: list[Record] = []
+        refused: list[tuple[Any, ConfigError]] = []
+        for home, (items, arrived, places) in parts.items():
+            at = 0
+            while at < len(items):
+                end = at + self._pack
+                written, count, error = self._items.encode(items[at:end])
+                end = at + count
+                if count:
+                    inside = [(place - at, gap) for place, gap in places if at <= place < end]
+                    runs = [(len(list(run)), time) for time, run in groupby(arrived[at:end])]
+                    entry = _Entry(VERSION, "ticks", count, runs, written, inside)
+                    records.append(Record(home, count, self._encode(entry)))
+                if error is not None:
+                    refused.append((items[end], error))
+                    # Its gap is the next item's, if that is of the same symbol.
+                    places = _without(places, items, end)
+                    end += 1
+                at = end
+        return records, refused
+
+
+def _without(
+    places: Sequence[tuple[int, Gap]], items: Sequence[Any], left_out: int
+) -> list[tuple[int, Gap]]:
+    """Return *places* with the gap of an item that is left out at its symbol's next."""
+    lost = next((gap for place, gap in places if place == left_out), None)
+    if lost is None:
+        return list(places)
+    kept = {place: gap for place, gap in places if place != left_out}
+    following = (at for at in range(left_out + 1, len(items)) if items[at].symbol == lost.symbol)
+    after = next(following, None)
+    if after is not None:
+        kept[after] = lost.joined(kept[after]) if after in kept else lost
+    return sorted(kept.items(), key=lambda each: each[0])
+
+
+@final
+class Unpacker:
+    """Reads entries back into stretches."""
+
+    def __init__(self) -> None:
+        self._items = ItemDecoder(imports=False)
+        self._kinds: set[type] = set()
+        """The classes of items that were found to be market data."""
+        self._decode = msgspec.msgpack.Decoder(_Entry).decode
+        self._head = msgspec.msgpack.Decoder(_Head).decode
+
+    def unpack(self, body: bytes) -> Stretch:
+        """Return the ticks and gaps of one entry.
+
+        Raises:
+            JunkEntryError: it is none of ours, of a version that we do not know, or
+                broken. Nothing of it is to be handled.
+        """
+        try:
+            entry = self._decode(body)
+        except Exception as error:
+            # A ValidationError, a DecodeError, or a RecursionError.
+            raise self._junk(body, f"it cannot be read ({error})") from None
+        if entry.version != VERSION or entry.kind != "ticks":
+            raise self._junk(
+                body, f"it has the version {entry.version} and the kind {entry.kind!r:.40}"
+            )
+        items, wrong = self._items.decode(entry.items)
+        if wrong is not None:
+            raise self._junk(body, f"an item cannot be read ({wrong})") from wrong
+        if len(items) != entry.ticks or sum(count for count, _ in entry.arrivals) != entry.ticks:
+            raise self._junk(body, "the counts of its ticks disagree")
+        for kind in set(map(type, items)) - self._kinds:
+            # It may be any class that is loaded here.
+            item = next(item for item in items if type(item) is kind)
+            if not (hasattr(item, "symbol") and hasattr(item, "timestamp")):
+                raise self._junk(body, f"{kind.__name__:.100} is no market data")
+            self._kinds.add(kind)
+        if any(count < 0 or not math.isfinite(time) for count, time in entry.arrivals):
+            raise self._junk(body, "a time of arrival is none")
+        arrived: list[float] = []
+        for count, time in entry.arrivals:
+            arrived += [time] * count
+        last = -1
+        for place, gap in entry.gaps:
+            if not last < place < len(items) or items[place].symbol != gap.symbol:
+                raise self._junk(body, "a gap is out of place")
+            last = place
+        return Stretch(items, arrived, entry.gaps)
+
+    def _junk(self, body: bytes, why: str) -> JunkEntryError:
+        try:
+            ticks = self._head(body).ticks
+        except Exception:
+            ticks = 1
+        return JunkEntryError(f"an entry of {len(body)} bytes is junk: {why}", ticks=ticks)

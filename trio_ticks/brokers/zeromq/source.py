@@ -1,0 +1,199 @@
+"""The workers' end of a ZeroMQ buffer: it connects to all ingests.
+
+An object of the class ``Upstream`` stands for each of them, with a task that reads and
+a task that delivers. One task here goes round: it asks once a turn which ticks are
+unfinished, and each upstream acknowledges by that.
+
+Rules: a turn is made when something may have finished: soon after the last one that
+found something, later and later after turns that did not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from typing import Final, final
+
+import trio
+
+from ...buffer import BufferStatistics, Outcomes, Send
+from ...errors import BrokerError
+from ...logs import LogLimit
+from ..acknowledging import identities
+from .protocol import MAGIC, VERSION, Hello
+from .settings import ZeroMQSettings
+from .symbols import Symbols
+from .upstream import Upstream, Workers
+
+__all__ = ["ZeroMQSource"]
+
+_SOON_S: Final = 0.0015
+"""The wait after a turn that found something, in seconds."""
+_LATE_S: Final = 0.02
+"""The longest wait while something is unfinished, in seconds."""
+_IDLE_S: Final = 0.25
+"""The wait while nothing is, in seconds: an arrival ends it."""
+_GOODBYE_S: Final = 1.0
+"""How long an ingest may take to answer a goodbye, in seconds."""
+
+_logger = logging.getLogger("trio_ticks.brokers")
+
+
+@final
+class ZeroMQSource:
+    """The end of a :class:`ZeroMQ` buffer at the workers."""
+
+    def __init__(self, settings: ZeroMQSettings) -> None:
+        self._settings = settings
+        self._ingests: list[Upstream] = []
+        self._symbols = Symbols()
+        self._draining = False
+        self._delivered = trio.Event()
+        """Set when there is something to acknowledge, or to do at once."""
+
+    @property
+    def lost(self) -> int:
+        """Return how many ticks are lost with ingests that were restarted.
+
+        These are the ticks of which an ingest had said that they wait for this worker.
+        What it took after that, nobody knows.
+        """
+        return sum(ingest.link.known_lost for ingest in self._ingests)
+
+    @property
+    def brought_twice(self) -> int:
+        """Return how many symbols came from more than one ingest."""
+        return len(self._symbols.twice)
+
+    def drain(self) -> None:
+        """Take nothing more, and have :meth:`run` end when nothing is unfinished.
+
+        Sync, and may be called twice.
+        """
+        if not self._draining:
+            self._draining = True
+            for ingest in self._ingests:
+                ingest.leave()
+            self._delivered.set()
+
+    def statistics(self) -> BufferStatistics:
+        """Return the counters of this end, over all ingests.
+
+        ``connected`` says whether all of them answer. The difference of the clocks is
+        that of the ingest whose clock is farthest from ours.
+        """
+        ingests = self._ingests
+        links = [ingest.link for ingest in ingests]
+        clocks = [link.clock for link in links if link.clock.difference_s is not None]
+        worst = max(clocks, key=lambda clock: abs(clock.difference_s or 0.0), default=None)
+        trips = [clock.round_trip_s for clock in clocks if clock.round_trip_s is not None]
+        joined = [link for link in links if link.state == "joined"]
+        known = [link.used for link in joined if link.used is not None]
+        ages = [age for ingest in ingests if (age := ingest.lag_s()) is not None]
+        used = sum(known) if known else None
+        return BufferStatistics(
+            connected=bool(links) and all(link.state == "joined" for link in links),
+            reconnects=sum(max(0, link.joins - 1) for link in links),
+            round_trip_s=max(trips, default=None),
+            maxsize=sum(link.window for link in links) or None,
+            used=used,
+            lag=used,
+            lag_s=max(ages, default=None),
+            received=sum(ingest.received for ingest in ingests),
+            redelivered=sum(ingest.redelivered for ingest in ingests),
+            acknowledged=sum(ingest.acknowledged for ingest in ingests),
+            given_back=sum(ingest.given_back for ingest in ingests),
+            unacknowledged=sum(ingest.unacknowledged for ingest in ingests),
+            fenced=sum(ingest.fenced for ingest in ingests),
+            dead=sum(ingest.dead for ingest in ingests),
+            junk=sum(ingest.junk for ingest in ingests),
+            shards=sum(len(link.holds) for link in links),
+            takeovers=sum(link.takeovers for link in links),
+            clock_difference_s=None if worst is None else worst.difference_s,
+            clock_error_s=None if worst is None else worst.error_s,
+        )
+
+    async def run(self, send: Send, outcomes: Outcomes, /) -> None:
+        """Deliver what the ingests send into *send*, and acknowledge what is finished.
+
+        Returns once :meth:`drain` was called, and everything is finished or given back.
+        An ingest that is not there is waited for; the log tells it.
+
+        Raises:
+            BrokerError: an ingest runs with other settings or another version.
+
+        Cancellation: what is not acknowledged comes again, to whoever holds its shard
+        next.
+        """
+        settings = self._settings
+        workers = Workers(send, outcomes, self._symbols, LogLimit(send.clock.now))
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        hello = Hello(
+            *(MAGIC, VERSION, "work", secrets.token_bytes(16), 0, name),
+            *(settings.shards, settings.prefetch, b"", [], 0.0),
+        )
+        self._ingests = []
+        error: BrokerError | None = None
+        try:
+            for index in range(len(settings.addresses)):
+                self._ingests.append(Upstream(settings, index, hello, workers))
+            if not self._draining:
+                await self._work(outcomes)
+        except* BrokerError as group:
+            error = _first(group)
+        finally:
+            for ingest in self._ingests:
+                ingest.close()
+        if error is not None:
+            raise error
+
+    async def _work(self, outcomes: Outcomes) -> None:
+        async with trio.open_nursery() as nursery:
+            for ingest in self._ingests:
+                nursery.start_soon(ingest.listen, self._wake)
+                nursery.start_soon(ingest.deliver, self._wake)
+            await self._go_round(outcomes, nursery)
+            await self._say_goodbye()
+            nursery.cancel_scope.cancel()
+
+    def _wake(self) -> None:
+        self._delivered.set()
+
+    async def _go_round(self, outcomes: Outcomes, nursery: trio.Nursery) -> None:
+        ingests = self._ingests
+        wait = _SOON_S
+        while True:
+            if any(ingest.has_unfinished for ingest in ingests):
+                await trio.sleep(wait)
+            else:
+                wait = _SOON_S
+                self._delivered = trio.Event()
+                with trio.move_on_after(_IDLE_S):
+                    await self._delivered.wait()
+            for ingest in ingests:
+                ingest.check_lease()
+            held = any(ingest.has_unfinished for ingest in ingests)
+            unfinished = identities(outcomes.unfinished()) if held else frozenset()
+            last = self._draining and bool(unfinished) and not outcomes.busy
+            found = sum(ingest.settle(unfinished, last=last) for ingest in ingests)
+            wait = _SOON_S if found else min(2 * wait, _LATE_S)
+            for ingest in ingests:
+                for shard in ingest.shards_to_give_up():
+                    nursery.start_soon(ingest.give_up, shard)
+            if self._draining and all(ingest.is_done for ingest in ingests):
+                return
+
+    async def _say_goodbye(self) -> None:
+        with trio.move_on_after(_GOODBYE_S):
+            for ingest in self._ingests:
+                await ingest.say_goodbye()
+
+
+def _first(group: BaseExceptionGroup[BrokerError]) -> BrokerError:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, BrokerError)
+    return found

@@ -1,0 +1,129 @@
+"""The queue of most channels: a deque that knows when its ticks arrived.
+
+Operations wanted:
+
+- Append a batch of ticks that arrived together.
+- Take the oldest tick, once for each tick of the pipeline. The hot path.
+- Say when the tick that was taken last arrived, and when the oldest one did.
+- Remove the ticks that match a condition. Rare.
+
+Goals: taking a tick, the length and the truth value run no Python code of ours. Arrival
+times cost something for each batch, not for each tick.
+
+Plan: the buffer is a deque of ticks, and ``take`` is its own ``popleft``. Beside it are
+the marks: two deques with the number of the last tick of each batch, and the time of
+the batch. Ticks are numbered as they are pushed, and they leave at the head only. So
+the number of the tick that was taken last is the number of pushed ticks less the
+length, and the first mark that does not lie before it has its time.
+
+Warning: any other way to change the deque (``append``, ``appendleft``, ``del``) makes
+the numbers wrong, and with them all arrival times. Put ticks in by ``push_many`` alone.
+
+Rules: sync; no clock, no policy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+__all__ = ["FifoBuffer"]
+
+T = TypeVar("T")
+
+
+class FifoBuffer(deque[T]):
+    """Ticks in the order in which they came. See the module's warning."""
+
+    __slots__ = ("_ends", "_pushed", "_times", "take")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pushed = 0
+        """How many ticks were ever pushed: the number of the newest one."""
+        self._ends: deque[int] = deque()
+        """The number of the last tick of each batch, oldest first."""
+        self._times: deque[float] = deque()
+        """When each batch of ``_ends`` arrived."""
+        self.take: Callable[[], T] = self.popleft
+        """Remove and return the oldest tick; raises IndexError if there is none."""
+
+    def push_many(self, items: Sequence[T], now: float) -> None:
+        """Append *items*, all of which arrived at *now*."""
+        self.extend(items)
+        self._pushed += len(items)
+        self._forget()
+        self._ends.append(self._pushed)
+        self._times.append(now)
+
+    def backdate(self, times: Sequence[float]) -> None:
+        """Replace the arrival of the ticks that were pushed last: one time for each."""
+        if not times:
+            return
+        self._ends.pop()
+        self._times.pop()
+        end = self._pushed - len(times)
+        for arrived, run in itertools.groupby(times):
+            end += sum(1 for _ in run)
+            self._ends.append(end)
+            self._times.append(arrived)
+
+    def take_many(self, limit: int) -> list[T]:
+        """Remove and return the oldest ticks, at most *limit*."""
+        if limit >= len(self):
+            batch = list(self)
+            self.clear()
+            return batch
+        take = self.take
+        return [take() for _ in range(limit)]
+
+    def extract(self, wanted: Callable[[T], bool]) -> list[T]:
+        """Remove and return the *wanted* ticks; the others keep their arrivals."""
+        # Take all out and push the others again, in batches of one arrival time each:
+        # ticks may leave at the head only.
+        removed: list[T] = []
+        kept: list[tuple[T, float]] = []
+        while self:
+            item = self.take()
+            if wanted(item):
+                removed.append(item)
+            else:
+                kept.append((item, self.arrival()))
+        for arrived, run in itertools.groupby(kept, key=operator.itemgetter(1)):
+            self.push_many([item for item, _ in run], arrived)
+        return removed
+
+    def arrival(self) -> float:
+        """Return when the tick that was taken last had arrived. Call it right after."""
+        self._forget()
+        return self._times[0]
+
+    def oldest_arrival(self) -> float:
+        """Return when the oldest tick arrived.
+
+        Raises:
+            IndexError: there is none.
+        """
+        number = self._pushed - len(self)
+        for end, time in zip(self._ends, self._times, strict=True):
+            if end > number:
+                return time
+        raise IndexError("the buffer is empty")
+
+    def measure(self) -> int:
+        """Count the ticks, for the ledger."""
+        return len(self)
+
+    def _forget(self) -> None:
+        """Drop the marks of batches that have left.
+
+        The batch of the tick that was taken last keeps its mark, for :meth:`arrival`.
+        """
+        last_taken = self._pushed - len(self)
+        ends = self._ends
+        while ends and ends[0] < last_taken:
+            ends.popleft()
+            self._times.popleft()

@@ -1,0 +1,66 @@
+"""``trio-ticks ingest``: bring a real feed into a buffer between processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .buffer_options import BufferAt, buffer_option, warn_of_password
+from .feed_options import GroupedCommand, feed_options, feed_secrets, make_feed
+from .options import (
+    SECONDS,
+    PipelineOptions,
+    option,
+    output_options,
+    pipeline_options,
+    set_up_logging,
+)
+from .session import Display, run_to_the_end
+
+__all__ = ["ingest"]
+
+
+@click.command(cls=GroupedCommand, short_help="Bring a feed into a buffer between processes.")
+@feed_options
+@buffer_option(required=True)
+@option(
+    "--duration",
+    type=SECONDS,
+    help="End after so many seconds.  [default: when the feed ends, or on Ctrl-C]",
+)
+@pipeline_options(
+    "maxsize", "write-timeout", "overflow", "lag-threshold", "max-age", "shutdown-timeout"
+)
+@output_options("lines")
+def ingest(*, buffer: BufferAt, **parameters: Any) -> int:
+    """Bring a real feed into a buffer between processes, from which trio-ticks work
+    takes the ticks, here or on other machines.
+
+    While the buffer is full or its broker is away, ticks wait here, up to --maxsize;
+    then --overflow decides. What the report calls appended is safe in the broker.
+
+    \b
+    Examples:
+      trio-ticks ingest --url wss://... --symbols AAPL --buffer redis://localhost
+      trio-ticks ingest --venue binance --symbols BTCUSDT --buffer kafka://host/ticks
+      TRIO_TICKS_BUFFER=rediss://user:password@host/0 trio-ticks ingest ...
+      trio-ticks ingest ... --overflow conflate --metrics-port 9464
+
+    \b
+    Exit codes:
+      0         the end, also by Ctrl-C or SIGTERM: what was taken is appended,
+                for --shutdown-timeout at most
+      130, 143  a second Ctrl-C or SIGTERM ended that at once
+      1         the feed failed for good, or the broker refuses us
+      2         a bad setting
+    """  # noqa: D301 - click needs the very character
+    secrets = (*feed_secrets(parameters), *buffer.secrets)
+    set_up_logging(parameters, secrets)
+    warn_of_password(buffer)
+    feed = make_feed(parameters)
+    display = Display.take(parameters, subtitle=f"{feed.host} to {buffer.shown}", line_every_s=5.0)
+    names = ("workers", "ordering", "executor")
+    settings = PipelineOptions.take(parameters).settings()
+    settings = {name: value for name, value in settings.items() if name not in names}
+    return run_to_the_end(feed, None, {**settings, "buffer": buffer.buffer}, display, secrets)

@@ -1,0 +1,85 @@
+"""``trio-ticks work``: handle what comes out of a buffer between processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .buffer_options import BufferAt, buffer_option, warn_of_password
+from .loading import load_strategy
+from .options import (
+    SECONDS,
+    Number,
+    PipelineOptions,
+    option,
+    output_options,
+    pipeline_options,
+    set_up_logging,
+)
+from .session import Display, run_to_the_end
+
+__all__ = ["work"]
+
+
+@click.command(short_help="Run a strategy of yours on a buffer between processes.")
+@buffer_option(required=True)
+@option(
+    "--handler",
+    metavar="MODULE:NAME",
+    required=True,
+    help="Your strategy: a function, a class, an object. The current directory is searched too.",
+)
+@option(
+    "--duration",
+    type=SECONDS,
+    help="End after so many seconds.  [default: on Ctrl-C]",
+)
+@option(
+    "--prefetch",
+    type=Number("ticks", least=1, whole=True),
+    help="Ticks that are fetched ahead; after a crash up to that many come again.  "
+    "[default: the buffer's]",
+)
+@pipeline_options("workers", "ordering", "executor", "max-age", "shutdown-timeout")
+@output_options("lines")
+def work(*, buffer: BufferAt, handler: str, prefetch: int | None, **parameters: Any) -> int:
+    """Run a strategy of yours on what trio-ticks ingest brings into a buffer, until
+    Ctrl-C or --duration is over.
+
+    Start as many of these as you like, on any machines: they share the symbols out
+    among themselves, and each symbol's ticks are handled in order. One that ends gives
+    back what it has not begun; what one that was killed had fetched comes again, to the
+    others.
+
+    \b
+    Examples:
+      trio-ticks work --buffer redis://localhost?name=ticks --handler mine:on_tick
+      trio-ticks work --buffer kafka://localhost/ticks --handler mine:on_tick
+      TRIO_TICKS_BUFFER=rediss://user:password@host/0 trio-ticks work ...
+      trio-ticks work ... --workers 8 --metrics-port 9464 --view live
+
+    \b
+    Exit codes:
+      0         the end, also by Ctrl-C or SIGTERM: what was begun is finished,
+                for --shutdown-timeout at most, and the rest is given back
+      130, 143  a second Ctrl-C or SIGTERM ended that at once
+      1         the broker refuses us
+      2         a bad setting
+    """  # noqa: D301 - click needs the very character
+    set_up_logging(parameters, buffer.secrets)
+    warn_of_password(buffer)
+    display = Display.take(parameters, subtitle=buffer.shown, line_every_s=5.0)
+    options = PipelineOptions.take(parameters)
+    settings: dict[str, Any] = {
+        "workers": options.workers,
+        "ordering": options.ordering,
+        "executor": options.executor,
+        "max_age": options.max_age,
+        "shutdown_timeout": options.shutdown_timeout,
+        "buffer": buffer.buffer,
+    }
+    if prefetch is not None:
+        settings["maxsize"] = prefetch
+    strategy = load_strategy(handler, options.executor, as_json=display.json)
+    return run_to_the_end(None, strategy, settings, display, buffer.secrets)

@@ -1,0 +1,116 @@
+"""The time of one pipeline: trio's time, the wall time that belongs to it, and chance.
+
+Rules: no other module reads the system's clocks or the global ``random``. The wall
+clock is read once, when a :class:`Clock` begins; from then on wall time is trio's time
+plus that offset, so that a virtual clock rules wall time too, and a step of the
+system's clock does not. A :class:`random.Random` is made here and handed on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import final
+
+import trio
+
+__all__ = ["Clock", "monotonic", "new_random", "system_utc"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+monotonic: Callable[[], float] = time.perf_counter
+"""Seconds that only go forward, outside trio: for worker processes and threads.
+
+It reads the clock that trio's own clock reads.
+"""
+
+
+def system_utc() -> datetime:
+    """Return the system's wall time, in UTC, for code without a pipeline's clock."""
+    return datetime.now(UTC)
+
+
+def new_random() -> Random:
+    """Return a source of chance, seeded by the system: one a pipeline or process."""
+    return Random()
+
+
+@final
+class Clock:
+    """The time of one pipeline, on whatever clock trio runs with.
+
+    A clock that is made before trio runs begins when it is first read inside trio.
+
+    Args:
+        now: seconds that only go forward; trio's current clock unless given. It must be
+            safe to call in any thread, as the ``current_time`` of trio's own clocks is.
+        wall_s: the wall time at the beginning, in seconds since 1970; the system's
+            unless given.
+    """
+
+    __slots__ = ("_is_virtual", "_offset_s", "_wall_s", "now")
+
+    def __init__(self, now: Callable[[], float] | None = None, wall_s: float | None = None) -> None:
+        in_trio = trio.lowlevel.in_trio_run()
+        if now is None:
+            # trio.current_time raises in threads; the method of its clock does not.
+            now = trio.lowlevel.current_clock().current_time if in_trio else trio.current_time
+            self._is_virtual: bool | None = None
+        else:
+            self._is_virtual = True
+        self.now: Callable[[], float] = now
+        """Return seconds on trio's clock.
+
+        Safe in any thread if the clock was made inside trio.
+        """
+        self._wall_s = wall_s
+        self._offset_s = math.nan
+        if in_trio or self._is_virtual:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._is_virtual is None:
+            # trio does not export the class of its default clock.
+            self._is_virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
+        self._offset_s = (time.time() if self._wall_s is None else self._wall_s) - self.now()
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether time is virtual: then wall time may begin where a recording does."""
+        if self._is_virtual is None:
+            self._begin()
+        return bool(self._is_virtual)
+
+    @property
+    def offset_s(self) -> float:
+        """Wall time (seconds since 1970) less trio's time.
+
+        Read it anew each time, since :meth:`begin_at` changes it.
+        """
+        if math.isnan(self._offset_s):
+            self._begin()
+        return self._offset_s
+
+    def wall(self) -> float:
+        """Return the wall time, in seconds since 1970."""
+        return self.now() + self.offset_s
+
+    def utc(self) -> datetime:
+        """Return the wall time as an aware datetime in UTC."""
+        return self.utc_at(self.now())
+
+    def utc_at(self, moment: float) -> datetime:
+        """Return the wall time that belongs to *moment* on trio's clock, in UTC."""
+        return _EPOCH + timedelta(seconds=moment + self.offset_s)
+
+    def begin_at(self, wall_s: float) -> None:
+        """Let the wall time be *wall_s* (seconds since 1970) now, if time is virtual.
+
+        A feed that plays a recording calls this with the time of the first message, so
+        that lags and ages are exact. On the system's clock nothing changes.
+        """
+        if self.is_virtual:
+            self._offset_s = wall_s - self.now()

@@ -1,0 +1,1 @@
+"""Controllers that sample the queue: pressure, throttling, the size of the pool."""

@@ -1,0 +1,81 @@
+"""The venues that a local exchange speaks, by name, and their faults.
+
+Rules: every venue that can be opened here is in this one list, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+from ..errors import ConfigError
+from .coinbase.faults import FAULTS as COINBASE_FAULTS
+from .dialect import Dialect
+from .flat_dialect import FlatDialect
+from .kraken import FAULTS as KRAKEN_FAULTS
+from .kraken import SYMBOLS as KRAKEN_SYMBOLS
+from .kraken import KrakenVenue
+from .tickdb_dialect import TickDBDialect
+from .venues import NewVenue
+
+__all__ = ["SPOKEN", "Spoken", "check_faults", "fault_list"]
+
+
+@attrs.frozen
+class Spoken:
+    """How a venue is spoken, and the faults that it can have."""
+
+    faults: Mapping[str, str]
+    """The faults that it can have, and what goes wrong with each."""
+    dialect: type[Dialect] | None = FlatDialect
+    """What is spoken with clients, or only how they are let in (see *new_venue*).
+
+    ``None``: it has a server of its own, :mod:`trio_ticks.exchange.coinbase`.
+    """
+    new_venue: NewVenue | None = None
+    """Makes the venue whose sessions speak in place of the dialect.
+
+    It needs a synthetic market: a recording is played in the flat protocol.
+    """
+    symbols: tuple[str, ...] | None = None
+    """What there is unless other symbols are named; ``None``: the usual ones."""
+
+
+SPOKEN: Final[Mapping[str, Spoken]] = MappingProxyType(
+    {
+        "flat": Spoken(FlatDialect.faults),
+        "tickdb": Spoken(TickDBDialect.faults, TickDBDialect),
+        "kraken": Spoken(KRAKEN_FAULTS, new_venue=KrakenVenue, symbols=KRAKEN_SYMBOLS),
+        "coinbase": Spoken(COINBASE_FAULTS, dialect=None),
+        "coinbase-advanced": Spoken(COINBASE_FAULTS, dialect=None),
+    }
+)
+"""By the venue's name."""
+
+
+def check_faults(venue: str, faults: Collection[str]) -> None:
+    """Check that *venue* can have *faults*.
+
+    Raises:
+        ConfigError: no local exchange speaks it, or it has no such fault.
+    """
+    if venue not in SPOKEN:
+        raise ConfigError(
+            f"the exchange does not speak {venue!r}: it speaks {', '.join(sorted(SPOKEN))}"
+        )
+    known = SPOKEN[venue].faults
+    unknown = [fault for fault in faults if fault not in known]
+    if unknown:
+        have = ", ".join(known) or "none to choose from"
+        raise ConfigError(f"the venue {venue!r} has no fault {unknown[0]!r}: it has {have}")
+
+
+def fault_list() -> str:
+    """Return all faults, a line each: venue, name, and what goes wrong."""
+    lines = []
+    for venue, spoken in sorted(SPOKEN.items()):
+        lines += [f"{venue:<17} {name:<22} {what}" for name, what in spoken.faults.items()]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The feed that reads a venue's WebSocket."""

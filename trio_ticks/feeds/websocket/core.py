@@ -1,0 +1,45 @@
+"""What the parts of one WebSocket feed share, over all its runs and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from ...logs import Redactor
+from ..base import FeedStats
+from ..books import KeptBooks
+from ..reports import BadMessages
+from ..venues import Language
+from .options import WebSocketOptions
+from .session import SessionSettings
+
+__all__ = ["FeedCore"]
+
+
+@attrs.define(kw_only=True)
+class FeedCore:
+    """The settings and the counts of a feed."""
+
+    name: str
+    """By which the events of the feed are told apart from those of other feeds."""
+    url: str
+    """The address of the last connection, as far as it may be shown."""
+    language: Language
+    options: WebSocketOptions
+    names: dict[str, str]
+    """By the venue's spelling, the user's name of each symbol of the feed."""
+    stats: FeedStats
+    books: KeptBooks | None
+    """The books that the feed keeps itself; ``None``: it sends book updates on."""
+    bad: BadMessages
+    redactor: Redactor
+    auth_advice: str
+    """What to do where the venue refuses the credentials, for errors."""
+    new_settings: Callable[[], Awaitable[SessionSettings]]
+    """Returns the settings of the next connection; may raise ``ConnectFailed``."""
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether the feed subscribes to all symbols of the venue."""
+        return self.language.wildcard is not None and self.language.wildcard in self.names

@@ -1,0 +1,96 @@
+"""Of what a codec has decoded, what goes on: what was asked for, under its own name.
+
+Rules: what is left out is counted. Sync, no trio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final, final
+
+import attrs
+
+from ...ticks import Bar, BookUpdate, Tick, Trade
+from ..newer import NewerOnly
+from .core import FeedCore
+
+__all__ = ["LONGEST_SYMBOL", "Sieve"]
+
+_PLAIN: Final = frozenset({Tick, Trade, BookUpdate, Bar})
+LONGEST_SYMBOL: Final = 256
+"""In characters. A longer one, of a venue that is asked for all symbols, is junk."""
+
+
+@final
+class Sieve:
+    """Leaves out items that nobody has asked for, and renames the others.
+
+    Args:
+        core: of the feed.
+        arrived: called with the names of the symbols of each batch, and its time.
+        utc: returns the wall time.
+    """
+
+    def __init__(
+        self,
+        core: FeedCore,
+        arrived: Callable[[set[str], float], object],
+        utc: Callable[[], datetime],
+    ) -> None:
+        self._core = core
+        self._arrived = arrived
+        self._utc = utc
+        self._newer = NewerOnly() if core.options.newer_only else None
+        self._renames = False
+        self.names_changed()
+
+    def names_changed(self) -> None:
+        """Notice that symbols were added."""
+        names = self._core.names
+        self._renames = any(symbol != name for symbol, name in names.items())
+
+    def sift(self, items: Sequence[Any], now: float) -> Sequence[Any]:
+        """Return those of *items* that were asked for, under the user's names.
+
+        Args:
+            items: what has arrived.
+            now: when, on trio's clock.
+        """
+        names = self._core.names
+        symbols = {item.symbol for item in items}
+        if not names.keys() >= symbols:
+            items = self._without_unasked(items)
+            symbols = {item.symbol for item in items}
+        if self._renames:
+            items = self._renamed(items)
+            symbols = {names.get(symbol, symbol) for symbol in symbols}
+        if self._newer is not None:
+            items = self._newer.keep(items, self._utc())
+            self._core.stats.duplicates = self._newer.duplicates
+        self._arrived(symbols, now)
+        return items
+
+    def _without_unasked(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Leave out and count the items of symbols that nobody has asked for."""
+        names, stats = self._core.names, self._core.stats
+        if self._core.takes_all:
+            kept = [item for item in items if len(item.symbol) <= LONGEST_SYMBOL]
+            stats.malformed += len(items) - len(kept)
+        else:
+            kept = [item for item in items if item.symbol in names]
+            stats.unasked += len(items) - len(kept)
+        return kept
+
+    def _renamed(self, items: Sequence[Any]) -> Sequence[Any]:
+        names = self._core.names
+        renamed = []
+        for item in items:
+            name = names.get(item.symbol, item.symbol)
+            if type(item) in _PLAIN:
+                # The codec has just made it, and nobody else has seen it yet.
+                object.__setattr__(item, "symbol", name)
+            else:
+                item = attrs.evolve(item, symbol=name)
+            renamed.append(item)
+        return renamed

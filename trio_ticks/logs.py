@@ -1,0 +1,185 @@
+"""How the library writes to the log: events with facts, few lines, and no secret.
+
+Rules:
+
+- Every line goes through :func:`log_event`. It begins with its event: a word for the
+  subject and a word for what happened (``ticks.dropped``). Its facts are fields of the
+  record.
+- A line whose facts need a sentence has one: ``pressure.warn: 500 of 1000 ticks
+  queued``. Any other line shows its facts as they are: ``feed.connected url=wss://x
+  reconnects=1``.
+- Code that may log many times a second asks a :class:`LogLimit` first. The kinds of a
+  limit are few and written in the code: a text from outside (a symbol, an address) is
+  no kind, or the limit would grow without bound.
+- Text that comes from outside passes a :class:`Redactor`. Nothing here knows trio.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, Final, final
+from urllib.parse import quote, quote_plus
+
+__all__ = ["LogLimit", "Redactor", "log_event"]
+
+
+@final
+class LogLimit:
+    """Says when a line is due: at most one in *interval_s* for each kind.
+
+    Args:
+        clock: seconds that only go forward: ``trio.current_time``, or a
+            :class:`~trio_ticks.clock.Clock`'s ``now`` where threads ask too.
+        interval_s: seconds from one line of a kind to the next; 1 unless given.
+    """
+
+    __slots__ = ("_clock", "_interval_s", "_next", "_silent")
+
+    interval_s: Final = 1.0
+
+    def __init__(self, clock: Callable[[], float], interval_s: float | None = None) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._next: dict[str, float] = {}
+        self._silent: dict[str, int] = {}
+
+    def due(self, kind: str, count: int = 1) -> int:
+        """Count *count* more of *kind*; return whether a line about them is due now.
+
+        Returns:
+            How many events the line stands for, including those without a line; 0: no
+            line is due yet.
+        """
+        now = self._clock()
+        total = self._silent.pop(kind, 0) + count
+        if now < self._next.get(kind, now):
+            self._silent[kind] = total
+            return 0
+        self._next[kind] = now + self._wait_s
+        return total
+
+    def flush(self, kind: str) -> int:
+        """Return how many of *kind* had no line, for the caller to write one."""
+        total = self._silent.pop(kind, 0)
+        if total:
+            self._next[kind] = self._clock() + self._wait_s
+        return total
+
+    @property
+    def _wait_s(self) -> float:
+        return self.interval_s if self._interval_s is None else self._interval_s
+
+
+EXCERPT_CHARS: Final = 120
+
+
+_MASK: Final = "***"
+
+
+def log_event(
+    logger: logging.Logger,
+    level: int,
+    event: str,
+    text: str = "",
+    /,
+    *args: object,
+    exc_info: Any = None,
+    **facts: object,
+) -> None:
+    """Log *event* with its facts.
+
+    Args:
+        logger: of the part of the library that logs.
+        level: as :mod:`logging` has it.
+        event: two words with a dot between them.
+        text: a sentence with the facts, filled in with *args*. Without it the message
+            shows the facts as ``key=value``.
+        args: the values for the sentence, by the rules of ``%``.
+        exc_info: an exception whose traceback is logged, too; True: the current one.
+        facts: fields of the record, beside ``event``, which is always one.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    if text:
+        message = event + ": " + text
+    else:
+        message = "%s"
+        args = (" ".join([event, *(f"{key}={value}" for key, value in facts.items())]),)
+    # stacklevel: the record names the caller's line, not this one.
+    extra = {"event": event, **facts}
+    logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
+
+
+def _forms_of(secrets: Iterable[str]) -> frozenset[str]:
+    """Return each of *secrets* as it is, as JSON writes it and as a URL writes it."""
+    forms: set[str] = set()
+    for secret in secrets:
+        forms |= {
+            secret,
+            json.dumps(secret)[1:-1],
+            json.dumps(secret, ensure_ascii=False)[1:-1],
+            quote(secret, safe=""),
+            quote_plus(secret),
+        }
+    forms.discard("")
+    return frozenset(forms)
+
+
+@final
+class Redactor:
+    """Takes secrets out of text from outside; a venue may repeat the key it refuses.
+
+    A secret is found as it is, as JSON writes it and as a URL writes it. It is not
+    found if the venue has transformed it in another way.
+    """
+
+    __slots__ = ("_always", "_forms", "_learnt")
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._always = _forms_of(secrets)
+        self._learnt: OrderedDict[frozenset[str], None] = OrderedDict()
+        """The groups of secrets learnt later, the last one last."""
+        self._arrange()
+
+    def learn(self, secrets: Iterable[str], *, most: int = 16) -> None:
+        """Take out *secrets*, too, for as long as they are among the last.
+
+        Args:
+            secrets: a group that came together, such as those of one log-in.
+            most: how many groups are kept; those learnt first are forgotten.
+        """
+        group = _forms_of(secrets)
+        self._learnt[group] = None
+        self._learnt.move_to_end(group)
+        while len(self._learnt) > most:
+            self._learnt.popitem(last=False)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        # The longest first: else a secret inside another would leave the rest of that
+        # one.
+        forms = self._always.union(*self._learnt)
+        self._forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
+
+    def text(self, text: str) -> str:
+        """Return *text* without the secrets."""
+        for form in self._forms:
+            text = text.replace(form, _MASK)
+        return text
+
+    def excerpt(self, payload: bytes | str) -> str:
+        """Return the beginning of *payload* without the secrets, on one line.
+
+        It is printable ASCII of at most 120 characters.
+        """
+        if isinstance(payload, bytes):
+            payload = payload.decode("utf-8", "backslashreplace")
+        # Take the secrets out before cutting, or half of one might remain at the end.
+        shown = ascii(self.text(payload))[1:-1]
+        return shown if len(shown) <= EXCERPT_CHARS else shown[: EXCERPT_CHARS - 3] + "..."
+
+    def __repr__(self) -> str:
+        return f"<Redactor of {len(self._forms)} forms>"

@@ -1,0 +1,20 @@
+"""The numbers of a pipeline, computed when they are asked for."""
+
+from .latency import LatencyStats, LatencyWindow
+from .snapshots import (
+    FeedMetrics,
+    IngestMetrics,
+    PipelineMetrics,
+    PipelineReport,
+    WorkerMetrics,
+)
+
+__all__ = [
+    "FeedMetrics",
+    "IngestMetrics",
+    "LatencyStats",
+    "LatencyWindow",
+    "PipelineMetrics",
+    "PipelineReport",
+    "WorkerMetrics",
+]

@@ -1,0 +1,289 @@
+"""What an operator reads: frozen snapshots of a pipeline, and its report.
+
+Rules: a snapshot is made when somebody asks; nothing here runs per tick. All its
+numbers are read between two checkpoints of the pipeline's event loop, so that its sums
+agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from ..buffer import BufferStatistics
+from ..ledger import LedgerSnapshot
+from .latency import LatencyStats
+
+__all__ = [
+    "FeedMetrics",
+    "IngestMetrics",
+    "PipelineMetrics",
+    "PipelineReport",
+    "WorkerMetrics",
+    "plain",
+]
+
+
+def plain(value: Any) -> Any:
+    """Return the fields of an attrs object as plain values, ready for JSON."""
+    return attrs.asdict(value, value_serializer=_plain_value)
+
+
+def _plain_value(_object: Any, _field: Any, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class FeedMetrics:
+    """One feed's row, where a pipeline has several."""
+
+    name: str
+    connected: bool
+    """Whether it is connected, and the pipeline runs."""
+    messages: int = 0
+    malformed: int = 0
+    ignored: int = 0
+    reconnects: int = 0
+    connect_failures: int = 0
+    silent_symbols: int = 0
+    """Symbols of which nothing has come for longer than usual."""
+    market_open: bool = True
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class IngestMetrics:
+    """The ingest's half beside the workers' half of the same program."""
+
+    connected: bool
+    """Whether the feed is connected."""
+    pressure: str
+    queue_size: int
+    queue_capacity: int
+    waiting_for_room: int
+    items_produced: int
+    items_appended: int
+    items_failed: int
+    items_dropped: int
+    dropped_by_reason: Mapping[str, int]
+    in_doubt: int
+    """Ticks that were sent to the broker and are not confirmed."""
+    unaccounted: int
+    throttle_rate: float | None = None
+    """The rate that the feed was asked for, in ticks a second; ``None``: no limit."""
+    buffer: BufferStatistics
+    """What this half knows of the buffer."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class WorkerMetrics:
+    """One worker's row."""
+
+    name: str
+    state: str
+    """``"idle"`` (waits for ticks), ``"busy"`` or ``"ended"``."""
+    consumed: int
+    failed: int
+    in_flight: int
+    busy_ratio: float
+    """The share of its life that the worker did not wait for ticks, from 0 to 1."""
+    symbol: str | None = None
+    """The symbol that the worker handles now."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PipelineMetrics:
+    """A pipeline at one moment.
+
+    Durations are in milliseconds and rates in ticks a second, unless their name says
+    otherwise.
+    """
+
+    timestamp: datetime
+    """When it was taken, in UTC."""
+    uptime_s: float
+    state: str
+    """``"running"``, ``"draining"`` (the feed ended or was stopped), ``"stopped"``."""
+    queue_size: int
+    queue_capacity: int
+    queue_peak: int
+    queue_utilization_pct: float
+    items_produced: int
+    items_consumed: int
+    items_failed: int
+    items_dropped: int
+    dropped_by_reason: Mapping[str, int]
+    in_flight: int
+    unaccounted: int
+    """Ticks without an outcome: 0 unless there is a bug."""
+    malformed: int
+    ignored: int
+    produced_per_s: float
+    """Over the last 5 s, or the run if it is shorter.
+
+    Over a longer time if snapshots are taken less often than that.
+    """
+    consumed_per_s: float
+    drop_rate_per_min: float
+    """Drops a minute over the last minute, or over the run if it is shorter."""
+    processing_lag_ms: LatencyStats
+    """From a tick's own timestamp to its handling.
+
+    It includes the feed's delay, the wait in the queue, and the difference of the
+    clocks.
+    """
+    queue_wait_ms: LatencyStats
+    """From a tick's arrival in the channel to its handling."""
+    handler_latency_ms: LatencyStats
+    """How long the handler took."""
+    avg_processing_latency_ms: float
+    """Mean of ``handler_latency_ms``."""
+    producer_connected: bool
+    reconnects: int
+    blocked_s: float
+    """How long senders have waited for room, in seconds."""
+    pressure: str
+    """``"ok"``, ``"warn"`` or ``"shed"``."""
+    workers: tuple[WorkerMetrics, ...]
+    workers_wanted: int | None = None
+    """How many workers the load asks for; ``None`` unless the pool sizes itself."""
+    workers_limit: str | None = None
+    """What keeps that pool from growing.
+
+    One of ``"maximum"``, ``"loop"``, ``"gil"``, ``"cores"``, ``"gain"``, ``"order"``.
+    """
+    handler_timeouts: int = 0
+    """Handlings that took longer than ``handler_timeout``, whatever their outcome."""
+    handler_retries: int = 0
+    """Further tries of handlers that raised; see :class:`~trio_ticks.Retry`."""
+    hand_over_ms: LatencyStats = LatencyStats()  # noqa: RUF009  # frozen
+    """The time to hand a batch to a thread or process and to get its outcome back."""
+    worker_restarts: int = 0
+    """Worker processes that replaced one that had ended."""
+    symbols_set_aside: int = 0
+    """Symbols that the breaker has set aside, or that wait for their trial."""
+    waiting_for_room: int = 0
+    """Ticks that found no room yet and wait for it.
+
+    The ledger's ``queued`` is ``queue_size`` and these.
+    """
+    throttle_rate: float | None = None
+    """The rate that the feed was asked for, in ticks a second; ``None``: no limit."""
+    silent_symbols: int = 0
+    """Symbols of which nothing has come for longer than usual."""
+    silent_names: tuple[str, ...] = ()
+    """Some of them by name: at most 20."""
+    market_open: bool = True
+    """Whether market data is expected, as far as the feed was told."""
+    items_given_back: int = 0
+    """Ticks that went back to the buffer unhandled."""
+    half: str | None = None
+    """``"ingest"`` or ``"work"``; ``None`` without a buffer between processes.
+
+    At the ingest ``items_consumed`` is what the broker has taken for good, and
+    ``in_flight`` what was sent and is not confirmed.
+    """
+    buffer: BufferStatistics | None = None
+    """What this half knows of the buffer; ``None`` without one."""
+    ingest: IngestMetrics | None = None
+    """The other half, if both run in one program; this is then the workers' half."""
+    feeds: tuple[FeedMetrics, ...] = ()
+    """A row for each feed, if there are several; also those of ``ingest``."""
+    results_written: int = 0
+    """Results of handlers that were written; see ``results`` of
+    :func:`~trio_ticks.open_pipeline`."""
+    results_failed: int = 0
+    """Results that could not be written, so that their ticks failed."""
+    results_waiting_s: float = 0.0
+    """How long workers have waited for results to be written, in seconds, summed over
+    workers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        result: dict[str, Any] = plain(self)
+        return result
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class PipelineReport:
+    """What a pipeline did, from start to end."""
+
+    ledger: LedgerSnapshot
+    malformed: int
+    ignored: int
+    duration_s: float
+    produced_per_s: float
+    consumed_per_s: float
+    processing_lag_ms: LatencyStats
+    queue_wait_ms: LatencyStats
+    handler_latency_ms: LatencyStats
+    queue_peak: int
+    reconnects: int
+    blocked_s: float
+    handler_timeouts: int = 0
+    handler_retries: int = 0
+    hand_over_ms: LatencyStats = LatencyStats()  # noqa: RUF009  # frozen
+    worker_restarts: int = 0
+    results_written: int = 0
+    results_failed: int = 0
+    results_waiting_s: float = 0.0
+
+    @property
+    def produced(self) -> int:
+        return self.ledger.produced
+
+    @property
+    def consumed(self) -> int:
+        return self.ledger.consumed
+
+    @property
+    def failed(self) -> int:
+        return self.ledger.failed
+
+    @property
+    def dropped(self) -> int:
+        return self.ledger.dropped
+
+    @property
+    def queued(self) -> int:
+        return self.ledger.queued
+
+    @property
+    def in_flight(self) -> int:
+        return self.ledger.in_flight
+
+    @property
+    def dropped_by_reason(self) -> Mapping[str, int]:
+        return self.ledger.dropped_by_reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, with the ledger's counters at the top level."""
+        result: dict[str, Any] = self.ledger.to_dict()
+        result.update(attrs.asdict(self, filter=lambda field, _value: field.name != "ledger"))
+        return result
+
+    def __str__(self) -> str:
+        ledger = self.ledger
+        drops = (
+            ", ".join(
+                f"{reason} {count:,}" for reason, count in ledger.dropped_by_reason.items() if count
+            )
+            or "none"
+        )
+        back = f" + given back {ledger.given_back:,}" if ledger.given_back else ""
+        law = f"{ledger.unaccounted:,} UNACCOUNTED" if ledger.unaccounted else "the law holds"
+        return (
+            f"produced {ledger.produced:,} = consumed {ledger.consumed:,}"
+            f" + failed {ledger.failed:,} + dropped {ledger.dropped:,}"
+            f" + queued {ledger.queued:,} + in flight {ledger.in_flight:,}{back}  ({law})\n"
+            f"dropped: {drops}; malformed: {self.malformed:,}\n"
+            f"{self.duration_s:.1f} s, {self.consumed_per_s:,.0f} handled/s, "
+            f"handler p50 {self.handler_latency_ms.p50:.2f} ms "
+            f"p99 {self.handler_latency_ms.p99:.2f} ms, "
+            f"queue wait p50 {self.queue_wait_ms.p50:.2f} ms p99 {self.queue_wait_ms.p99:.2f} ms, "
+            f"lag p50 {self.processing_lag_ms.p50:.1f} ms p99 {self.processing_lag_ms.p99:.1f} ms"
+        )

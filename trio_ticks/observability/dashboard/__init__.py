@@ -1,0 +1,1 @@
+"""The live page for a browser: its values, their history, and the server."""

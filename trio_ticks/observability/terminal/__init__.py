@@ -1,0 +1,1 @@
+"""The terminal view: the recent history of a pipeline, and its drawing with rich."""

@@ -1,0 +1,221 @@
+"""Runs the tasks of a pipeline, and stops them in phases.
+
+Rules:
+
+- Each phase of a shutdown is bounded. The feed has ``_FEED_STOP_S`` to clean up; then
+  the workers drain the queue for ``shutdown_timeout``; then they are cancelled.
+- Errors are kept here, and raised when the pipeline's block is left.
+- Everything here runs in the event loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from random import Random
+from typing import Any, Final, Generic, TypeVar
+
+import trio
+
+from ..clock import Clock
+from ..failures import is_closed_channel, log_second, split
+from ..feeds.base import Feed
+from ..feeds.snapshots import SnapshotRequests
+from ..handlers.kinds import Handler
+from ..logs import log_event
+from ..metrics.observed import Phase
+from ..settings import Settings
+from ..ticks import MarketData
+from .parts import Parts
+from .sink_end import SinkOf
+from .source_feed import SourceFeed
+
+__all__ = ["Phases"]
+
+logger = logging.getLogger("trio_ticks.pipeline")
+
+T = TypeVar("T", bound=MarketData)
+
+_SOURCE_STOP_S: Final = 2.0
+"""If a source takes longer to acknowledge what the workers did at last, it is left so:
+that comes again. In seconds."""
+_FEED_STOP_S: Final = 1.0
+"""If the feed takes longer to clean up, the shutdown goes on without it, in seconds."""
+
+
+class Phases(Generic[T]):
+    """Runs one pipeline's feed and workers from the start to the end."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        handler: Handler[T] | SinkOf,
+        settings: Settings,
+        clock: Clock,
+        random: Random | None,
+    ) -> None:
+        self.phase: Phase = "running"
+        self.failure: BaseException | None = None
+        """The first error; it is raised when the block is left."""
+        self.stopping = trio.Event()
+        """Set when a shutdown or a cancellation begins."""
+        self.ended = trio.Event()
+        self.parts: Parts[T] = Parts(feed, handler, settings, self._on_book_lost, clock, random)
+        self._feed = feed
+        self._shutdown_timeout = settings.shutdown_timeout
+        self._book_lost = trio.Event()
+        self._feed_ended = trio.Event()
+        self._feed_scope = trio.CancelScope()
+        self._work_scope = trio.CancelScope()
+
+    def shutdown(self) -> None:
+        """Begin to stop gracefully."""
+        self.stopping.set()
+
+    def cancel(self) -> None:
+        """Stop at once."""
+        self.stopping.set()
+        self._feed_scope.cancel()
+        self._work_scope.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Stop at once because of *error*: keep the first error, log each later one."""
+        if self.failure is None:
+            self.failure = error
+        else:
+            log_second(error)
+        self.cancel()
+
+    async def run(self) -> None:
+        """Run the feed and the workers through all the phases.
+
+        Cancellation: everything stops at once; each tick is accounted for.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run_feed)
+                nursery.start_soon(self._stop_in_phases)
+                nursery.start_soon(self._ask_for_snapshots)
+                nursery.start_soon(self._run_throttle)
+                nursery.start_soon(self.parts.watch_buffer)
+                nursery.start_soon(self._tell_events)
+                await self._run_workers()
+                if isinstance(self._feed, SourceFeed):
+                    # It acknowledges what the workers have finished.
+                    with trio.move_on_after(_SOURCE_STOP_S):
+                        await self._feed_ended.wait()
+                self.phase = "stopped"
+                nursery.cancel_scope.cancel()
+        finally:
+            # Close here too: a cancellation may come before a worker or the feed has
+            # begun.
+            self.parts.close()
+            self.phase = "stopped"
+            self.parts.queue_changed()
+            self.ended.set()
+
+    async def _run_feed(self) -> None:
+        try:
+            with self._feed_scope:
+                await self._feed.run(self.parts.send)
+        except BaseException as raised:
+            cancelled, error = split(raised)
+            # If the feed is slow to stop, the shutdown closes the channel under it:
+            # that is no error of the feed.
+            if error is not None and not (self.stopping.is_set() and is_closed_channel(error)):
+                self.fail(error)
+            if cancelled is not None:
+                raise cancelled from None
+        finally:
+            self._feed_ended.set()
+            if left := self._close_channel():
+                # Without this the workers would wait for ticks that cannot come.
+                name = type(self._feed).__name__
+                text = "%s has ended with clones of its send handle open (%d); they are closed"
+                facts = {"feed": name, "handles": left}
+                log_event(logger, logging.WARNING, "feed.left_open", text, name, left, **facts)
+
+    def _close_channel(self) -> int:
+        """Let no more ticks in; return how many clones of the handle were open."""
+        left = self.parts.close_senders()
+        if self.phase == "running":
+            self.phase = "draining"
+        return left
+
+    async def _run_workers(self) -> None:
+        try:
+            with self._work_scope:
+                await self.parts.run_workers()
+        except BaseExceptionGroup as group:
+            cancelled, errors = split(group)
+            if isinstance(errors, BaseExceptionGroup):
+                # The pool's nursery made the group. A single exception in it is raised
+                # as itself, even if that is a group of the user's.
+                self.fail(errors.exceptions[0] if len(errors.exceptions) == 1 else errors)
+            if cancelled is not None:
+                raise cancelled from None
+
+    async def _stop_in_phases(self) -> None:
+        await self.stopping.wait()
+        queued = self.parts.ledger.queued
+        log_event(
+            logger, logging.INFO, "pipeline.stopping", "%d ticks queued", queued, queued=queued
+        )
+        self.parts.begin_draining()
+        if isinstance(self._feed, SourceFeed):
+            await self._stop_source(self._feed)
+        else:
+            self._feed_scope.cancel()
+            with trio.move_on_after(_FEED_STOP_S):
+                await self._feed_ended.wait()
+            self._close_channel()
+            await trio.sleep(self._shutdown_timeout)
+        self._work_scope.cancel()
+
+    async def _stop_source(self, source: SourceFeed) -> None:
+        """Let the workers finish what was fetched; give back what they did not begin.
+
+        The source ends as soon as nothing is unfinished, and the channel with it.
+        """
+        source.drain()
+        with trio.move_on_after(self._shutdown_timeout):
+            await self._feed_ended.wait()
+            await trio.sleep_forever()  # the workers end, and with them this task
+        source.leave_all()
+
+    async def _run_throttle(self) -> None:
+        if self.parts.throttle is not None:
+            try:
+                await self.parts.throttle.run()
+            except Exception as error:
+                self.fail(error)
+
+    async def _tell_events(self) -> None:
+        try:
+            await self.parts.events.run()
+        except Exception as error:
+            self.fail(error)
+
+    def _on_book_lost(self) -> None:
+        self._book_lost.set()
+
+    async def _ask_for_snapshots(self) -> None:
+        """Ask the feed for snapshots of books that lost an update, until they came."""
+        request = self.parts.feed_can.request_snapshot
+        if request is None:
+            return
+        requests = SnapshotRequests()
+        while True:
+            with trio.move_on_at(requests.next_at(self.parts.wanted_books)):
+                await self._book_lost.wait()
+            self._book_lost = trio.Event()
+            for symbol in requests.take_due(self.parts.wanted_books, trio.current_time()):
+                await self._ask_for_snapshot(request, symbol)
+
+    async def _ask_for_snapshot(self, request: Any, symbol: str) -> None:
+        try:
+            result = request(symbol)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            self.fail(error)

@@ -1,0 +1,440 @@
+"""How a worker with a thread, a process or a batch handler takes its ticks: in batches.
+
+Plan: a worker leases a batch, its runner runs the batch, and the worker settles it: it
+counts the outcomes and reports the failures. A thread's batch is sized so that it holds
+a few milliseconds of work, which outweighs what handing it over costs.
+
+Rules:
+
+- With order, a symbol is leased before its tick may begin and until the tick's outcome
+  is settled.
+- A failure is reported before the symbol's next tick begins. Therefore a failure ends a
+  run, and the rest of the batch is run again.
+- Ticks of a thread's batch that wait behind a slow one are called back after
+  ``_LATE_S``, for workers that are free. Until then they keep their room in the
+  channel.
+- Only :meth:`BatchWork._settle` counts what came of a batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from ..channel.ends import TickReceiveChannel
+from ..channel.lanes import Lanes
+from ..channel.state import ChannelState
+from ..failures import split
+from ..gaps import Gap
+from ..handlers.batches import BatchOptions
+from ..handlers.breaker import BreakerState
+from ..handlers.kinds import refuse_awaitable
+from ..ticks import MarketData
+from .batch import Batch
+from .crew import Crew
+from .hand_over import HandOver
+from .runners import Runner
+from .worker import Worker
+
+__all__ = ["BatchWork"]
+
+T = TypeVar("T", bound=MarketData)
+
+_BATCH_S = 0.005
+"""How much work a thread is given at once, in seconds of handler time."""
+_DEEP = 4
+"""A deep batch holds this many times as many ticks: see ``BatchWork._lease_limit``."""
+_MAX_BATCH = 256
+"""No batch holds more ticks than this, except a batch handler's."""
+_LATE_S = 0.01
+"""Ticks behind one that takes longer than this are called back, in seconds."""
+_REPORT_S = 0.5
+"""How long ``on_error`` may take for a batch that is being cancelled, in seconds."""
+_TIMED_TICKS = 16
+"""At most this many ticks of a batch are recorded in the latencies."""
+
+
+class BatchWork(Generic[T]):
+    """Leases batches for the workers of a pool, and settles what came of them."""
+
+    def __init__(
+        self,
+        crew: Crew[T],
+        runner: Runner[T],
+        options: BatchOptions | None,
+        batch_s: float = _BATCH_S,
+    ) -> None:
+        self._crew = crew
+        self._state = crew.state
+        self._ordered = crew.ordered
+        self._runner = runner
+        self._options = options
+        self._batch_s = batch_s
+        self._limit = 1 if options is None else options.max_size
+        self._now = crew.state.now
+        self._lane_numbers = itertools.count()
+        self._hand_over = HandOver(crew.place)
+        self._batch_begun = trio.Event()
+        self._watching = trio.CancelScope()
+
+    def stop(self) -> None:
+        """Say that no worker is left."""
+        self._watching.cancel()
+
+    def room_wanted(self) -> None:
+        """Watch for ticks that batches begin: each of them makes room."""
+        if self._runner.calls_back:
+            self._batch_begun.set()
+
+    def reserved(self) -> int:
+        """Return how many ticks of batches may still be called back into the queue."""
+        return sum(worker.out_of_queue for worker in self._crew.workers)
+
+    async def announce_gap(self, worker: Worker[T], gap: Gap | list[Gap]) -> None:
+        """Hand *gap* to the handler of *worker*, in the loop or in a thread."""
+        if self._crew.place == "loop":
+            await worker.handler(gap)
+        else:
+            result = await trio.to_thread.run_sync(worker.handler, gap, abandon_on_cancel=True)
+            refuse_awaitable(result, "a thread")
+
+    async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
+        """Lease, run and settle batches until no more come, or *worker* is to leave."""
+        crew, options = self._crew, self._options
+        while not worker.leaving:
+            if options is not None and options.max_wait:
+                await self._gather(worker, receive, options)
+            batch, gaps = self._lease(worker)
+            if not batch.items:
+                crew.move_up()
+                if not await self._wait(worker, receive):
+                    return
+                continue
+            self._state.drops.queue_changed()
+            worker.held, worker.batch = batch.items, batch
+            # Only once the worker holds the batch: ticks that may be called back keep
+            # their room, and the channel finds them by the worker.
+            crew.move_up()
+            crew.keep_one_free(worker)
+            if len(batch.items) > 1 and self._runner.calls_back:
+                self._batch_begun.set()
+            batch.reporting = {gap.symbol for gap in gaps}
+            for gap in gaps:
+                await crew.announce_gap(worker, gap)
+            batch.reporting = set()
+            while batch.items:
+                await self._run(worker, batch)
+            worker.batch = None
+            for symbol in batch.symbols:
+                self._state.losses.release(symbol)
+            # The ticks of the batch kept their room until they had begun.
+            crew.move_up()
+            crew.announce_release()
+
+    async def _wait(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
+        """Wait for ticks; False when no more can come, or *worker* is to leave."""
+        if self._state.buffer or self._state.lanes.is_ready():
+            return True  # ticks have moved up since the last lease
+        return await self._crew.wait_for_ticks(worker, receive)
+
+    async def _gather(
+        self, worker: Worker[T], receive: TickReceiveChannel[T], options: BatchOptions
+    ) -> None:
+        """Wait until a batch is full, or ``max_wait`` after its first tick arrived.
+
+        Its ticks stay in the queue meanwhile, where they count against ``maxsize`` and
+        the overflow strategy may replace or drop them. If the queue is full, it does
+        not wait.
+        """
+        if not _takable(self._state)[0] and not await self._wait(worker, receive):
+            return
+        with trio.CancelScope(deadline=_takable(self._state)[1] + options.max_wait):
+            while (
+                0 < _takable(self._state)[0] < options.max_size
+                and self._state.room > 0
+                and not worker.leaving
+            ):
+                worker.rest()
+                try:
+                    await receive.wait()
+                except trio.EndOfChannel:
+                    return
+                finally:
+                    worker.resume()
+
+    async def _run(self, worker: Worker[T], batch: Batch[T]) -> None:
+        """Run *batch* to its end or first failure, settle it, report the failures."""
+        batch.begin()
+        self._crew.move_up()
+        batch.sent_at = self._now()
+        try:
+            await self._runner.run(worker, batch)
+        except trio.Cancelled:
+            await self._report_quickly(worker, self._settle(worker, batch))  # noqa: ASYNC102  # shielded and bounded in there
+            raise
+        except BaseException:
+            self._settle(worker, batch)
+            raise
+        failures = self._settle(worker, batch)
+        batch.reporting = {item.symbol for item, _error in failures}
+        worker.reporting = [item for item, _error in failures]
+        rest = iter(failures)
+        try:
+            for item, error in rest:
+                await self._crew.call_on_error(worker, item, error)
+                worker.reported(item)
+        except BaseException as raised:
+            if split(raised)[1] is None:
+                await self._report_quickly(worker, rest)  # noqa: ASYNC102  # as above
+            raise
+        finally:
+            worker.reporting = []
+        batch.reporting = set()
+        if failures and self._crew.breaker is not None:
+            self._hold_back(batch, self._crew.breaker)
+
+    async def _report_quickly(
+        self, worker: Worker[T], failures: Iterable[tuple[T, Exception]]
+    ) -> None:
+        """Report *failures* although the pool is being cancelled.
+
+        They are counted as failed, so ``on_error`` has to learn of each of them. The
+        shield around it lasts ``_REPORT_S`` at most.
+        """
+        deadline = trio.current_time() + _REPORT_S
+        for item, error in failures:
+            # After the deadline, on_error still runs up to its first checkpoint.
+            with trio.CancelScope(shield=True, deadline=deadline):
+                await self._crew.call_on_error(worker, item, error)
+
+    def _hold_back(self, batch: Batch[T], breaker: BreakerState) -> None:
+        """Drop the ticks of *batch* whose symbols the breaker has just set aside.
+
+        The batch must not be running.
+        """
+        now = self._now()
+        held = [item for item in batch.items if breaker.holds(item.symbol, now)]
+        if held:
+            rest = [
+                pair
+                for pair in zip(batch.items, batch.arrivals, strict=True)
+                if not breaker.holds(pair[0].symbol, now)
+            ]
+            batch.items[:] = [item for item, _arrived in rest]
+            batch.arrivals[:] = [arrived for _item, arrived in rest]
+            if batch.todo:
+                batch.todo = deque(rest)
+            self._state.ledger.delivered -= len(held)
+            self._state.drops.drop(held, "held", by_breaker=True)
+
+    def _settle(self, worker: Worker[T], batch: Batch[T]) -> list[tuple[T, Exception]]:
+        """Count the ticks that have an outcome, and return those that failed.
+
+        Ticks without an outcome stay in ``worker.held``.
+        """
+        # Read done only once: an abandoned thread may still end its tick and raise it.
+        # That tick is then counted as lost.
+        done = batch.settled
+        failed = dict(batch.failures)
+        stale = set(batch.stale)
+        outcomes = batch.items[:done]
+        failures = [(item, failed[index]) for index, item in enumerate(outcomes) if index in failed]
+        old = [item for index, item in enumerate(outcomes) if index in stale]
+        worker.failed += len(failures)
+        worker.consumed += done - len(failures) - len(old)
+        if self._crew.breaker is not None and (failed or self._crew.breaker):
+            # Only the last outcome of each symbol: for the breaker, a batch is one
+            # handling.
+            for symbol, bad in {
+                item.symbol: index in failed
+                for index, item in enumerate(outcomes)
+                if index not in stale
+            }.items():
+                self._crew.record_outcome(symbol, failed=bad)
+        batch.done = done
+        if not old:
+            self._measure(batch, done)
+            batch.settle()
+        else:
+            # Treat stale ticks as if they had been found in the channel: each leaves a
+            # gap, and its book may need a snapshot. So the ticks behind them go back to
+            # the queue, to be inspected again when they are taken.
+            batch.settle()
+            self._put_back(batch, batch.call_back_all(), {item.symbol for item, _ in failures})
+            self._state.ledger.delivered -= len(old)
+            self._state.drops.drop(old, "stale")
+        worker.held = batch.items
+        return failures
+
+    def _measure(self, batch: Batch[T], done: int) -> None:
+        """Record latencies of some of the first *done* ticks; size the next batch."""
+        turns, meters = batch.began_at, self._crew.meters
+        if not done or len(turns) < 2:
+            return
+        now = self._now()
+        taken_s = turns[-1] - turns[0]
+        handed_s = max(0.0, now - batch.sent_at - taken_s)
+        meters.hand_over.record(handed_s, now)
+        self._hand_over.record(handed_s, taken_s, now)
+        if self._options is not None:
+            meters.handled(batch.items[0], batch.arrivals[0], turns[0], turns[-1])
+            return
+        count = min(done, len(turns) - 1)
+        for index in range(0, count, -(-count // _TIMED_TICKS)):
+            meters.handled(
+                batch.items[index], batch.arrivals[index], turns[index], turns[index + 1]
+            )
+        mean = (turns[count] - turns[0]) / count
+        self._limit = max(
+            1,
+            min(_MAX_BATCH, int(self._batch_s / mean) if mean > 0 else _MAX_BATCH, self._limit * 2),
+        )
+
+    async def attend(self, _receive: TickReceiveChannel[T]) -> None:
+        """Put ticks that wait behind a slow one of their batch back, for other workers.
+
+        Also let in what waits for room: each tick that a thread begins makes some.
+        Sleeps while there is no batch to watch; ends with :meth:`stop`.
+        """
+        with self._watching:
+            while True:
+                await self._batch_begun.wait()
+                await trio.sleep(_LATE_S)
+                self._batch_begun = trio.Event()
+                for worker in self._crew.workers:
+                    batch = worker.batch
+                    if batch is None or not (batch.todo or len(batch.symbols) > 1):
+                        continue
+                    if batch.began_at and self._now() - batch.began_at[-1] < _LATE_S:
+                        self._batch_begun.set()
+                        continue
+                    self._take_back(worker, batch)
+                self._crew.move_up()
+                if self._state.deliveries and self.reserved():
+                    self._batch_begun.set()
+
+    def _take_back(self, worker: Worker[T], batch: Batch[T]) -> None:
+        """Put the ticks that *batch* has not begun back, for other workers."""
+        rest = batch.call_back()
+        under_way = {item.symbol for item in batch.items[batch.settled :]}
+        # A thread appends a failure before it counts the tick as done: reading them in
+        # the reverse order misses none. The symbol's next tick must not begin before
+        # the failure is reported.
+        failed = {batch.items[index].symbol for index, _error in tuple(batch.failures)}
+        self._put_back(batch, rest, under_way | failed | batch.reporting)
+        self._crew.keep_one_free(worker)
+        self._crew.announce_release()
+
+    def take_all_back(self) -> None:
+        """Put all ticks that batches have not begun back into the queue."""
+        if self._runner.calls_back:
+            for worker in self._crew.workers:
+                if worker.batch is not None and worker.batch.todo:
+                    self._take_back(worker, worker.batch)
+
+    def _put_back(
+        self, batch: Batch[T], rest: list[tuple[T, float]], busy: Collection[str]
+    ) -> None:
+        """Put *rest*, the end of *batch*, before all queued ticks of the same symbols.
+
+        Symbols in *busy* stay leased for the batch.
+        """
+        state, lanes = self._state, self._state.lanes
+        state.ledger.delivered -= len(rest)
+        if self._ordered:
+            for symbol in dict.fromkeys(item.symbol for item, _arrived in rest):
+                # A gap at the head was found behind the batch, so announce it behind
+                # the ticks that come back now.
+                state.losses.defer_gap(symbol)
+            for item, arrived in reversed(rest):
+                lanes.park_first(item.symbol, item, arrived)
+            kept = {symbol for symbol in batch.symbols if symbol in busy}
+            for symbol in batch.symbols - kept:
+                state.losses.release(symbol)
+            batch.symbols = kept
+        else:
+            # Without order nothing is leased. Each tick gets a lane with a name of its
+            # own, so that any worker may take it at once.
+            for item, arrived in rest:
+                name = f"{item.symbol} {next(self._lane_numbers)}"
+                lanes.lines[name] = None
+                lanes.park(name, item, arrived)
+                state.losses.release(name)
+        if (over := state.used - state.maxsize) > 0:
+            # A strategy that evicts has let in others meanwhile. What was put back is
+            # the oldest, so evict that.
+            state.drops.drop(lanes.evict(over), "evicted")
+
+    def _lease(self, worker: Worker[T]) -> tuple[Batch[T], list[Gap]]:
+        """Take the ticks of a batch and, with order, lease their symbols.
+
+        Ticks of symbols that other workers have leased are parked.
+
+        Returns:
+            The batch, and the gaps to announce before it. With order, a tick with a gap
+            before it begins a new batch.
+        """
+        state, taking, losses = self._state, self._state.taking, self._state.losses
+        lanes: Lanes[Any] = state.lanes  # a lane also holds marked ticks
+        limit = self._lease_limit()
+        items: list[T] = []
+        arrivals: list[float] = []
+        symbols: set[str] = set()
+        gaps: list[Gap] = []
+        lane: str | None = None
+        while len(items) < limit and (found := self._next_tick(worker, symbols, lane)) is not None:
+            lane, item, arrived = found
+            if taking.drop_if_stale(item, arrived):
+                continue
+            if losses.attention:
+                plain, gap = taking.inspect(item)
+                if plain is None:
+                    continue
+                if gap is not None:
+                    if items and self._ordered:
+                        marked = losses.marked_again(plain, gap)
+                        lanes.park_first(plain.symbol, marked, arrived)
+                        break
+                    gaps.append(gap)
+                item = plain
+            items.append(item)
+            arrivals.append(arrived)
+        state.ledger.delivered += len(items)
+        if not items:
+            for symbol in symbols:
+                losses.release(symbol)
+        return Batch(items, arrivals, symbols, calls_back=self._runner.calls_back), gaps
+
+    def _lease_limit(self) -> int:
+        """Return how many ticks to take for the next batch.
+
+        Take deep batches only if every worker is busy and the queue holds two deep
+        batches each; otherwise an idle worker would starve. Deep batches are worth it
+        because each way to a thread and back costs as much as handling several ticks.
+        """
+        limit = self._limit
+        if not self._runner.calls_back or self._crew.resting:
+            return limit
+        more = min(limit * _DEEP, _MAX_BATCH)
+        return more if self._state.used > 2 * more * len(self._crew.workers) else limit
+
+    def _next_tick(
+        self, worker: Worker[T], held: set[str], lane: str | None
+    ) -> tuple[str | None, Any, float] | None:
+        """Take the next tick for *worker*; see :meth:`Taking.next_tick`."""
+        return self._state.taking.next_tick(held, lane, ordered=self._ordered)
+
+
+def _takable(state: ChannelState[Any]) -> tuple[int, float]:
+    """Return how many ticks any worker could take, and when the oldest arrived."""
+    buffer, lanes = state.buffer, state.lanes
+    ready = [lane for symbol in lanes.ready if (lane := lanes.lines[symbol])]
+    arrivals = [lane[0][1] for lane in ready]
+    if buffer:
+        arrivals.append(buffer.oldest_arrival())
+    return len(buffer) + sum(map(len, ready)), min(arrivals, default=math.inf)

@@ -1,0 +1,306 @@
+"""The worker pool: hires workers, runs them on cloned channels, and dismisses them.
+
+Rules: with ``ordering="symbol"`` a symbol is leased in the channel's lanes from before
+its handler starts until its outcome is settled. What workers share is the
+:class:`Crew`; how they take ticks is a :class:`Work`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import AsyncExitStack
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from ..channel.ends import TickReceiveChannel
+from ..control.cores import usable_cores
+from ..control.scaling import AutoWorkers
+from ..control.scaling_task import ScalingTask
+from ..failures import split
+from ..handlers.batches import batch_options
+from ..handlers.dead_letters import DeadLetterFile
+from ..handlers.keeping import Keeper
+from ..handlers.kinds import Handler
+from ..handlers.lives import Lives, open_handler
+from ..handlers.prepared import prepared
+from ..logs import log_event
+from ..settings import Settings
+from ..ticks import MarketData
+from .batch_work import BatchWork
+from .crew import Crew, Work
+from .hangs import HangWatch
+from .loop_work import LoopWork
+from .outcomes import PoolOutcomes
+from .outlet import KeepingRunner
+from .runners import LoopRunner, ThreadRunner
+from .worker import Worker
+
+__all__ = ["WorkerPool"]
+
+logger = logging.getLogger("trio_ticks.workers")
+
+T = TypeVar("T", bound=MarketData)
+
+
+class WorkerPool(Generic[T]):
+    """Runs a handler over what a channel delivers."""
+
+    def __init__(
+        self,
+        receive: TickReceiveChannel[T],
+        handler: Handler[T],
+        settings: Settings,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self._receive = receive
+        self._settings = settings
+        state = receive.state
+        self.ledger = state.ledger
+        self.statistics = state.statistics
+        self.crew: Crew[T] = Crew(state, handler, settings)
+        """What the workers share."""
+        self.place = self.crew.place
+        self._nursery: trio.Nursery | None = None
+        self._shared: Any = None
+        """The entered handler, if all workers share one."""
+        self._keeper = keeper
+        """Who tells that handler of its symbols, if it wants to know."""
+        in_thread = self.place == "thread"
+        shared = keeper is not None
+        self._lives = (
+            None if self.place == "process" else Lives(handler, in_thread=in_thread, shared=shared)
+        )
+        self._hangs: HangWatch[T] | None = None
+        self._work = self.crew.work = self._make_work(handler)
+        state.attach(self.crew)
+        size = settings.pool_size
+        if self.place == "process" and self.crew.ordered and isinstance(size, AutoWorkers):
+            # A symbol stays with its process, so a process started later would get only
+            # symbols that have not come yet. Start as many as there are cores.
+            size = max(size.minimum, min(size.maximum, math.ceil(usable_cores())))
+            text = "%d processes, since symbols stay with theirs: as many as cores may be used"
+            log_event(logger, logging.INFO, "pool.size", text, size, workers=size)
+        self.scaling = (
+            ScalingTask(size, self, now=state.now) if isinstance(size, AutoWorkers) else None
+        )
+        """Sizes the pool; ``None`` if its size is fixed."""
+        for _ in range(size.minimum if isinstance(size, AutoWorkers) else size):
+            self._hire()
+        roster = self.crew.roster
+        self.ledger.attach_pool(
+            consumed=roster.consumed, failed=roster.failed, in_flight=roster.in_flight
+        )
+
+    def _make_work(self, handler: Handler[T]) -> Work[T]:
+        crew, settings, options = self.crew, self._settings, batch_options(handler)
+        if self.place == "loop":
+            if options is None:
+                return LoopWork(crew)
+            return BatchWork(crew, LoopRunner[T](crew.state.now), options)
+        if self.place == "process":
+            from .processes.work import ProcessWork  # needs an extra
+
+            return ProcessWork(crew, handler, options)
+        size = settings.pool_size
+        limit = size.maximum if isinstance(size, AutoWorkers) else size
+        is_stale = crew.state.taking.is_stale if crew.state.ages else None
+        threads = ThreadRunner[T](limit, is_stale, crew.state.now, whole=options is not None)
+        crew.pause = threads.pause
+        if settings.handler_timeout is not None:
+            self._hangs = HangWatch(crew, settings.handler_timeout)
+        if crew.outlet is not None:
+            return BatchWork(crew, KeepingRunner(threads, crew.outlet, crew.state.now), options)
+        return BatchWork(crew, threads, options)
+
+    async def run(self) -> None:
+        """Run the workers until the channel has ended and is drained.
+
+        Owns and closes the receive channel.
+
+        Raises:
+            BaseExceptionGroup: of what ``on_error`` raised, what a handler raised that
+                is no ``Exception``, or what kept it from being made.
+
+        Cancellation: ticks in flight and ticks still queued are counted as dropped at
+        shutdown.
+        """
+        self._warn_of_virtual_clock()
+        ours: BaseExceptionGroup[BaseException] | None = None
+        # Not "async with": its checkpoint would raise Cancelled instead of what a
+        # worker raised.
+        with self._receive:
+            try:
+                async with AsyncExitStack() as stack:
+                    on_error = self._settings.on_error
+                    if isinstance(on_error, DeadLetterFile):
+                        on_error.use_clock(self.crew.state.clock)
+                        # Not in a thread with a virtual clock: it would jump meanwhile.
+                        in_thread = not self.crew.state.clock.is_virtual
+                        await stack.enter_async_context(open_handler(on_error, in_thread=in_thread))
+                    if self.crew.outlet is not None:
+                        self.crew.outlet.results = await stack.enter_async_context(
+                            open_handler(self.crew.outlet.results)
+                        )
+                    if self._lives is not None and not self._lives.per_worker:
+                        self._shared = await stack.enter_async_context(self._lives.open())
+                        if self._keeper is not None:
+                            self._keeper.opened(self._shared)
+                    try:
+                        await self._run_workers()
+                    except BaseExceptionGroup as group:
+                        ours = group
+                        raise
+            except BaseException as error:
+                if split(error)[0] is not None:
+                    raise
+                if ours is not None and error is ours:
+                    if self._lives is None or self._lives.error is None or len(ours.exceptions) > 1:
+                        raise
+                    # If a worker raised a group and others were cancelled, the nursery
+                    # raises a copy of it: use the original.
+                    error = self._lives.error
+                # The handler raised when it was entered or left. Put it into a group,
+                # as the nursery does with what workers raise.
+                raise BaseExceptionGroup("the handler's life", [error]) from None
+
+    def _warn_of_virtual_clock(self) -> None:
+        """Warn if handlers run where a virtual clock does not wait for them."""
+        if self.place == "loop" or not self.crew.state.clock.is_virtual:
+            return
+        where = "threads" if self.place == "thread" else "processes"
+        log_event(
+            logger,
+            logging.WARNING,
+            "clock.virtual",
+            "the handler runs in %s, and a virtual clock does not wait for those: it jumps ahead "
+            "while they work, so lags, ages and drops differ from run to run. Make the handler "
+            "an async def",
+            where,
+            where=where,
+        )
+
+    async def _run_workers(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._work.attend, self._receive)
+            if self._hangs is not None:
+                self._nursery.start_soon(self._hangs.run)
+            if self.crew.outlet is not None:
+                self._nursery.start_soon(self.crew.outlet.run)
+            if self.scaling is not None:
+                self._nursery.start_soon(self.scaling.run)
+            for worker in self.crew.workers:
+                self._start(worker)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are, without those that are to leave."""
+        return self.crew.roster.size
+
+    def grow(self, count: int) -> None:
+        """Hire *count* more workers, unless all have ended or none has begun."""
+        if self._nursery is not None and self.size:
+            for _ in range(count):
+                self._start(self._hire())
+
+    def shrink(self, count: int) -> None:
+        """Let *count* workers go, idle ones first; one worker always stays.
+
+        Each ends as soon as it has handled the ticks that it holds.
+        """
+        staying = [worker for worker in self.crew.workers if not (worker.leaving or worker.ended)]
+        # Idle workers last, the youngest at the end. Older ones stay, so that the
+        # metrics keep their names.
+        staying.sort(key=lambda worker: worker.idle)
+        for worker in staying[max(1, len(staying) - count) :]:
+            worker.leaving = True
+        # A wake-up reaches an arbitrary sleeper, so wake them all: each then sees
+        # whether it is to leave. Keeping track of who sleeps would cost more.
+        sleepers = self.crew.state.sleepers
+        sleepers.wake(sleepers.sleeping)
+        self.crew.announce_release()
+
+    def busy_s(self, now: float) -> float:
+        """Return the seconds in which workers did not wait for ticks, up to *now*."""
+        return self.crew.roster.busy_s(now)
+
+    def life_s(self, now: float) -> float:
+        """Return the seconds in which workers existed, up to *now*."""
+        return self.crew.roster.life_s(now)
+
+    @property
+    def outcomes(self) -> PoolOutcomes[T]:
+        """Lists unfinished ticks and withdraws queued ones, for a buffer's source."""
+        return PoolOutcomes(self.crew)
+
+    def _hire(self) -> Worker[T]:
+        worker = self.crew.roster.add()
+        # It counts as idle until its handler, or its process, is ready.
+        worker.rest()
+        return worker
+
+    def _start(self, worker: Worker[T]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(
+            self._run_worker, worker, self._receive.clone(), name=f"trio_ticks {worker.name}"
+        )
+
+    async def _run_worker(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
+        shared = self._shared
+        with receive:
+            try:
+                async with AsyncExitStack() as stack:
+                    if self._lives is not None and self._lives.per_worker:
+                        shared = await stack.enter_async_context(self._lives.open())
+                    if shared is not None:
+                        worker.handler = prepared(
+                            shared,
+                            self._settings,
+                            in_loop=self.place == "loop",
+                            hooks=self.crew.hooks(worker),
+                        )
+                        if self.crew.outlet is not None:
+                            worker.handler = self.crew.outlet.around(
+                                worker.handler,
+                                worker,
+                                in_loop=self.place == "loop",
+                                whole=self.crew.batched,
+                            )
+                    worker.resume()
+                    await self._work.work(worker, receive)
+            except BaseExceptionGroup as group:
+                # We cancelled the handler, and a task in a nursery of its own failed to
+                # clean up. Log that, and end by the cancellation.
+                cancelled, errors = group.split(trio.Cancelled)
+                if cancelled is None or not isinstance(errors, Exception):
+                    raise
+                symbol = "?" if worker.current is None else worker.current.symbol
+                self.crew.log_error("handler.failed", symbol, errors)
+                raise cancelled from None
+            finally:
+                self._end(worker)
+
+    def _end(self, worker: Worker[T]) -> None:
+        worker.end()
+        if all(worker.ended for worker in self.crew.workers):
+            self._work.stop()
+            if self._hangs is not None:
+                self._hangs.stop()
+            if self.crew.outlet is not None:
+                self.crew.outlet.stop()
+            if self.scaling is not None:
+                self.scaling.stop()
+        lost, drops = worker.in_flight, self.crew.state.drops
+        if lost and drops.gives_back:
+            drops.left += worker.held
+            drops.left += [] if worker.current is None else [worker.current]
+            self.ledger.delivered -= lost
+            self.ledger.given_back += lost
+        elif lost:
+            self.ledger.in_pool.add("shutdown", lost)
+            drops.log(lost, "shutdown")
+        worker.current, worker.held = None, []
+        if worker.leaving:
+            self.crew.roster.remove(worker)
+            self.crew.keep_one_free(worker)

@@ -1,0 +1,441 @@
+"""How a worker with a process takes its ticks: in batches, of symbols at home there.
+
+Plan: with order, a handler may keep state for each symbol, so all ticks of a symbol go
+to one process and its successors. One task alone (:meth:`ProcessWork._dispatch`)
+receives from the channel and puts each tick into the lane of its symbol, from where the
+worker that is the symbol's home takes it. Without order, workers take batches from the
+channel as threads do.
+
+Rules: if a process ends, ``progress.py`` tells three kinds of items apart.
+
+- Items that it had handled count as handled.
+- The item that it was in fails by :class:`WorkerCrashedError`, or is tried once more
+  (``on_crash="retry"``).
+- Items that it had not begun stay with the worker, for the next process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from ...channel.ends import TickReceiveChannel
+from ...channel.freshness import AgeMeter
+from ...channel.homes import Home, HomedLanes
+from ...errors import HandlerTimeoutError, WorkerCrashedError
+from ...failures import log_second, split
+from ...gaps import Gap
+from ...handlers.batches import BatchOptions
+from ...handlers.kinds import is_async
+from ...ticks import MarketData
+from ...wire import ItemDecoder
+from ..batch import Batch
+from ..batch_work import BatchWork
+from ..crew import Crew
+from ..outlet import KeepingRunner
+from ..runners import Runner
+from ..worker import Worker
+from .jobs import JobEncoder, Reply
+from .parent import Overdue, WorkerProcess, packed, rebuilt
+
+__all__ = ["ProcessRunner", "ProcessWork"]
+
+
+T = TypeVar("T", bound=MarketData)
+
+_BATCH_S = (0.01, 0.02)
+"""The least and the most work that a batch holds, in seconds of handler time.
+
+It holds less if fewer ticks wait."""
+_HAND_OVERS = 25
+"""Within ``_BATCH_S``, a batch holds 25 times as much work as handing it over takes."""
+_SHARE = 8
+"""Poll eight times per ``handler_timeout``: a late try is found an eighth late."""
+_CHECK_S = 0.01
+"""The shortest time between two polls, in seconds."""
+_ASYNC_GRACE_S = 0.5
+"""An async handler's process is killed this much after its limit, in seconds.
+
+At the limit the handler is cancelled in its loop. Kill only if that does not help: it
+blocks its loop, or suppresses its cancellation."""
+
+
+class ProcessRunner(Generic[T]):
+    """Runs batches in the processes of the workers that bring them."""
+
+    calls_back = False
+
+    def __init__(self, crew: Crew[T], set_up: bytes, *, whole: bool, in_loop: bool) -> None:
+        self._crew = crew
+        self._set_up = set_up
+        self._whole = whole
+        self._in_loop = in_loop
+        self._now = crew.state.now
+        self._encoder = JobEncoder()
+        self._decoder = ItemDecoder()
+        self._numbers = itertools.count(1)
+        self._processes: dict[Worker[Any], WorkerProcess] = {}
+        self._tried: dict[Worker[Any], Any] = {}
+        """The item that a worker's process was in when it crashed, tried once."""
+        self._failed = False
+        """Whether a process could not be made ready: only the first error is raised."""
+        self.cpu_s = 0.0
+        """Processor time that the batches took in their processes, in seconds."""
+
+    @asynccontextmanager
+    async def process_for(self, worker: Worker[T]) -> AsyncIterator[None]:
+        """Keep a process for *worker* while the block lasts.
+
+        Raises:
+            Exception: as :meth:`WorkerProcess.opened`.
+
+        Cancellation: as :meth:`WorkerProcess.opened`.
+        """
+        process = WorkerProcess(worker.name, self._set_up, self._count_restart, self._log_crash)
+        body: BaseException | None = None
+        try:
+            async with process.opened():
+                self._processes[worker] = process
+                try:
+                    yield
+                except BaseException as error:
+                    body = error
+                    raise
+                finally:
+                    del self._processes[worker]
+                    self._tried.pop(worker, None)
+        except Exception as error:
+            if error is not body and split(error)[0] is None:
+                # The same error may keep every process from being made ready. Raise the
+                # first and log the rest, or the user would get a group of equal errors.
+                if self._failed:
+                    log_second(error)
+                    # Until the first error cancels this task, which is at once.
+                    await trio.sleep_forever()  # noqa: ASYNC120
+                self._failed = True
+            raise
+
+    def _count_restart(self) -> None:
+        self._crew.restarts += 1
+
+    def _log_crash(self, name: str, crash: Exception) -> None:
+        self._crew.log_error("process.crashed", name, crash)
+
+    async def ready(self, worker: Worker[Any]) -> None:
+        """Wait until *worker*'s process is ready; replace it if it has ended.
+
+        Raises:
+            Exception: as :meth:`WorkerProcess.ready`.
+
+        Cancellation: as :meth:`WorkerProcess.ready`.
+        """
+        await self._processes[worker].ready()
+
+    async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
+        """Run *batch* in *worker*'s process.
+
+        It runs until its end, its first failure or stale item, or the end of the
+        process.
+
+        Cancellation: the process is killed. *batch* holds what was done until then.
+        """
+        await self._run(worker, batch, self._crew.state.ages)
+
+    async def announce_gap(self, worker: Worker[Any], gap: Gap | list[Gap]) -> None:
+        """Hand *gap* to the handler in *worker*'s process, and raise what it raises.
+
+        Cancellation: the process is killed.
+        """
+        # For a batch handler the child makes a batch of it.
+        gap = gap[0] if isinstance(gap, list) else gap
+        batch: Batch[Any] = Batch([gap], [self._now()], set(), calls_back=False)
+        while batch.items:
+            await self._run(worker, batch, None)
+            failures = batch.failures
+            batch.settle()
+            for _index, error in failures:
+                raise error
+
+    async def _run(self, worker: Worker[Any], batch: Batch[T], ages: AgeMeter | None) -> None:
+        process = self._processes[worker]
+        await process.ready()
+        batch.sent_at = sent_at = self._now()
+        lives_s: list[float] = []
+        if ages is not None and not self._whole:
+            lives_s = [
+                ages.life_s(item, arrived, sent_at)
+                for item, arrived in zip(batch.items, batch.arrivals, strict=True)
+            ]
+            if lives_s[0] < 0:
+                batch.stale = list(
+                    itertools.takewhile(lambda index: lives_s[index] < 0, range(len(lives_s)))
+                )
+                batch.done = len(batch.stale)
+                return
+        number = next(self._numbers)
+        payload, count, wrong = self._encoder.encode(number, batch.items, lives_s)
+        if count:
+            try:
+                self._take_reply(worker, batch, await process.handle(payload), process.pid)
+            except (WorkerCrashedError, Overdue) as end:
+                self._charge(worker, batch, process, number, end)
+                return
+            except BaseException:
+                batch.done = process.progress.of(number)[0]
+                raise
+        if wrong is not None and batch.done == count and not batch.failures:
+            batch.failures = [(count, wrong)]
+            batch.done += 1
+
+    def _take_reply(
+        self, worker: Worker[Any], batch: Batch[T], reply: Reply, pid: int | None
+    ) -> None:
+        began = array("d")
+        began.frombytes(reply.began)
+        # The clocks of two processes need not agree. Assume that the way back took as
+        # long as the way there, and shift the child's times accordingly.
+        offset = batch.sent_at + (self._now() - batch.sent_at - reply.total_s) / 2
+        batch.began_at = [offset + moment for moment in began]
+        batch.failures = [(failure.index, rebuilt(failure, pid)) for failure in reply.failures]
+        batch.done = reply.done
+        for index, written in reply.values:
+            values, wrong = self._decoder.decode(written)
+            if wrong is None:
+                batch.values.append((batch.items[index], values[0]))
+            else:
+                batch.failures = sorted([*batch.failures, (index, wrong)], key=lambda each: each[0])
+        worker.retries += reply.retries
+        self._crew.timeouts += reply.timeouts
+        self.cpu_s += reply.cpu_s
+
+    def _charge(
+        self,
+        worker: Worker[Any],
+        batch: Batch[T],
+        process: WorkerProcess,
+        number: int,
+        end: Exception,
+    ) -> None:
+        """Record the outcomes of a batch whose process has ended by *end*.
+
+        Items that were not begun stay in the batch, for the next process.
+        """
+        done, begun = process.progress.of(number)
+        batch.done = done
+        if done:
+            process.was_of_use()
+        if self._crew.outlet is not None:
+            lost = WorkerCrashedError(
+                f"{worker.name} had handled it, and ended before its result was here",
+                exitcode=getattr(end, "exitcode", None),
+            )
+            batch.failures = [(index, lost) for index in range(done)]
+        if begun <= done:
+            return
+        settings, error = self._crew.settings, end
+        if isinstance(end, Overdue):
+            limit = settings.handler_timeout or 0.0
+            error = HandlerTimeoutError(
+                f"the handler took longer than {limit:g} s; its process was replaced",
+                timeout_s=limit,
+            )
+            self._crew.timeouts += 1
+        elif settings.on_crash == "retry" and self._tried.get(worker) is not batch.items[done]:
+            self._tried[worker] = batch.items[done]
+            return
+        batch.failures += [(index, error) for index in range(done, begun)]
+        batch.done = begun
+
+    async def kill_late_ones(self, timeout_s: float) -> None:
+        """Kill each process in which a try takes longer than *timeout_s*.
+
+        Never returns.
+
+        Cancellation: no more processes are killed.
+        """
+        limit_s = timeout_s + (_ASYNC_GRACE_S if self._in_loop else 0.0)
+        while True:
+            await trio.sleep(max(_CHECK_S, timeout_s / _SHARE))
+            for process in self._processes.values():
+                process.kill_if_late(self._now(), limit_s)
+
+
+class ProcessWork(BatchWork[T]):
+    """Leases batches for workers that have a process each."""
+
+    def __init__(self, crew: Crew[T], handler: Any, options: BatchOptions | None) -> None:
+        whole = options is not None
+        self.runner = ProcessRunner(
+            crew,
+            packed(handler, crew.settings, whole=whole),
+            whole=whole,
+            in_loop=is_async(handler),
+        )
+        runner: Runner[T] = self.runner
+        if crew.outlet is not None:
+            runner = KeepingRunner(runner, crew.outlet, crew.state.now)
+        super().__init__(crew, runner, options, _BATCH_S[0])
+        self._hand_over_s = 0.0
+        self._homes: dict[Worker[T], Home] = {}
+        self._ended = False
+        """Whether no more ticks can come, and all are in the lanes."""
+        self._dispatching = False
+        """Whether :meth:`_dispatch` is moving ticks, so that it need not be woken."""
+        self._homed: HomedLanes[T] = HomedLanes()
+        if self._ordered:
+            crew.lanes = self._homed
+            # Only the dispatching task waits at the channel, whatever the workers do.
+            crew.anyone_free = lambda: self._dispatching
+
+    async def attend(self, receive: TickReceiveChannel[T]) -> None:
+        """Watch for late tries and dispatch ticks, until the last worker has ended.
+
+        Cancellation: no more ticks are dispatched; they stay in the channel.
+        """
+        with self._watching:
+            async with trio.open_nursery() as nursery:
+                timeout_s = self._crew.settings.handler_timeout
+                if timeout_s is not None:
+                    nursery.start_soon(self.runner.kill_late_ones, timeout_s)
+                if self._ordered:
+                    nursery.start_soon(self._dispatch, receive)
+                await trio.sleep_forever()
+
+    async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
+        """Keep a process for *worker*, and handle ticks in it.
+
+        Raises:
+            Exception: as :meth:`WorkerProcess.opened`.
+
+        Cancellation: as :meth:`WorkerProcess.opened`.
+        """
+        worker.rest()
+        home = self._home(worker)
+        async with self.runner.process_for(worker):
+            worker.resume()
+            await super().work(worker, receive)
+        self._homed.leave(home)
+        del self._homes[worker]
+
+    async def announce_gap(self, worker: Worker[T], gap: Gap | list[Gap]) -> None:
+        """Hand *gap* to the handler in *worker*'s process, and raise what it raises.
+
+        Cancellation: the process is killed.
+        """
+        await self.runner.announce_gap(worker, gap)
+
+    def _home(self, worker: Worker[T]) -> Home:
+        home = self._homes.get(worker)
+        if home is None:
+            home = self._homes[worker] = Home()
+            self._homed.homes.append(home)
+        return home
+
+    # Where a worker's ticks come from, with order
+
+    async def _dispatch(self, receive: TickReceiveChannel[T]) -> None:
+        """Put each tick into its lane; no other task waits at the channel."""
+        buffer, taking, put = self._state.buffer, self._state.taking, self._homed.put
+        # Before the first tick: every worker must be there to be chosen as a home.
+        for worker in self._crew.workers:
+            self._home(worker)
+        while True:
+            self._dispatching = True
+            while buffer:
+                item = taking.from_buffer()
+                put(item.symbol, item, buffer.arrival())
+            self._dispatching = False
+            if self._options is not None:
+                self._ring()  # workers that gather a batch count the ticks at their home
+            try:
+                await receive.wait()
+            except trio.EndOfChannel:
+                if not buffer:
+                    break
+        self._ended = True
+        self._ring()
+
+    def _ring(self) -> None:
+        for home in self._homed.homes:
+            home.ring()
+
+    async def _wait(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> bool:
+        await self.runner.ready(worker)
+        if not self._ordered:
+            return await super()._wait(worker, receive)
+        home = self._homes[worker]
+        while not self._homed.is_ready_at(home):
+            if self._ended or worker.leaving:
+                return False
+            worker.rest()
+            try:
+                await home.wait()
+            finally:
+                worker.resume()
+        return True
+
+    def _next_tick(
+        self, worker: Worker[T], held: set[str], lane: str | None
+    ) -> tuple[str | None, Any, float] | None:
+        if not self._ordered:
+            return super()._next_tick(worker, held, lane)
+        if lane is not None and (parked := self._homed.take_next(lane)) is not None:
+            return lane, *parked
+        found = self._homed.take_at(self._homes[worker])
+        if found is not None:
+            held.add(found[0])
+        return found
+
+    async def _gather(
+        self, worker: Worker[T], receive: TickReceiveChannel[T], options: BatchOptions
+    ) -> None:
+        if not self._ordered:
+            await super()._gather(worker, receive, options)
+            return
+        if not await self._wait(worker, receive):
+            return
+        home = self._homes[worker]
+        with trio.CancelScope(deadline=self._waiting_at(home)[1] + options.max_wait):
+            while 0 < self._waiting_at(home)[0] < options.max_size and not (
+                self._ended or worker.leaving
+            ):
+                worker.rest()
+                try:
+                    await home.wait()
+                finally:
+                    worker.resume()
+
+    def _waiting_at(self, home: Home) -> tuple[int, float]:
+        """Return how many ticks wait at *home*, and when the oldest of them arrived."""
+        lanes = [lane for symbol in home.ready if (lane := self._homed.lines[symbol])]
+        return sum(map(len, lanes)), min((lane[0][1] for lane in lanes), default=math.inf)
+
+    # How many ticks a batch holds
+
+    def _lease(self, worker: Worker[T]) -> tuple[Batch[T], list[Gap]]:
+        if self._ordered or self._options is not None:
+            return super()._lease(worker)
+        # A process's batch cannot be called back. So no worker takes more than its
+        # share of the queue: another one could begin the rest at once.
+        limit, share = self._limit, -(-self._state.used // max(1, self._crew.roster.size))
+        self._limit = max(1, min(limit, share))
+        try:
+            return super()._lease(worker)
+        finally:
+            self._limit = limit
+
+    def _measure(self, batch: Batch[T], done: int) -> None:
+        if len(batch.began_at) > 1:
+            took_s = max(
+                0.0, self._now() - batch.sent_at - (batch.began_at[-1] - batch.began_at[0])
+            )
+            self._hand_over_s += 0.1 * (took_s - self._hand_over_s)
+            least, most = _BATCH_S
+            self._batch_s = min(most, max(least, _HAND_OVERS * self._hand_over_s))
+        super()._measure(batch, done)

@@ -1,0 +1,193 @@
+"""Run the batches that workers lease: in the event loop or in worker threads.
+
+``processes/work.py`` has the runner for worker processes.
+
+Rules: a runner only runs; order, counting and error reports belong to the worker. A
+runner writes down how far it came in the batch, also if it is cancelled: otherwise
+ticks of the batch would have no outcome.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import trio
+
+from ..handlers.batches import failures_of
+from ..handlers.kinds import refuse_awaitable
+from .batch import Batch
+from .worker import Worker
+
+__all__ = ["LoopRunner", "Runner", "ThreadRunner"]
+
+T = TypeVar("T")
+
+
+IsStale = Callable[[Any, float], bool]
+"""Takes a tick and its arrival; tells whether it is too old now."""
+
+
+class Runner(Protocol[T]):
+    """Runs the batches of a pool's workers."""
+
+    calls_back: bool
+    """Whether ticks that a batch has not begun can be called back while it runs."""
+
+    async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
+        """Run *worker*'s handler over *batch*, until its end or its first failure.
+
+        Whatever this raises, *batch* says how far it came.
+        """
+
+
+def _run_batch(
+    handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], float], is_stale: IsStale | None
+) -> None:
+    """Run *batch* tick by tick, until its end or its first failure. Runs in a thread.
+
+    It also ends before the first tick behind stale ones: their gap is announced first.
+    """
+    batch.thread = threading.get_ident()
+    take, began = batch.todo.popleft, batch.began_at.append
+    first = batch.first
+    while not batch.failures:
+        try:
+            if batch.stale and is_stale is not None and not is_stale(*batch.todo[0]):
+                # The gap that the stale ticks leave has to be announced before this
+                # one. It stays in todo: once out of it, it has no room in the queue.
+                break
+            item, arrived = take() if first is None else first
+        except IndexError:
+            break
+        first = None
+        began(now())
+        if is_stale is not None and is_stale(item, arrived):
+            batch.stale.append(batch.done)
+            batch.done += 1
+            continue
+        try:
+            result = handler(item)
+            if result is not None:
+                refuse_awaitable(
+                    result, "a thread", ', or give executor="loop", where it is awaited'
+                )
+        except Exception as error:
+            batch.failures.append((batch.done, error))
+        batch.done += 1
+    began(now())
+    batch.thread = None
+
+
+def _run_whole(
+    handler: Callable[[list[T]], Any], batch: Batch[T], now: Callable[[], float]
+) -> None:
+    """Call *handler*, a batch handler, with all of *batch*. Runs in a thread."""
+    batch.thread = threading.get_ident()
+    batch.began_at.append(now())
+    try:
+        result = handler(list(batch.items))
+        if result is not None:
+            refuse_awaitable(result, "a thread")
+    except Exception as error:
+        batch.failures = failures_of(error, len(batch.items))
+    batch.began_at.append(now())
+    batch.done = len(batch.items)
+    batch.thread = None
+
+
+class ThreadRunner(Generic[T]):
+    """Runs batches in trio's worker threads, which trio keeps and uses again.
+
+    Args:
+        limit: how many threads may run at once.
+        is_stale: tells which ticks are too old; ``None`` if none can be.
+        now: the time. Called in the threads.
+        whole: whether the handler takes a batch at once.
+    """
+
+    def __init__(
+        self, limit: int, is_stale: IsStale | None, now: Callable[[], float], *, whole: bool
+    ) -> None:
+        self._is_stale = is_stale
+        self._now = now
+        self._whole = whole
+        # A batch handler gets all ticks at once. If they were called back before its
+        # thread began, it would get an empty batch.
+        self.calls_back = not whole
+        self.limiter = trio.CapacityLimiter(limit)
+        self._left = threading.Event()
+        """Set when a thread was abandoned: then all threads of the pool are."""
+
+    def pause(self, worker: Worker[Any], seconds: float) -> bool:
+        """Wait between two tries, in *worker*'s thread.
+
+        Returns:
+            False if the thread was abandoned meanwhile, so that no next try is wanted.
+        """
+        worker.pausing = True
+        try:
+            return not self._left.wait(seconds)
+        finally:
+            worker.pausing = False
+
+    async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
+        """Run *worker*'s handler over *batch* in one thread.
+
+        Cancellation: the thread is abandoned at once. It finishes its current tick,
+        whose outcome is ignored, and begins no further one. *batch* holds what was done
+        until then.
+        """
+        try:
+            if self._whole:
+                await trio.to_thread.run_sync(
+                    _run_whole,
+                    worker.handler,
+                    batch,
+                    self._now,
+                    limiter=self.limiter,
+                    abandon_on_cancel=True,
+                )
+            else:
+                await trio.to_thread.run_sync(
+                    _run_batch,
+                    worker.handler,
+                    batch,
+                    self._now,
+                    self._is_stale,
+                    limiter=self.limiter,
+                    abandon_on_cancel=True,
+                )
+        except BaseException:
+            self._left.set()
+            batch.stop()
+            raise
+
+
+class LoopRunner(Generic[T]):
+    """Runs async batch handlers in the event loop.
+
+    Args:
+        now: the time.
+    """
+
+    calls_back = False
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
+        """Await *worker*'s handler with all of *batch*.
+
+        Cancellation: passed on to the handler; none of the batch has an outcome then.
+        """
+        batch.began_at.append(self._now())
+        try:
+            await worker.handler(list(batch.items))
+        except Exception as error:
+            batch.failures = failures_of(error, len(batch.items))
+        batch.began_at.append(self._now())
+        batch.done = len(batch.items)
+        # The handler may have had no checkpoint, and there may always be a next batch.
+        await trio.lowlevel.checkpoint()
