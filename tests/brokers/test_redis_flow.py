@@ -294,5 +294,6 @@ async def test_slow_workers_hold_no_more_than_they_have_room_for(buffer: RedisSt
             await trio.sleep(0.005)
         nursery.cancel_scope.cancel()
     workers.check(source)
-    # The room, what workers have, what is finished and not acknowledged, one entry.
-    assert most <= 200 + 4 + 200 + 128
+    # The room, what the workers have, and the entries that are handled in part or were
+    # larger than the guess. A source that did not ask for the room would hold all 3,000.
+    assert most <= 1000
