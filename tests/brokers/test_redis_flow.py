@@ -295,5 +295,5 @@ async def test_slow_workers_hold_no_more_than_they_have_room_for(buffer: RedisSt
         nursery.cancel_scope.cancel()
     workers.check(source)
     # The room, what the workers have, and the entries that are handled in part or were
-    # larger than the guess. A source that did not ask for the room would hold all 3,000.
+    # larger than the guess. A source that asked for no room would hold all 3,000.
     assert most <= 1000
