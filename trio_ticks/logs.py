@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, final
 from urllib.parse import quote, quote_plus
 
@@ -77,6 +80,7 @@ EXCERPT_CHARS: Final = 120
 
 
 _MASK: Final = "***"
+_MOST_TOLD: Final = 20
 
 
 def log_event(
@@ -90,6 +94,8 @@ def log_event(
     **facts: object,
 ) -> None:
     """Log *event* with its facts.
+
+    A filter or a handler of the application's that raises loses the line, and no more.
 
     Args:
         logger: of the part of the library that logs.
@@ -110,7 +116,28 @@ def log_event(
         args = (" ".join([event, *(f"{key}={value}" for key, value in facts.items())]),)
     # stacklevel: the record names the caller's line, not this one.
     extra = {"event": event, **facts}
-    logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
+    try:
+        logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
+    except Exception as error:
+        message % args  # If this raises, the mistake is ours.
+        _tell_of_broken_log(event, error)
+
+
+_told_of: set[type[Exception]] = set()
+
+
+def _tell_of_broken_log(event: str, error: Exception) -> None:
+    """Write *error* of the application's log to standard error, once for each class.
+
+    A filter or a handler that raises must not end the pipeline that has something to
+    say. ``logging.raiseExceptions`` rules this as it rules what logging itself writes.
+    """
+    if type(error) in _told_of or len(_told_of) >= _MOST_TOLD or not logging.raiseExceptions:
+        return
+    _told_of.add(type(error))
+    with suppress(Exception):
+        print(f"--- Logging error: the line of {event} was lost ---", file=sys.stderr)  # noqa: T201
+        traceback.print_exception(error, file=sys.stderr)
 
 
 def _forms_of(secrets: Iterable[str]) -> frozenset[str]:

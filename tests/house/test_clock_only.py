@@ -20,7 +20,11 @@ import trio_ticks
 PACKAGE = Path(trio_ticks.__file__).parent
 CLOCK = "clock.py"
 
-CPU_METERS = {"control/scaling_cpu.py", "workers/processes/child.py"}
+CPU_METERS = {
+    "control/scaling_cpu.py",
+    "metrics/loop_watch.py",
+    "workers/processes/child.py",
+}
 """Modules that measure CPU time."""
 
 CPU = {"perf_counter", "perf_counter_ns", "process_time", "process_time_ns"} | {

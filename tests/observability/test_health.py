@@ -425,7 +425,7 @@ async def test_an_address_that_cannot_be(port: int, host: str) -> None:
             await pipeline.serve_metrics(port, host)
 
 
-async def test_the_ports_tasks_measure_freshness_and_the_loops_delay(
+async def test_the_ports_tasks_measure_freshness(
     autojump_clock: MockClock,
 ) -> None:
     registry = CollectorRegistry()
@@ -433,7 +433,6 @@ async def test_the_ports_tasks_measure_freshness_and_the_loops_delay(
         await pipeline.serve_metrics(0, registry=registry)
         await trio.sleep(60.5)
         text = generate_latest(registry).decode()
-    assert 'trio_ticks_event_loop_delay_seconds_count{pipeline="main"} 60.0\n' in text
     assert 'trio_ticks_feed_last_message_timestamp_seconds{pipeline="main"}' in text
 
 

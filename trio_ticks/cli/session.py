@@ -30,6 +30,7 @@ from ..observability.logs import LogTail
 from ..pipeline.opening import open_pipeline
 from ..pipeline.running import Pipeline
 from ..pipeline.signals import hear_signals
+from .last_resort import LastResort
 from .report import progress_line, report_text
 
 __all__ = ["Display", "run_session", "run_to_the_end"]
@@ -177,7 +178,12 @@ async def run_session(
             ):
                 # Signals are heard until the pipeline's block has been left: the
                 # clean-up may take its time too.
-                stack.enter_context(hear_signals(partial(stop.obey, pipeline)))
+                watch, timeout_s = pipeline.loop_watch, settings.get("shutdown_timeout", 5.0)
+                resort = LastResort(watch, timeout_s, partial(_write_last, display, view, pipeline))
+                stack.enter_context(resort)
+                stack.enter_context(
+                    hear_signals(partial(stop.obey, pipeline), at_once=resort.on_signal)
+                )
                 if display.metrics_port is not None:
                     url = await pipeline.serve_metrics(
                         display.metrics_port, symbols=display.metrics_symbols
@@ -199,6 +205,14 @@ async def run_session(
     if failure is not None:
         raise failure
     return stop.code
+
+
+def _write_last(display: Display, view: View, pipeline: Pipeline[Any]) -> None:
+    """Write the report of a pipeline whose event loop stands still."""
+    if view == "live":
+        click.echo("\x1b[?1049l\x1b[?25h", nl=False)  # the view has no time to leave the screen
+    with redirect_stdout(sys.__stdout__ or sys.stdout):
+        display.write(pipeline)
 
 
 async def _end_after(seconds: float, pipeline: Pipeline[Any], stop: _Stop) -> None:

@@ -7,7 +7,9 @@ happens, also before an exception of the iterable is raised.
 from __future__ import annotations
 
 import reprlib
+import threading
 from collections.abc import AsyncIterable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, final
 
@@ -30,8 +32,8 @@ class IterableFeed:
 
     An ordinary iterable is read in chunks: up to 256 ticks, but no longer than 10 ms.
     It runs in the event loop, so an iterable that blocks stops all other tasks
-    meanwhile; make such a one async. The ticks of an async iterable are sent one by
-    one.
+    meanwhile: make such a one async, or have it read *in_thread*. The ticks of an async
+    iterable are sent one by one.
 
     A generator is closed when the feed ends, for whatever reason. A feed of an iterator
     can be run once, a feed of a list any number of times.
@@ -39,17 +41,29 @@ class IterableFeed:
     Args:
         ticks: an iterable or async iterable of ticks, or of anything else with
             ``symbol`` and ``timestamp``.
+        in_thread: read an ordinary iterable in a thread, which it may block. A thread
+            cannot be stopped: if the feed is stopped while the iterable blocks, the
+            thread is left behind, and what it takes then is not sent, nor counted.
 
     Raises:
-        ConfigError: *ticks* cannot be iterated over.
+        ConfigError: *ticks* cannot be iterated over, or is async and to be read in a
+            thread.
     """
 
-    def __init__(self, ticks: Iterable[Any] | AsyncIterable[Any]) -> None:
+    def __init__(
+        self, ticks: Iterable[Any] | AsyncIterable[Any], *, in_thread: bool = False
+    ) -> None:
         if not isinstance(ticks, Iterable | AsyncIterable):
             raise ConfigError(
                 f"ticks must be an iterable or async iterable of ticks, not {type(ticks).__name__}"
             )
+        if in_thread and isinstance(ticks, AsyncIterable):
+            raise ConfigError(
+                "in_thread=True is for iterables that block, and "
+                f"{type(ticks).__name__} is async: it runs in the event loop"
+            )
         self._ticks = ticks
+        self._in_thread = in_thread
         self.stats: Final = FeedStats()
         """The counts of this feed, over all its runs."""
 
@@ -72,6 +86,8 @@ class IterableFeed:
         try:
             if isinstance(self._ticks, AsyncIterable):
                 await self._send_async(self._ticks, send)
+            elif self._in_thread:
+                await _Reader(self._ticks, self.stats).run(send)
             else:
                 await self._send_chunks(iter(self._ticks), send)
             await trio.lowlevel.checkpoint()
@@ -119,6 +135,93 @@ class IterableFeed:
                 close()
         if error is not None:
             raise error
+
+
+class _Reader:
+    """Reads an iterable in a thread, and hands on what the thread has got so far.
+
+    A tick does not wait for the next one, which may take long to come.
+    """
+
+    def __init__(self, ticks: Iterable[Any], stats: FeedStats) -> None:
+        self._ticks = ticks
+        self._stats = stats
+        self._got: list[Any] = []
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        """Of these two."""
+        self._room = threading.Event()
+        self._left = False
+        """Whether the feed has ended: the thread takes no further tick."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._news = trio.Event()
+        self._is_over = False
+
+    async def run(self, send: Any) -> None:
+        """Send all ticks; errors and cancellation as :meth:`IterableFeed.run` says."""
+        trio.lowlevel.start_thread_soon(self._read, self._end, "trio-ticks-iterable")
+        sent, error = 0, None
+        try:
+            while error is None and not (self._is_over and not self._got):
+                await self._news.wait()
+                self._news = trio.Event()
+                chunk, error = self._take()
+                error = _cut_off(chunk, sent) or error
+                sent += len(chunk)
+                self._stats.messages += len(chunk)
+                if chunk:
+                    await send.send_many(chunk)
+        finally:
+            self._left = True
+            self._room.set()
+        if error is not None:
+            raise error
+
+    def _take(self) -> tuple[list[Any], Exception | None]:
+        with self._lock:
+            chunk, self._got = self._got, []
+            error, self._error = self._error, None
+        self._room.set()
+        return chunk, error
+
+    # In the thread
+
+    def _read(self) -> None:
+        iterator: Iterator[Any] | None = None
+        try:
+            iterator = iter(self._ticks)
+            for tick in iterator:
+                if self._left:
+                    break
+                self._put(tick)
+        except Exception as error:
+            with self._lock:
+                self._error = error
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+    def _put(self, tick: Any) -> None:
+        with self._lock:
+            self._got.append(tick)
+            count = len(self._got)
+            if count >= _CHUNK:
+                self._room.clear()
+        if count == 1:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._tell)
+        elif count >= _CHUNK:
+            self._room.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+
+    def _end(self, _: object) -> None:
+        """Called in the thread after :meth:`_read`."""
+        self._is_over = True
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._tell)
 
 
 def _take(iterator: Iterator[Any]) -> tuple[list[Any], Exception | None]:

@@ -17,6 +17,7 @@ import attrs
 from ..buffer import BufferStatistics
 from ..clock import Clock
 from ..ledger import DropReason, Ledger
+from .loop_watch import LoopWatch
 from .meters import Meters
 from .snapshots import WorkerMetrics
 
@@ -249,6 +250,9 @@ class Observed(Protocol):
     def meters(self) -> Meters: ...
     @property
     def item_listeners(self) -> ItemListeners: ...
+    @property
+    def loop_watch(self) -> LoopWatch | None:
+        """How late the event loop is; ``None`` before the pipeline's block."""
 
     def statistics(self) -> ChannelNumbers:
         """Return the channel's numbers as they are now."""

@@ -70,7 +70,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
     produced_per_s, consumed_per_s, drops_per_min = rates.read(
         now, ledger.produced, ledger.consumed, ledger.dropped
     )
-    handler = meters.handler.stats(now)
+    handler, watch = meters.handler.stats(now), pipeline.loop_watch
     return PipelineMetrics(
         timestamp=pipeline.clock.utc(),
         uptime_s=now - pipeline.began_at,
@@ -112,6 +112,8 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         silent_symbols=feed.silent_symbols,
         silent_names=feed.silent_names,
         market_open=feed.expects_data,
+        loop_delay_ms=1e3 * watch.delay_s() if watch else 0.0,
+        loop_blocks=watch.blocks if watch else 0,
         items_given_back=ledger.given_back,
         half=pipeline.half,
         buffer=pipeline.buffer_statistics,

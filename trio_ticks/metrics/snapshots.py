@@ -179,6 +179,13 @@ class PipelineMetrics:
     """Some of them by name: at most 20."""
     market_open: bool = True
     """Whether market data is expected, as far as the feed was told."""
+    loop_delay_ms: float = 0.0
+    """The longest that the event loop took to answer in the last 10 s."""
+    loop_blocks: int = 0
+    """How often the event loop has stood still for 0.2 s or longer.
+
+    A handler or a feed blocked it.
+    """
     items_given_back: int = 0
     """Ticks that went back to the buffer unhandled."""
     half: str | None = None

@@ -87,12 +87,9 @@ class Readings:
         ingest_symbols: SymbolCounts | None = None,
     ) -> None:
         self.health = health
-        self.loop_delay = LatencyWindow()
-        """How late the event loop was; empty unless :mod:`.serving` measures it."""
         self._ingest: Readings | None = None
         if pipeline.ingest is not None and health.ingest is not None:
             self._ingest = Readings(pipeline.ingest, health.ingest, ingest_symbols)
-            self._ingest.loop_delay = self.loop_delay
         self._pipeline = pipeline
         self._symbols = symbols
         self._loop = LoopHandle()
@@ -399,8 +396,19 @@ class Readings:
             "negative where the venue's clock is ahead.",
             (recent["tick_lag"].mean - recent["queue_wait"].mean) / 1e3,
         )
-        text = "How late the event loop wakes a task that sleeps; measured once a second."
-        self._read_histogram(sink, "event_loop_delay_seconds", text, self.loop_delay)
+        self._read_loop(sink)
+
+    def _read_loop(self, sink: Sink) -> None:
+        watch = self._pipeline.loop_watch
+        if watch is None:
+            return
+        text = "How long the event loop took to answer a thread that asks ten times a second."
+        self._read_histogram(sink, "event_loop_delay_seconds", text, watch.delays)
+        text = (
+            "How often the event loop stood still for 0.2 s or longer, since a handler or a "
+            "feed blocked it."
+        )
+        sink.counter("event_loop_blocks", text, watch.blocks)
 
     def _read_histogram(self, sink: Sink, name: str, help: str, window: LatencyWindow) -> None:
         counts, total = window.cumulative(BUCKETS_S)

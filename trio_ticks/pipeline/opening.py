@@ -25,6 +25,7 @@ from ..handlers.kinds import Handler, is_async
 from ..handlers.retry import Retry
 from ..handlers.signatures import misfit
 from ..logs import log_event
+from ..metrics.loop_watch import watch_loop
 from ..metrics.snapshots import PipelineReport
 from ..overflow import Overflow
 from ..results import Results
@@ -186,7 +187,7 @@ async def open_pipeline(
         results=results,
     )
     pipeline = _make(feed, handler, buffer, settings, shared_symbols)
-    with _BlockErrors(pipeline) as errors:
+    with watch_loop(pipeline.clock) as pipeline.loop_watch, _BlockErrors(pipeline) as errors:
         async with trio.open_nursery() as nursery:
             _begin(pipeline, nursery)
             try:

@@ -22,6 +22,7 @@ from ..feeds.base import Feed, FeedStats, stats_of
 from ..feeds.merged import FeedStatistics
 from ..handlers.kinds import Handler
 from ..loop import LoopHandle
+from ..metrics.loop_watch import LoopWatch
 from ..metrics.observed import Half, Phase, WorkerStatistics
 from ..metrics.rates import Rates
 from ..metrics.reporting import make_metrics, make_report
@@ -96,6 +97,8 @@ class Pipeline(Generic[T]):
         """Losses before the channel, by reason."""
         self.item_listeners = parts.listeners
         """Who is told what comes into the channel, and what is dropped there."""
+        self.loop_watch: LoopWatch | None = None
+        """Whether the event loop stands still; ``None`` before the block."""
         self._block: trio.Nursery | None = None
         self._report: PipelineReport | None = None
         # For the module that opens pipelines.

@@ -42,7 +42,9 @@ OnSignal = Callable[[signal.Signals, bool], None]
 
 
 @contextmanager
-def hear_signals(on_signal: OnSignal) -> Iterator[None]:
+def hear_signals(
+    on_signal: OnSignal, *, at_once: Callable[[signal.Signals], None] | None = None
+) -> Iterator[None]:
     """Call *on_signal* for each SIGINT and SIGTERM while the block lasts.
 
     If signals cannot be heard, it logs a warning.
@@ -51,8 +53,10 @@ def hear_signals(on_signal: OnSignal) -> Iterator[None]:
         on_signal: called in this trio loop, outside of any task: it must not raise. Its
             second argument is False for the first signal, and True if a pipeline that
             got an earlier signal is still running.
+        at_once: called for each signal in the signal handler itself, also while the
+            loop stands still. It must take no lock, log nothing and raise nothing.
     """
-    listener = _Listener(trio.lowlevel.current_trio_token(), on_signal)
+    listener = _Listener(trio.lowlevel.current_trio_token(), on_signal, at_once)
     try:
         # Within the try, since a signal may come as soon as the handlers are installed.
         _owner.add(listener)
@@ -67,6 +71,7 @@ class _Listener:
 
     token: trio.lowlevel.TrioToken
     on_signal: OnSignal
+    at_once: Callable[[signal.Signals], None] | None = None
     got_one: bool = False
     """Whether a signal was passed on to it. Only the signal handler sets it."""
     gone: bool = False
@@ -75,6 +80,8 @@ class _Listener:
     def pass_on(self, number: signal.Signals, again: bool) -> None:
         """Pass a signal on to the pipeline's loop. Called by the signal handler."""
         self.got_one = True
+        if self.at_once is not None and not self.gone:
+            self.at_once(number)
         with suppress(trio.RunFinishedError):
             self.token.run_sync_soon(self._hear, number, again)
 
