@@ -26,7 +26,9 @@ from .errors import (
     LedgerError,
     QueueFullError,
     RemoteHandlerError,
+    RestError,
     TickError,
+    UnknownSymbolError,
     VenueProtocolError,
     WorkerCrashedError,
 )
@@ -55,7 +57,7 @@ from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import brokers, exchange
+    from . import brokers, exchange, rest
     from .feeds.replay import ReplayFeed
     from .feeds.websocket.feed import WebSocketFeed
 
@@ -112,6 +114,7 @@ __all__ = [
     "QueueFullError",
     "RemoteHandlerError",
     "ReplayFeed",
+    "RestError",
     "Result",
     "Retry",
     "SequenceTracker",
@@ -121,6 +124,7 @@ __all__ = [
     "TickReceiveChannel",
     "TickSendChannel",
     "Trade",
+    "UnknownSymbolError",
     "VenueProtocolError",
     "WebSocketFeed",
     "WebSocketOptions",
@@ -133,6 +137,7 @@ __all__ = [
     "open_pipeline",
     "open_tick_channel",
     "read_dead_letters",
+    "rest",
     "run_pipeline",
 ]
 
@@ -141,6 +146,7 @@ _LATER = {
     "WebSocketFeed": "feeds.websocket.feed",
     "brokers": "brokers",
     "exchange": "exchange",
+    "rest": "rest",
 }
 """What is imported when it is first used, and from where.
 

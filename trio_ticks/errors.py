@@ -22,7 +22,9 @@ __all__ = [
     "LedgerError",
     "QueueFullError",
     "RemoteHandlerError",
+    "RestError",
     "TickError",
+    "UnknownSymbolError",
     "VenueProtocolError",
     "WorkerCrashedError",
 ]
@@ -159,6 +161,51 @@ class FeedBrokenError(FeedError):
 
 class FeedAuthError(FeedBrokenError):
     """The venue refused the credentials (HTTP 401 or 403)."""
+
+
+class RestError(FeedError):
+    """A venue's REST interface gave no answer that can be used.
+
+    Credentials that it refuses are a :class:`FeedAuthError` instead.
+
+    Attributes:
+        url: the address, without query string.
+        status: the HTTP status of the last answer; ``None``: there was none.
+        code: the venue's own code for the error, as text, if it gave one.
+        permanent: whether the same request would fail again.
+        retry_after_s: the seconds that the venue asks to wait, if it does.
+        attempts: how many times the request was sent.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        permanent: bool = True,
+        retry_after_s: float | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message)
+        self.url = url
+        self.status = status
+        self.code = code
+        self.permanent = permanent
+        self.retry_after_s = retry_after_s
+        self.attempts = attempts
+
+
+class UnknownSymbolError(RestError):
+    """The venue has no such symbol, or several of that name.
+
+    Attributes:
+        types: the kinds of instrument that have the name, if there are several; one of
+            them has to be chosen (``type=``).
+    """
+
+    types: tuple[str, ...] = ()
 
 
 class VenueProtocolError(FeedError):

@@ -55,7 +55,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "metrics": ("metrics",),
     "settings": ("settings",),
     "recordings": ("recordings",),
-    "feeds": ("feeds",),
+    "feeds": ("feeds", "rest"),
     "brokers": ("brokers",),
     "history": ("history",),
     "exchange": ("exchange",),

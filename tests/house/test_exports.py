@@ -20,6 +20,7 @@ import pytest
 import trio_ticks as tt
 import trio_ticks.exchange
 import trio_ticks.exchange.coinbase
+import trio_ticks.rest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(tt.__file__).parent
@@ -29,6 +30,7 @@ MODULES = {
     "": tt,
     "exchange.": trio_ticks.exchange,
     "exchange.coinbase.": trio_ticks.exchange.coinbase,
+    "rest.": trio_ticks.rest,
 }
 
 

@@ -1,0 +1,22 @@
+"""httpx, if it is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError
+
+__all__ = ["library"]
+
+
+def library() -> Any:
+    """Return the package ``httpx``.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import httpx
+    except ImportError:
+        raise ConfigError("REST needs httpx: pip install 'trio-ticks[rest]'") from None
+    return httpx
