@@ -277,11 +277,11 @@ def test_many_streams_need_several_requests() -> None:
         (b'{"error":"bad","id":null}', ("refused", None, "bad", False)),
         (
             combined("", e="serverShutdown", E=1).encode(),
-            ("reconnect", "the venue announces its shutdown"),
+            ("replace", "the venue announces its shutdown"),
         ),
         (
             b'{"e":"serverShutdown","E":1770123456789}',
-            ("reconnect", "the venue announces its shutdown"),
+            ("replace", "the venue announces its shutdown"),
         ),
         (combined("btcusdt@depth@100ms", **DEPTH).encode(), None),
         (raw(DEPTH), None),

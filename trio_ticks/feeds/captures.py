@@ -120,6 +120,9 @@ class _CaptureContext:
     def reconnect(self, reason: str) -> None:
         """Do nothing."""
 
+    def replace(self, reason: str) -> None:
+        """Do nothing."""
+
     def answered(self, request: Literal["throttle", "unsubscribe"], accepted: bool) -> None:
         """Do nothing."""
 

@@ -94,6 +94,10 @@ class CodecProbe:
         """Write down a wish for another connection."""
         self.events.append(("reconnect", reason))
 
+    def replace(self, reason: str) -> None:
+        """Write down a wish for a replacement of the connection."""
+        self.events.append(("replace", reason))
+
     def answered(self, request: Literal["throttle", "unsubscribe"], accepted: bool) -> None:
         """Write down an answer to a request."""
         self.events.append(("answered", request, accepted))

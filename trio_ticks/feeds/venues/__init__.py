@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .base import Codec, CodecContext, KeepAlive, Limits, MalformedMessage
 from .language import VENUES, Language, find_language, requests_of
+from .rest_snapshots import RestSnapshots
 
 __all__ = [
     "VENUES",
@@ -17,6 +18,7 @@ __all__ = [
     "Language",
     "Limits",
     "MalformedMessage",
+    "RestSnapshots",
     "find_language",
     "requests_of",
 ]

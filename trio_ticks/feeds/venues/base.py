@@ -19,6 +19,7 @@ import attrs
 
 from ...book import Checksum
 from ...checks import check_count, check_instance, check_seconds, checked
+from .rest_snapshots import RestSnapshots
 
 __all__ = [
     "BAD_MESSAGE",
@@ -91,6 +92,13 @@ class Limits:
     """The venue hangs up unless the first request arrives within so many seconds.
 
     The feed gives up a connection on which it could not send one in that time.
+    """
+    connection_s: float | None = attrs.field(
+        default=None, validator=checked(check_seconds, positive=True, or_none=True)
+    )
+    """The venue closes a connection after so many seconds.
+
+    The feed replaces it in time, see ``max_connection_age`` of the feed.
     """
     message_bytes: int | None = attrs.field(
         default=None, validator=checked(check_count, or_none=True)
@@ -184,6 +192,12 @@ class CodecContext(Protocol):
     def reconnect(self, reason: str) -> None:
         """Have the connection closed and opened anew, at once: the venue wishes it."""
 
+    def replace(self, reason: str) -> None:
+        """Have the connection replaced by another one, which is opened before.
+
+        Where the codec has no :meth:`Codec.place_of`, it is as :meth:`reconnect`.
+        """
+
     def answered(self, request: Literal["throttle", "unsubscribe"], accepted: bool) -> None:
         """Report the venue's answer to a request of that kind."""
 
@@ -226,6 +240,10 @@ class Codec(Protocol):
     final_close_codes: ClassVar[frozenset[int]] = frozenset()
     """Codes of a Close frame after which it makes no sense to come back."""
 
+    rest_snapshots: ClassVar[RestSnapshots | None] = None
+    """How the snapshots of books are had over REST; ``None``: they come by the
+    stream."""
+
     context: CodecContext
 
     def __init__(self, context: CodecContext) -> None:
@@ -254,6 +272,24 @@ class Codec(Protocol):
         lacks this method, a feed that keeps books connects anew for a snapshot.
         """
         return ()
+
+    def place_of(self, payload: bytes, /) -> tuple[str, int] | None:
+        """Return the stream that *payload* belongs to, and its number in that stream.
+
+        Numbers of a stream rise from message to message, on all connections alike.
+        ``None`` if it has no number, as an acknowledgement. Where a codec has this
+        method, the feed replaces a connection without a gap and without a double: it
+        opens the next one first, and compares the numbers of both. It is called for the
+        messages of that time only, and never raises.
+        """
+        return None
+
+    def succeed(self, codec: Codec, /) -> None:
+        """Go on with what *codec* has kept, whose connection this one replaces.
+
+        It is called before the first market data is decoded.
+        """
+        return
 
     def decode(self, payloads: Sequence[bytes], /) -> Sequence[Any]:
         """Return the market data in *payloads*, in their order.

@@ -22,11 +22,12 @@ from ...checks import check_instance
 from ...errors import ConfigError
 from ...logs import log_event
 from .base import Codec, CodecContext, KeepAlive, Limits, Packing, RateCodec
-from .binance import BinanceCodec
+from .binance import BinanceCodec, BinanceUsdmCodec, BinanceUsdmMarketCodec
 from .coinbase import CoinbaseCodec
 from .coinbase_advanced import CoinbaseAdvancedCodec
 from .flat import FlatCodec
 from .kraken import KrakenCodec
+from .rest_snapshots import RestSnapshots
 from .tickdb import TickDBCodec, TickDBFlatCodec, TickDBMarketCodec, TickDBOldCodec
 
 __all__ = ["VENUES", "Language", "find_language", "requests_of"]
@@ -37,6 +38,8 @@ _METHODS: Final = (
     "subscribe",
     "unsubscribe",
     "request_snapshot",
+    "place_of",
+    "succeed",
     "decode",
     "decode_one",
     "throttle",
@@ -48,6 +51,8 @@ VENUES: Final = MappingProxyType[str, type[Any]](
     {
         "flat": FlatCodec,
         "binance": BinanceCodec,
+        "binance-usdm": BinanceUsdmCodec,
+        "binance-usdm-market": BinanceUsdmMarketCodec,
         "tickdb": TickDBCodec,
         "tickdb-market": TickDBMarketCodec,
         "tickdb-old": TickDBOldCodec,
@@ -88,6 +93,9 @@ class Language:
     asks_for_snapshots: bool = False
     """Whether the codec has its own method ``request_snapshot``."""
     new_book_checksum: Callable[[], Checksum] | None = None
+    rest_snapshots: RestSnapshots | None = None
+    hands_over: bool = False
+    """Whether the codec has its own method ``place_of``."""
 
     def max_message_size(self, chosen: int) -> int:
         """Return the size of the largest message to take, in bytes.
@@ -174,6 +182,10 @@ def _read(name: str, codec: type[Any], channels: Iterable[str] | str | None) -> 
         asks_for_rate=issubclass(codec, RateCodec),
         unsubscribes=not _same(codec, "unsubscribe"),
         asks_for_snapshots=not _same(codec, "request_snapshot"),
+        hands_over=not _same(codec, "place_of"),
+        rest_snapshots=declared(
+            "rest_snapshots", None, RestSnapshots | None, "a RestSnapshots or None"
+        ),
         new_book_checksum=declared(
             "new_book_checksum", None, Callable | None, "a function without arguments"
         ),
