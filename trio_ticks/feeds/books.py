@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 import attrs
 
@@ -22,9 +22,9 @@ from ..gaps import GapReason
 from ..ticks import BookUpdate, Level, Tick, unchecked_tick
 from .base import FeedStats
 
-__all__ = ["BookFault", "KeptBooks"]
+__all__ = ["UNTOUCHED", "BookFault", "BookStage", "KeptBooks"]
 
-_UNTOUCHED: Final = frozenset({"sequence", "breaker"})
+UNTOUCHED: Final = frozenset({"sequence", "breaker"})
 """Reasons of gaps that concern other items of a symbol, unless they name its book."""
 
 
@@ -40,6 +40,30 @@ class BookFault:
     """Whether the book was found wrong; if not, one of its sides is empty."""
 
 
+class BookStage(Protocol):
+    """A stage between the items that a feed has decoded and the channel."""
+
+    @property
+    def keeps_updates(self) -> bool: ...
+    @property
+    def over_rest(self) -> bool: ...
+    @property
+    def faults(self) -> list[BookFault]: ...
+
+    on_wanted: Callable[[], object]
+
+    def keep(self, items: Sequence[Any]) -> Sequence[Any]: ...
+    def gap(self, symbol: str, reason: GapReason, *, book: bool) -> None: ...
+    def expect(self, symbols: Iterable[str], until: float) -> None: ...
+    def missing(self, now: float) -> list[str]: ...
+    def next_missing_at(self, now: float) -> float: ...
+    def begin(self) -> None: ...
+    def forget(self, symbols: Iterable[str]) -> None: ...
+    def restart(self, symbol: str) -> None: ...
+    def names(self) -> list[str]: ...
+    def take_faults(self) -> list[BookFault]: ...
+
+
 @final
 class KeptBooks:
     """The books of one feed, by symbol, under the user's names.
@@ -47,12 +71,23 @@ class KeptBooks:
     Args:
         stats: of the feed.
         new_checksum: makes the check of a new book; ``None``: the venue has none.
+        over_rest: whether snapshots are had over REST, and do not come by themselves.
     """
 
     most = 10_000
     """Books that are kept. The oldest is forgotten for a new one."""
+    keeps_updates: Final = True
+    """Whether book updates stay here."""
 
-    def __init__(self, stats: FeedStats, new_checksum: Callable[[], Checksum] | None) -> None:
+    def __init__(
+        self,
+        stats: FeedStats,
+        new_checksum: Callable[[], Checksum] | None,
+        *,
+        over_rest: bool = False,
+    ) -> None:
+        self.over_rest: Final = over_rest
+        """Whether a snapshot is asked for only when an update waits for it."""
         self._stats = stats
         self._new_checksum = new_checksum
         self._books: dict[str, Book] = {}
@@ -89,6 +124,8 @@ class KeptBooks:
         book = self._books.get(symbol) or self._open(symbol)
         outcome = book.apply(update)
         if outcome != "applied":
+            if outcome == "buffered" and self.over_rest and book.buffered == 1:
+                self.on_wanted()
             if outcome == "wrong":
                 self._stats.book_errors += 1
                 self._lose(symbol, book.reason or "", wrong=True)
@@ -137,7 +174,7 @@ class KeptBooks:
             reason: of the gap.
             book: whether the gap is known to concern the book.
         """
-        if not book and reason in _UNTOUCHED:
+        if not book and reason in UNTOUCHED:
             return
         kept = self._books.get(symbol)
         if kept is None:
@@ -150,13 +187,22 @@ class KeptBooks:
         """Notice that the venue sends snapshots of *symbols* by itself.
 
         It does so after a subscription. They need not be asked for before the time
-        *until*.
+        *until*. Over REST none comes by itself.
         """
+        if self.over_rest:
+            return
         self._expected.update((symbol, until) for symbol in symbols)
         self.on_wanted()
 
     def missing(self, now: float) -> list[str]:
-        """Return the symbols whose snapshot is to be asked for at *now*."""
+        """Return the symbols whose snapshot is to be asked for at *now*.
+
+        Over REST those whose updates wait: a snapshot from before the first of them
+        would be of no use.
+        """
+        if self.over_rest:
+            books = self._books
+            return [symbol for symbol in self.wanted if books[symbol].buffered]
         expected = self._expected
         return [symbol for symbol in self.wanted if expected.get(symbol, now) <= now]
 
@@ -181,6 +227,13 @@ class KeptBooks:
             self._best.pop(symbol, None)
             self.wanted.pop(symbol, None)
             self._expected.pop(symbol, None)
+
+    def restart(self, symbol: str) -> None:
+        """Do nothing: a book says itself when it needs a snapshot."""
+
+    def names(self) -> list[str]:
+        """Return the symbols that have a book."""
+        return list(self._books)
 
     def take_faults(self) -> list[BookFault]:
         """Return what is to be told, and forget it."""

@@ -367,6 +367,7 @@ class BinanceCodec(_BinanceCodec):
     rest_snapshots = RestSnapshots(
         url="https://data-api.binance.vision",
         path="/api/v3/depth",
+        channels=frozenset(("depth", "depth@100ms")),
         domains=("binance.com", "binance.vision", "binance.us"),
         parameters=lambda symbol: {"symbol": symbol.upper(), "limit": 1000},
         parse=read_snapshot,
@@ -395,6 +396,7 @@ class BinanceUsdmCodec(_BinanceUsdmCodec):
     rest_snapshots = RestSnapshots(
         url="https://fapi.binance.com",
         path="/fapi/v1/depth",
+        channels=frozenset(("depth", "depth@100ms", "depth@500ms")),
         domains=("binance.com",),
         parameters=lambda symbol: {"symbol": symbol.upper(), "limit": 1000},
         parse=read_snapshot,

@@ -94,6 +94,7 @@ class Language:
     """Whether the codec has its own method ``request_snapshot``."""
     new_book_checksum: Callable[[], Checksum] | None = None
     rest_snapshots: RestSnapshots | None = None
+    """Of the channels that are subscribed to."""
     hands_over: bool = False
     """Whether the codec has its own method ``place_of``."""
 
@@ -164,6 +165,7 @@ def _read(name: str, codec: type[Any], channels: Iterable[str] | str | None) -> 
         raise ConfigError(f"{shown}: compression must be None or 'permessage-deflate'")
     chosen = _choose(name, channels, known, usual)
     notices = declared("notices", {}, Mapping, "a mapping from channels to texts")
+    rest = declared("rest_snapshots", None, RestSnapshots | None, "a RestSnapshots or None")
     codes = declared("final_close_codes", frozenset(), set | frozenset, "a set of close codes")
     return Language(
         name=name,
@@ -183,9 +185,7 @@ def _read(name: str, codec: type[Any], channels: Iterable[str] | str | None) -> 
         unsubscribes=not _same(codec, "unsubscribe"),
         asks_for_snapshots=not _same(codec, "request_snapshot"),
         hands_over=not _same(codec, "place_of"),
-        rest_snapshots=declared(
-            "rest_snapshots", None, RestSnapshots | None, "a RestSnapshots or None"
-        ),
+        rest_snapshots=rest if rest is not None and rest.channels.intersection(chosen) else None,
         new_book_checksum=declared(
             "new_book_checksum", None, Callable | None, "a function without arguments"
         ),

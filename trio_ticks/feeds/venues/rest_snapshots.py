@@ -42,6 +42,8 @@ class RestSnapshots:
 
     What it raises of :attr:`Codec.decode_one`'s errors means that the body is none.
     """
+    channels: frozenset[str] = attrs.field(converter=frozenset)
+    """The channels that have changes of books."""
     requests_per_min: int = attrs.field(default=60, validator=checked(check_count))
     """The most requests in a minute."""
     domains: tuple[str, ...] = ()

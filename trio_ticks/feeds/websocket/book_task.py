@@ -1,8 +1,8 @@
 """The books of one run of a feed: tells what is wrong, and asks for snapshots.
 
-Rules: a symbol is asked for when its book is found wrong, and again after five seconds,
-until its snapshot has come. The messages wait for the venue's limit in the outbox, as
-all others do.
+Rules: a symbol is asked for when its book is found wrong, and again after five seconds
+(over REST after one), until its snapshot has come. The messages wait for the venue's
+limit in the outbox, as all others do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import trio
 
 from ...gaps import GapReason
 from ...logs import LogLimit, log_event
-from ..books import KeptBooks
+from ..books import BookStage
 from ..snapshots import SnapshotRequests
 from .telling import Telling
 
@@ -25,6 +25,9 @@ logger = logging.getLogger("trio_ticks.feeds.websocket")
 
 _PATIENCE_S: Final = 5.0
 """Seconds that a venue may take to send the snapshots that belong to a subscription."""
+_AGAIN_AFTER_S: Final = 5.0
+_AGAIN_OVER_REST_S: Final = 1.0
+"""A snapshot over REST may lag behind the stream, so that the next one is needed."""
 
 
 @final
@@ -40,7 +43,7 @@ class BookTask:
 
     def __init__(
         self,
-        books: KeptBooks,
+        books: BookStage,
         telling: Telling,
         log_limit: LogLimit,
         ask: Callable[[str], object],
@@ -76,9 +79,18 @@ class BookTask:
         """Keep no books of *symbols* any more."""
         self._books.forget(symbols)
 
+    def waits_for(self, name: str) -> bool:
+        """Return whether a snapshot of *name* is to be asked for now."""
+        return name in self._books.missing(trio.current_time())
+
+    def restart(self, name: str) -> None:
+        """Have the updates of *name* wait for another snapshot."""
+        self._books.restart(name)
+
     def _tell(self) -> None:
         for fault in self._books.take_faults():
-            self._telling.mark_gaps([(fault.symbol, trio.current_time())], "sequence")
+            lost = [(fault.symbol, trio.current_time())]
+            self._telling.mark_gaps(lost, "sequence", book=fault.wrong, found_here=True)
             if fault.wrong and (times := self._log_limit.due("book_wrong")):
                 log_event(
                     logger,
@@ -97,8 +109,8 @@ class BookTask:
 
         Cancellation: nothing more is asked for.
         """
-        requests = SnapshotRequests()
         books = self._books
+        requests = SnapshotRequests(_AGAIN_OVER_REST_S if books.over_rest else _AGAIN_AFTER_S)
         while True:
             now = trio.current_time()
             missing = books.missing(now)

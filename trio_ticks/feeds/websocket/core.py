@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from ...logs import Redactor
+from ...rest import RestClient
 from ..base import FeedStats
-from ..books import KeptBooks
+from ..books import BookStage
 from ..reports import BadMessages
 from ..venues import Language
 from .options import WebSocketOptions
@@ -30,12 +31,17 @@ class FeedCore:
     names: dict[str, str]
     """By the venue's spelling, the user's name of each symbol of the feed."""
     stats: FeedStats
-    books: KeptBooks | None
-    """The books that the feed keeps itself; ``None``: it sends book updates on."""
+    books: BookStage | None
+    """The books that the feed keeps, or whose updates it puts behind their snapshots;
+    ``None``: it sends book updates on as they come."""
     bad: BadMessages
     redactor: Redactor
     auth_advice: str
     """What to do where the venue refuses the credentials, for errors."""
+    new_rest_client: Callable[..., RestClient] | None
+    """Makes what gets snapshots of books; ``None``: they come by the stream.
+
+    A run adds its clock and its source of chance."""
     new_settings: Callable[[], Awaitable[SessionSettings]]
     """Returns the settings of the next connection; may raise ``ConnectFailed``."""
 

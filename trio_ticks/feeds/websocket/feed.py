@@ -26,6 +26,7 @@ from ..books import KeptBooks
 from ..reports import BadMessages
 from ..venues import Codec, Language, find_language
 from .addresses import Access, Addresses
+from .book_stage import new_stage, rest_client_maker
 from .connect import Target
 from .core import FeedCore
 from .endpoint import EndpointFunction
@@ -198,8 +199,8 @@ class WebSocketFeed:
         redactor = Redactor(access.secrets)
         self._addresses = Addresses(access, self.options, language, redactor)
         stats = FeedStats()
-        kept = KeptBooks(stats, language.new_book_checksum) if self.options.books else None
-        self.books: Final[Mapping[str, Book]] = {} if kept is None else kept.books
+        stage = new_stage(language, stats, keeps=self.options.books)
+        self.books: Final[Mapping[str, Book]] = stage.books if isinstance(stage, KeptBooks) else {}
         """The books that the feed keeps, by your names; none without ``books=True``."""
         self._core = FeedCore(
             name=language.name if name is None else check_name(name),
@@ -208,7 +209,8 @@ class WebSocketFeed:
             options=self.options,
             names=names,
             stats=stats,
-            books=kept,
+            books=stage,
+            new_rest_client=rest_client_maker(access, self.options, language, proxy=proxy),
             bad=BadMessages(logger, redactor, trio.current_time),
             redactor=redactor,
             auth_advice=access.auth_advice,
@@ -218,7 +220,9 @@ class WebSocketFeed:
         """Whether the user has given the name."""
         self._board, self._throttle = _new_switches(language, names)
         self.request_snapshot: Final = (
-            self._board.request_snapshot if language.asks_for_snapshots else None
+            self._board.request_snapshot
+            if language.asks_for_snapshots or language.rest_snapshots is not None
+            else None
         )
         """Asks for a book's snapshot, by your name; ``None``: there is no request."""
         self._run: FeedRun | None = None
@@ -407,6 +411,7 @@ class WebSocketFeed:
         finally:
             self._run = None
             self._board.links = []
+            self._board.restart_book = None
             self.stats.connected = False
             self.stats.silent_symbols, self.stats.silent_names = 0, ()
             self._core.bad.flush()

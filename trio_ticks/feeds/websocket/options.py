@@ -97,6 +97,23 @@ class WebSocketOptions:
     is asked for; if the venue has no such request, the connection is made anew. The
     books are in the feed's attribute ``books``, by symbol.
     """
+    rest_url: str | None = attrs.field(
+        default=None, validator=checked(check_instance, kind=str, shown="a URL", or_none=True)
+    )
+    """Where the snapshots of books are had, of venues that give them over REST.
+
+    ``None``: at the venue's own address, or, if the feed is given the address of
+    another host, at that host. They need the extra ``rest``.
+    """
+    max_connection_age: float | None = attrs.field(
+        default=None, validator=checked(check_seconds, positive=True, or_none=True)
+    )
+    """Replace each connection after about this many seconds, by an overlapping one.
+
+    It is opened and subscribed to before the old one is closed, so that nothing is lost
+    and nothing comes twice; a random part of 5 % less lets many feeds not come at once.
+    ``None``: 98 % of what the venue allows, if it closes connections by their age.
+    """
     ping_interval: float | None = attrs.field(
         default=20.0, validator=checked(check_seconds, positive=True, or_none=True)
     )
@@ -177,6 +194,8 @@ class WebSocketKeywords(TypedDict, total=False):
     expect_data: ExpectData | None
     newer_only: bool
     books: bool
+    rest_url: str | None
+    max_connection_age: float | None
     ping_interval: float | None
     pong_timeout: float
     max_message_size: int

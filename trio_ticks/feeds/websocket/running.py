@@ -14,6 +14,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, final
 
 import trio
@@ -27,6 +28,7 @@ from .core import FeedCore
 from .link import Link
 from .pacing import Pace
 from .sieve import Sieve
+from .snapshot_task import SnapshotTask
 from .socket_watch import SocketWatch
 from .switchboard import Request, Switchboard
 from .symbol_task import SymbolTask
@@ -77,14 +79,25 @@ class FeedRun:
         self._symbols = SymbolTask(core, board, throttle, self.telling, self.clock, self.log_limit)
         self.expects_data = self._symbols.expects_data
         self.books: BookTask | None = None
-        """Keeps the books, if the feed is to keep them itself."""
+        """Keeps the books, or puts their updates behind the snapshots, where needed."""
         if core.books is not None:
             self.books = BookTask(core.books, self.telling, self.log_limit, self.ask_for_snapshot)
+        self._snapshots = self._new_snapshot_task()
         self.sieve = Sieve(core, self._symbols.arrived, self.clock.utc)
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()
         self._error: BaseException | None = None
         board.links = [Link(self, part) for part in self._deal(list(core.names))]
+
+    def _new_snapshot_task(self) -> SnapshotTask | None:
+        """Return what gets snapshots over REST, where they are had so."""
+        core, how = self.core, self.core.language.rest_snapshots
+        if how is None or core.new_rest_client is None or self.books is None:
+            return None
+        self._board.restart_book = self.books.restart
+        client = partial(core.new_rest_client, clock=self.clock, random=self._random)
+        uniform = self._random.random
+        return SnapshotTask(core, how, client, self.clock, self.log_limit, uniform)
 
     def _deal(self, symbols: list[str]) -> list[list[str]]:
         """Deal *symbols* out to as many connections as the venue's limit asks for."""
@@ -108,6 +121,8 @@ class FeedRun:
             nursery.start_soon(self._symbols.run)
             if self.books is not None:
                 nursery.start_soon(self.books.run)
+                if self._snapshots is not None:
+                    nursery.start_soon(self._snapshots.run, self.books, self.sieve, self.hand_over)
             async with trio.open_nursery() as links:
                 self._nursery = links
                 for link in self._board.links:
@@ -275,6 +290,9 @@ class FeedRun:
         """
         if name in self.throttle.paused:
             return
+        if self._snapshots is not None:
+            self._snapshots.ask(name)
+            return
         if self.core.language.asks_for_snapshots and name in self._board.spelling:
             self._board.request_snapshot(name)
             return
@@ -302,5 +320,5 @@ def _names_of(core: FeedCore, link: Link) -> list[str]:
 def _books_of(core: FeedCore, link: Link) -> list[str]:
     """Return the names of the books whose updates come by *link*."""
     if core.takes_all and core.books is not None:
-        return list(core.books.books)
+        return core.books.names()
     return _names_of(core, link)

@@ -6,7 +6,7 @@ one connection, whose codec makes the request for it, in the venue's spelling.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
 from ..venues import requests_of
@@ -27,6 +27,8 @@ class Switchboard:
         """By the user's name, the venue's spelling of each symbol of the feed."""
         self.only: Link | None = None
         """The connection that requests are made for; ``None``: all."""
+        self.restart_book: Callable[[str], object] | None = None
+        """Gets a snapshot by another way than a request; ``None``: there is none."""
 
     def _parts(self, symbols: Iterable[str]) -> Iterable[tuple[Link, list[str]]]:
         wanted = [self.spelling[symbol] for symbol in symbols if symbol in self.spelling]
@@ -55,6 +57,9 @@ class Switchboard:
 
     def request_snapshot(self, symbol: str, /) -> None:
         """Ask for a snapshot of the book of *symbol*, if its connection is open."""
+        if self.restart_book is not None:
+            self.restart_book(symbol)
+            return
         for link, part in self._parts([symbol]):
             if link.codec is not None:
                 for spelling in part:

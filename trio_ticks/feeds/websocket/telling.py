@@ -57,19 +57,21 @@ class Telling:
         count: int = 0,
         *,
         book: bool = False,
+        found_here: bool = False,
     ) -> None:
         """Report a gap for each symbol in *lost*.
 
         *lost* pairs each name with the beginning of its gap, on trio's clock; *count*
-        is how many items are known to be missing.
+        is how many items are known to be missing. *found_here*: the books of the feed
+        have found it, and know of it.
         """
         lost = list(lost)
         books = self._core.books
         if books is not None:
-            # No book update comes to the channel, so it has none to hold back.
-            for name, _ in lost:
+            for name, _ in () if found_here else lost:
                 books.gap(name, reason, book=book)
-            book = False
+            # Where no book update comes to the channel, it has none to hold back.
+            book = book and not books.keeps_updates
         mark_gap = self._to.mark_gap
         if mark_gap is not None:
             now = self._clock.utc()
