@@ -107,7 +107,7 @@ class BookSync:
         return ()
 
     def _start(self, snapshot: BookUpdate, last: int) -> Sequence[BookUpdate]:
-        """Return *snapshot* with the updates behind it, unless it is too old for them."""
+        """Return *snapshot* with the updates behind it; nothing if it is too old."""
         symbol = snapshot.symbol
         line = self._lines.get(symbol)
         if line is None:

@@ -42,7 +42,9 @@ class RestSnapshots:
 
     What it raises of :attr:`Codec.decode_one`'s errors means that the body is none.
     """
-    channels: frozenset[str] = attrs.field(converter=frozenset)
+    channels: frozenset[str] = attrs.field(
+        validator=checked(check_instance, kind=frozenset, shown="a frozenset of names")
+    )
     """The channels that have changes of books."""
     requests_per_min: int = attrs.field(default=60, validator=checked(check_count))
     """The most requests in a minute."""

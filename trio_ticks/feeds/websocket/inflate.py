@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal, NamedTuple, final
 
@@ -28,6 +29,7 @@ __all__ = [
     "DeflateParameters",
     "Inflater",
     "PayloadTooBig",
+    "unpack_all",
     "unpack_payload",
 ]
 
@@ -187,3 +189,30 @@ def _has_zlib_header(payload: bytes) -> bool:
     """
     head = payload[:2]
     return len(head) == 2 and head[0] & 0x0F == 8 and int.from_bytes(head, "big") % 31 == 0
+
+
+def unpack_all(
+    packing: Literal["gzip", "deflate"],
+    messages: Sequence[bytes],
+    limit: int,
+    on_bad: Callable[[bytes, str], object],
+) -> list[bytes]:
+    """Return *messages* as they were before the venue packed them.
+
+    Args:
+        packing: how.
+        messages: as they came.
+        limit: the size of the largest one, unpacked, in bytes.
+        on_bad: called with each one that cannot be unpacked, and why.
+    """
+    found = []
+    for message in messages:
+        if packing == "gzip" and not message.startswith(GZIP_MAGIC):
+            # Some venues pack the data and not their answers.
+            found.append(message)
+            continue
+        try:
+            found.append(unpack_payload(packing, message, limit))
+        except BadPayload as error:
+            on_bad(message, str(error))
+    return found

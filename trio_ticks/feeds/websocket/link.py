@@ -18,18 +18,18 @@ from typing import Any, Final, Protocol, final
 import trio
 
 from ...clock import Clock
-from ...errors import FeedAuthError, FeedBrokenError
 from ...logs import LogLimit, log_event
 from ..venues import Codec
-from ..venues.base import Packing
-from .backoff import parse_retry_after
 from .book_task import BookTask
 from .comeback import Comeback, GiveUp
 from .connect import ConnectFailed
 from .context import LinkContext
 from .core import FeedCore
-from .inflate import GZIP_MAGIC, BadPayload, unpack_payload
+from .endings import Endings
+from .inflate import unpack_all
 from .outbox import Outbox
+from .overlap import Overlap
+from .role import Role
 from .session import Ended, Session
 from .sieve import Sieve
 from .socket_watch import SocketWatch
@@ -41,7 +41,6 @@ __all__ = ["Link", "Run"]
 logger = logging.getLogger("trio_ticks.feeds.websocket")
 
 _ORDERLY: Final = (1000, 1001)
-_TOO_BIG: Final = 1009
 
 
 class Run(Protocol):
@@ -80,12 +79,16 @@ class Link:
 
     def __init__(self, run: Run, symbols: Sequence[str]) -> None:
         self._run = run
-        self.symbols: Final = dict.fromkeys(symbols)
+        self.symbols = dict.fromkeys(symbols)
         """The symbols of this connection; the feed changes them while it runs."""
-        self.refused: Final[set[str]] = set()
+        self.refused: set[str] = set()
         """Symbols that the venue has refused for good."""
+        self.role: Final = Role()
+        """Its part in replacements of connections."""
         self.codec: Codec | None = None
         """The codec of the connection that is open now."""
+        self.last_codec: Codec | None = None
+        """The codec of the last connection, open or not."""
         self.is_open = False
         self.opened_before = False
         self.lost_at = -math.inf
@@ -98,6 +101,7 @@ class Link:
         self._max_message_size: Final = run.core.language.max_message_size(
             run.core.options.max_message_size
         )
+        self._endings: Final = Endings(run.core, self._max_message_size)
         self.clock = run.clock
         self.telling = run.telling
         self.answered = run.answered
@@ -125,6 +129,13 @@ class Link:
         if self._session is not None:
             self._session.give_up(Ended(reason=reason, wished=True))
 
+    def replace(self, reason: str) -> None:
+        """Have another connection made, which takes over from this one."""
+        if self._core.language.hands_over and not self.role.stands_by:
+            self.role.wish(reason)
+        else:
+            self.wish(reason)
+
     def symbol_refused(self, symbol: str | None, reason: str, final: bool) -> None:
         """Tell the strategy that the venue refuses *symbol*, or does not say which."""
         if symbol is None or symbol in self.symbols:
@@ -149,6 +160,33 @@ class Link:
         if self.codec is not None:
             self._outbox.put(messages)
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether all requests of the open connection have been sent."""
+        return self.is_open and self._session is not None and self._session.has_asked
+
+    def take_over(self, old: Link, overlap: Overlap) -> Awaitable[None] | None:
+        """Take the place of *old*, which is retired; return what delivering waits for.
+
+        Where it is not ``None``, await it.
+        """
+        assert self.codec is not None
+        self.role.stands_by = False
+        self.opened_before = True
+        self.stats.reconnects += 1
+        if old.last_codec is not None:
+            self.codec.succeed(old.last_codec)
+        now = self._now()
+        newer = overlap.change(now)
+        old.retire("another connection has taken over")
+        return self._pass_on(self.codec.decode(newer), now)
+
+    def retire(self, reason: str) -> None:
+        """Close the connection, and end :meth:`run`; nobody is told."""
+        self.role.is_retired = True
+        if self._session is not None:
+            self._session.give_up(Ended(reason=reason, wished=True))
+
     async def run(self) -> None:
         """Connect and reconnect until no retry can help.
 
@@ -159,16 +197,24 @@ class Link:
 
         Cancellation: closes the connection, in a second at most.
         """
+        try:
+            await self._run_connections()
+        finally:
+            self.role.ended()
+
+    async def _run_connections(self) -> None:
         run, core = self._run, self._core
         comeback = run.new_comeback()
         while True:
             ended = await self._connect()
             now = trio.current_time()
             lived_s = now - self._opened_at if ended.failure is None else 0.0
-            self._count(ended)
+            if self.role.is_retired or self.role.stands_by:
+                return
+            self._endings.count(ended)
             if ended.code in _ORDERLY and not ended.wished and not core.options.reconnect:
                 core.bad.flush()
-                reason = self._shown(ended)
+                reason = self._endings.shown(ended)
                 log_event(
                     logger, logging.INFO, "feed.ended", url=core.url, reason=reason, code=ended.code
                 )
@@ -178,10 +224,10 @@ class Link:
                 now=now,
                 lived_s=lived_s,
                 had_data=run.had_data,
-                retry_after=self._retry_after_s(ended.failure),
+                retry_after=self._endings.retry_after_s(ended, self.clock.utc()),
             )
             if isinstance(decided, GiveUp):
-                raise self._broken(decided, ended)
+                raise self._endings.broken(decided, ended)
             self._log_end(ended, decided)
             await trio.sleep(decided)
 
@@ -204,7 +250,10 @@ class Link:
             lambda: bool(self.wanted) and run.expects_data(),
         )
         self._opened_at = math.nan
-        self.codec = codec
+        self.codec = self.last_codec = codec
+        if self.role.is_retired:
+            self.codec = self._session = None
+            return Ended(reason="it is not needed any more", wished=True)
         try:
             ended = await self._session.run(run.opening(self))
         finally:
@@ -212,28 +261,45 @@ class Link:
             if self.is_open:
                 self.is_open = False
                 self.lost_at = trio.current_time()
-        if not math.isnan(self._opened_at):
-            run.link_lost(self, self._shown(ended))
+            self.role.closed()
+        await self.role.rescue()
+        is_heard = not (self.role.is_retired or self.role.stands_by)
+        if not math.isnan(self._opened_at) and is_heard:
+            run.link_lost(self, self._endings.shown(ended))
         return ended
 
     def _on_open(self) -> None:
         self._opened_at = trio.current_time()
         self.is_open = True
-        self._run.link_opened(self)
-        self.opened_before = True
+        self.role.opened(self._opened_at)
+        if not self.role.stands_by:
+            self._run.link_opened(self)
+            self.opened_before = True
 
     def _deliver(self, messages: list[bytes]) -> Awaitable[None] | None:
-        run = self._run
         self.stats.messages += len(messages)
         assert self.codec is not None
         assert self._session is not None
         if self._packing is not None:
-            messages = self._unpacked(messages, self._packing)
+            messages = unpack_all(
+                self._packing, messages, self._max_message_size, self._context.malformed
+            )
         now = self._now()
-        items = run.sieve.sift(self.codec.decode(messages), now)
+        if self.role.overlap is not None:
+            count = len(messages)
+            messages = self.role.compare(self.codec, messages, now)
+            if len(messages) < count:
+                self._session.data_arrived(now)
+        return self._pass_on(self.codec.decode(messages), now)
+
+    def _pass_on(self, items: Sequence[Any], now: float) -> Awaitable[None] | None:
+        """Deliver *items*, which were decoded at *now*."""
+        run = self._run
+        items = run.sieve.sift(items, now)
         if not items:
             return None
-        self._session.data_arrived(now)
+        if self._session is not None:
+            self._session.data_arrived(now)
         run.had_data = True
         if run.books is not None:
             items = run.books.keep(items)
@@ -241,65 +307,13 @@ class Link:
                 return None
         return run.deliver_throttled(items) if run.throttle.armed else run.hand_over(items)
 
-    def _unpacked(self, messages: list[bytes], packing: Packing) -> list[bytes]:
-        """Return *messages* as they were before the venue packed them."""
-        limit = self._max_message_size
-        found = []
-        for message in messages:
-            if packing == "gzip" and not message.startswith(GZIP_MAGIC):
-                # Some venues pack the data and not their answers.
-                found.append(message)
-                continue
-            try:
-                found.append(unpack_payload(packing, message, limit))
-            except BadPayload as error:
-                self._context.malformed(message, str(error))
-        return found
-
-    # How a connection ended
-
-    def _count(self, ended: Ended) -> None:
-        stats = self.stats
-        stats.connect_failures += ended.failure is not None
-        stats.watchdog_trips += ended.stale
-        stats.malformed += ended.violation and ended.code == _TOO_BIG
-
-    def _retry_after_s(self, failure: ConnectFailed | None) -> float | None:
-        if failure is None or failure.retry_after is None:
-            return None
-        return parse_retry_after(failure.retry_after, self.clock.utc())
-
-    def _broken(self, given_up: GiveUp, ended: Ended) -> FeedBrokenError:
-        core, failure = self._core, given_up.failure
-        if failure is not None and isinstance(failure.__cause__, FeedAuthError):
-            return failure.__cause__
-        reason = core.redactor.excerpt(given_up.reason) + self._remedy(ended)
-        if given_up.auth:
-            reason += f"; {core.auth_advice}"
-        times = f" (tried {given_up.attempts} times)" if given_up.attempts > 1 else ""
-        error = (FeedAuthError if given_up.auth else FeedBrokenError)(
-            f"{core.url}: {reason}{times}",
-            url=core.url,
-            status=failure.status if failure is not None else None,
-            attempts=given_up.attempts,
-        )
-        error.__cause__ = failure.__cause__ if failure is not None else None
-        return error
-
-    def _shown(self, ended: Ended) -> str:
-        return self.redactor.excerpt(ended.reason) + self._remedy(ended)
-
-    def _remedy(self, ended: Ended) -> str:
-        """Return the setting that would help, as the end of a sentence."""
-        # Where the venue closed with 1009, a message of ours was too big.
-        if ended.code != _TOO_BIG or not ended.violation:
-            return ""
-        return f" (max_message_size is {self._max_message_size:,} bytes)"
-
     def _log_end(self, ended: Ended, delay: float) -> None:
         self.bad.flush()
         event = "feed.connect_failed" if ended.failure is not None else "feed.disconnected"
-        facts: dict[str, object] = {"reason": self._shown(ended), "retry_in_s": round(delay, 3)}
+        facts: dict[str, object] = {
+            "reason": self._endings.shown(ended),
+            "retry_in_s": round(delay, 3),
+        }
         if ended.code is not None:
             facts["code"] = ended.code
         self.log(logging.WARNING, event, **facts)

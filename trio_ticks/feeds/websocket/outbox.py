@@ -27,6 +27,11 @@ class Outbox:
         self.overfull = False
         """Whether messages were left out because too many wait."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._messages
+
     def put(self, messages: Iterable[str | bytes]) -> None:
         """Add *messages*."""
         for message in messages:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, final
 
@@ -22,6 +22,7 @@ import trio
 from ...clock import Clock
 from ...logs import LogLimit
 from ..base import clock_of, random_of, send_capabilities_of
+from ..venues import RestSnapshots
 from .book_task import BookTask
 from .comeback import Comeback
 from .core import FeedCore
@@ -30,6 +31,7 @@ from .pacing import Pace
 from .sieve import Sieve
 from .snapshot_task import SnapshotTask
 from .socket_watch import SocketWatch
+from .succession import Successions
 from .switchboard import Request, Switchboard
 from .symbol_task import SymbolTask
 from .telling import Telling
@@ -70,7 +72,7 @@ class FeedRun:
 
         Other tasks still get their turn: every read of the socket is a checkpoint.
         """
-        self._random = random_of(send)
+        self.random = random_of(send)
         self._connects = Pace(core.language.limits.connects_per_min, 60.0)
         self._changed = trio.Event()
         self._left: OrderedDict[str, float] = OrderedDict()
@@ -82,22 +84,19 @@ class FeedRun:
         """Keeps the books, or puts their updates behind the snapshots, where needed."""
         if core.books is not None:
             self.books = BookTask(core.books, self.telling, self.log_limit, self.ask_for_snapshot)
-        self._snapshots = self._new_snapshot_task()
+        self._snapshots: SnapshotTask | None = None
         self.sieve = Sieve(core, self._symbols.arrived, self.clock.utc)
+        if self.books is not None and core.language.rest_snapshots is not None:
+            board.restart_book = self.books.restart
+            self._snapshots = _new_snapshot_task(self, core.language.rest_snapshots)
         self._nursery: trio.Nursery | None = None
+        self._attendants: trio.Nursery | None = None
         self._scope = trio.CancelScope()
         self._error: BaseException | None = None
         board.links = [Link(self, part) for part in self._deal(list(core.names))]
-
-    def _new_snapshot_task(self) -> SnapshotTask | None:
-        """Return what gets snapshots over REST, where they are had so."""
-        core, how = self.core, self.core.language.rest_snapshots
-        if how is None or core.new_rest_client is None or self.books is None:
-            return None
-        self._board.restart_book = self.books.restart
-        client = partial(core.new_rest_client, clock=self.clock, random=self._random)
-        uniform = self._random.random
-        return SnapshotTask(core, how, client, self.clock, self.log_limit, uniform)
+        self._successions = Successions(
+            core, board, self.random.random, partial(_new_successor, self), self._start
+        )
 
     def _deal(self, symbols: list[str]) -> list[list[str]]:
         """Deal *symbols* out to as many connections as the venue's limit asks for."""
@@ -123,19 +122,27 @@ class FeedRun:
                 nursery.start_soon(self.books.run)
                 if self._snapshots is not None:
                     nursery.start_soon(self._snapshots.run, self.books, self.sieve, self.hand_over)
+            self._attendants = nursery
             async with trio.open_nursery() as links:
                 self._nursery = links
                 for link in self._board.links:
-                    links.start_soon(self._run_link, link)
+                    self._start(link)
             self._nursery = None
             nursery.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
 
-    async def _run_link(self, link: Link) -> None:
-        """Run *link*; an error ends the others too, and :meth:`run` raises it."""
+    def _start(self, link: Link) -> None:
+        """Run *link*, and have it replaced when it is due."""
+        assert self._nursery is not None
+        assert self._attendants is not None
+        self._nursery.start_soon(self._run_guarded, link.run)
+        self._attendants.start_soon(self._run_guarded, partial(self._successions.attend, link))
+
+    async def _run_guarded(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run *run*; an error ends all connections, and :meth:`run` raises it."""
         try:
-            await link.run()
+            await run()
         except BaseException as error:
             if not isinstance(error, Exception) and isinstance(error, _CANCELLATION):
                 raise
@@ -189,6 +196,7 @@ class FeedRun:
                 self.books.expect(name for name, _ in resumed)
             for link, message in requests:
                 link.post((message,))
+                self._successions.disturb()
             self._changed = trio.Event()
             with trio.move_on_at(throttle.next_due_at(trio.current_time())):
                 await self._changed.wait()
@@ -207,7 +215,7 @@ class FeedRun:
         options = self.core.options
         return Comeback(
             options.backoff,
-            self._random.random,
+            self.random.random,
             give_up_after=options.give_up_after,
             final_close_codes=options.final_close_codes | self.core.language.final_close_codes,
             now=trio.current_time(),
@@ -224,14 +232,14 @@ class FeedRun:
         """Subscribe to *names*: by the venue's spelling, the user's name."""
         now = trio.current_time()
         self.sieve.names_changed()
+        self._successions.disturb()
         most = self.core.language.max_symbols or math.inf
         for symbol in names:
             link = next((link for link in self._board.links if len(link.symbols) < most), None)
             if link is None:
                 link = Link(self, ())
                 self._board.links.append(link)
-                assert self._nursery is not None
-                self._nursery.start_soon(self._run_link, link)
+                self._start(link)
             link.symbols[symbol] = None
             link.refused.discard(symbol)
         back = [(name, self._left.pop(name)) for name in names.values() if name in self._left]
@@ -246,6 +254,7 @@ class FeedRun:
     def unsubscribe(self, names: Mapping[str, str]) -> None:
         """Unsubscribe from *names*; they are as for :meth:`subscribe`."""
         now = trio.current_time()
+        self._successions.disturb()
         active = [name for name in names.values() if name not in self.throttle.paused]
         for link, message in self._board.unsubscribe(active):
             link.post((message,))
@@ -309,6 +318,21 @@ class FeedRun:
     def _refresh_connected(self) -> None:
         # A feed of which only a part comes is not connected.
         self.core.stats.connected = all(link.is_open for link in self._board.links)
+
+
+def _new_successor(run: FeedRun, link: Link) -> Link:
+    """Return a link for the same symbols as *link*, now and later."""
+    new = Link(run, ())
+    new.symbols, new.refused = link.symbols, link.refused
+    return new
+
+
+def _new_snapshot_task(run: FeedRun, how: RestSnapshots) -> SnapshotTask:
+    """Return what gets the snapshots of books over REST."""
+    core, random = run.core, run.random
+    assert core.new_rest_client is not None
+    client = partial(core.new_rest_client, clock=run.clock, random=random)
+    return SnapshotTask(core, how, client, run.clock, run.log_limit, random.random)
 
 
 def _names_of(core: FeedCore, link: Link) -> list[str]:

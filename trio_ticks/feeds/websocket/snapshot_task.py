@@ -31,6 +31,7 @@ __all__ = ["SnapshotTask"]
 logger = logging.getLogger("trio_ticks.feeds.websocket")
 
 _WAITS: Final = BackoffPolicy(initial_s=1.0, maximum_s=30.0)
+_FAILURES: Final[tuple[type[Exception], ...]] = (FeedError, *BAD_MESSAGE)
 _REFUSED_FOR_S: Final = 60.0
 """How long a symbol is left alone of which the venue says that it has no book."""
 
@@ -116,7 +117,7 @@ class SnapshotTask:
         try:
             body = await client.get(self._how.path, self._how.parameters(symbol), type=msgspec.Raw)
             snapshot = self._how.parse(symbol, bytes(body), self._clock.utc())
-        except (FeedError, *BAD_MESSAGE) as error:
+        except _FAILURES as error:
             if isinstance(error, RestError) and error.permanent and error.status is not None:
                 if len(self._refused) > len(names):
                     self._refused.clear()
