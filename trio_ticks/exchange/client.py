@@ -60,6 +60,7 @@ class FrameStream(trio.abc.Stream):
         """False swallows the pongs, as a venue does that has stopped answering."""
         self.handshake: bytearray | None = bytearray()
         """What the client sends; ``None`` once the handshake is over."""
+        self._unread = b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send whole frames, unless a Close has been sent.
@@ -85,6 +86,10 @@ class FrameStream(trio.abc.Stream):
 
         Cancellation: ends the use of the stream: ``on_lost`` is called.
         """
+        if self._unread:
+            again, self._unread = self._unread, b""
+            await trio.lowlevel.checkpoint()
+            return again
         data: bytes | bytearray = b""
         try:
             data = await self._transport.receive_some(max_bytes)
@@ -94,6 +99,10 @@ class FrameStream(trio.abc.Stream):
             if not data:
                 self.on_lost()
         return data
+
+    def unread(self, data: bytes) -> None:
+        """Have *data* received again, before what comes next."""
+        self._unread = data
 
     async def aclose(self) -> None:
         """Close the transport at once; a write that is under way fails."""

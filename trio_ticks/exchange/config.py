@@ -92,12 +92,13 @@ class ExchangeConfig:
 
     It says whose messages the recording holds (``None``: it is found from the first
     lines), and what the exchange speaks: a venue that it does not speak, and ``None``,
-    make it speak the flat protocol to clients of a recording, and so does ``"kraken"``.
+    make it speak the flat protocol to clients of a recording, and so do
+    ``"kraken"`` and ``"binance"``.
     """
     faults: tuple[str, ...] = attrs.field(default=(), converter=_faults)
     """The faults that the venue is to have, by name; each venue has its own."""
     fault_every: int = attrs.field(default=50, validator=checked(check_count))
-    """A Kraken fault that happens now and then happens at every so many messages.
+    """A fault that happens now and then happens at every so many messages.
 
     Counted are those of one connection that it can happen to.
     """
@@ -128,6 +129,10 @@ class ExchangeConfig:
     """Seconds between pings to a client; ``None``: none."""
     ping_timeout: float = attrs.field(default=5.0, validator=checked(check_seconds, positive=True))
     """Seconds that a client may take to answer a ping before it is disconnected."""
+    max_age: float | None = attrs.field(
+        default=None, validator=checked(check_seconds, positive=True, or_none=True)
+    )
+    """Seconds after which a connection is closed in good order; ``None``: never."""
     limits: ClientLimits = attrs.field(factory=ClientLimits)
 
     def __attrs_post_init__(self) -> None:
@@ -170,4 +175,5 @@ class Settings(TypedDict, total=False):
     ssl_context: ssl.SSLContext | None
     ping_interval: float | None
     ping_timeout: float
+    max_age: float | None
     limits: ClientLimits

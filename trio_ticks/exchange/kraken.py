@@ -66,6 +66,8 @@ class KrakenVenue:
         every: after how many messages a fault happens again.
     """
 
+    path: Final = ""
+
     def __init__(
         self,
         symbols: Collection[str],
@@ -84,7 +86,10 @@ class KrakenVenue:
     def _time(self, now: datetime) -> datetime:
         return now + _AHEAD if "clock-ahead" in self._faults else now
 
-    def new_session(self) -> KrakenSession:
+    def answer(self, path: str, parameters: Mapping[str, str], now: datetime) -> None:
+        """Return ``None``: there is no REST."""
+
+    def new_session(self, _target: str = "/") -> KrakenSession:
         """Return the session of a client that has just connected."""
         return KrakenSession(self.pairs, Faults(self._faults, self._every))
 

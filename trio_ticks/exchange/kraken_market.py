@@ -91,6 +91,7 @@ class Side:
             self.quantities[self.keys[0]] = self.draw()
         for far in self.keys[: max(0, len(self.keys) - _MOST)]:
             self.put(far, 0)
+            changed.add(far)
         return changed
 
     def top(self, depth: int) -> Levels:
@@ -210,6 +211,10 @@ class Step:
         self.quantity = quantity
         self._before = before
         self._changed = changed
+
+    def all_changes(self) -> tuple[Levels, Levels]:
+        """Return the bids and asks to send to who sees the whole book."""
+        return self.changes(_MOST + _LEAST)
 
     def changes(self, depth: int) -> tuple[Levels, Levels]:
         """Return the bids and asks to send to who sees *depth* levels of a side.

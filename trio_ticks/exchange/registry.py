@@ -12,6 +12,9 @@ from typing import Final
 import attrs
 
 from ..errors import ConfigError
+from .binance import FAULTS as BINANCE_FAULTS
+from .binance import SYMBOLS as BINANCE_SYMBOLS
+from .binance import new_futures_venue, new_spot_venue
 from .coinbase.faults import FAULTS as COINBASE_FAULTS
 from .dialect import Dialect
 from .flat_dialect import FlatDialect
@@ -48,6 +51,13 @@ SPOKEN: Final[Mapping[str, Spoken]] = MappingProxyType(
     {
         "flat": Spoken(FlatDialect.faults),
         "tickdb": Spoken(TickDBDialect.faults, TickDBDialect),
+        "binance": Spoken(BINANCE_FAULTS, new_venue=new_spot_venue, symbols=BINANCE_SYMBOLS),
+        "binance-usdm": Spoken(
+            BINANCE_FAULTS, new_venue=new_futures_venue, symbols=BINANCE_SYMBOLS
+        ),
+        "binance-usdm-market": Spoken(
+            BINANCE_FAULTS, new_venue=new_futures_venue, symbols=BINANCE_SYMBOLS
+        ),
         "kraken": Spoken(KRAKEN_FAULTS, new_venue=KrakenVenue, symbols=KRAKEN_SYMBOLS),
         "coinbase": Spoken(COINBASE_FAULTS, dialect=None),
         "coinbase-advanced": Spoken(COINBASE_FAULTS, dialect=None),

@@ -6,8 +6,9 @@ Rules: one nursery a connection, and a connection that fails takes nothing else 
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import final
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from .clients import Clients
 from .config import ExchangeConfig
 from .dialect import Conversation, Dialect, Refusal
 from .flat_dialect import FlatDialect
+from .http import RestAnswer, is_plain_request, read_head, serve_http
 from .registry import SPOKEN
 from .venues import Ended, Session, Venue
 from .wire import text_frame
@@ -45,6 +47,12 @@ MAX_REQUEST = 1 << 16
 
 
 _HEARTBEAT_S = 1.0
+
+
+async def _end_of_age(client: Client, max_age: float) -> None:
+    """Close the connection when it is too old."""
+    await trio.sleep(max_age)
+    await client.say_goodbye("max_age", code=1000, text="the connection is too old")
 
 
 def _inject(client: Client, payloads: Sequence[bytes]) -> None:
@@ -90,7 +98,7 @@ class Service:
     @property
     def path(self) -> str:
         """Where clients should connect to."""
-        return self._dialect.path
+        return self._dialect.path if self._venue is None else self._venue.path
 
     def take_throttle_requests(self, yes: bool) -> None:
         flat = self._dialect.at("")
@@ -133,6 +141,14 @@ class Service:
         limits = self._config.limits
         with trio.move_on_after(limits.handshake_timeout_s) as patience:
             stream.on_lost = patience.cancel
+            if self._venue is not None:
+                head = await read_head(stream)
+                if is_plain_request(head):
+                    stream.on_lost = nursery.cancel_scope.cancel
+                    patience.deadline = math.inf
+                    await serve_http(stream, head, self._answer)
+                    return
+                stream.unread(head)
             request = await wrap_server_stream(nursery, stream, max_message_size=MAX_REQUEST)
             dialect = self._dialect.at(urlsplit(request.path).path)
             refusal = self._refuses(request, dialect)
@@ -161,12 +177,19 @@ class Service:
                     nursery.start_soon(
                         client.ping, self._config.ping_interval, self._config.ping_timeout
                     )
+                if self._config.max_age is not None:
+                    nursery.start_soon(_end_of_age, client, self._config.max_age)
                 if self._venue is None:
                     await self._serve_requests(client, connection, conversation)
                 else:
-                    client.session = session = self._venue.new_session()
+                    client.session = session = self._venue.new_session(request.path)
                     nursery.start_soon(self._beat, client, session)
                     await self._serve_session(client, session)
+
+    def _answer(self, path: str, parameters: Mapping[str, str]) -> RestAnswer | None:
+        """Answer a plain HTTP request."""
+        assert self._venue is not None
+        return self._venue.answer(path, parameters, self._clock.utc())
 
     async def _serve_requests(
         self, client: Client, connection: WebSocketConnection, conversation: Conversation
@@ -198,6 +221,9 @@ class Service:
     async def _serve_session(self, client: Client, session: Session) -> None:
         """Answer the requests of a client of a venue that has words of its own."""
         _inject(client, session.greet(self._clock.utc()))
+        if session.symbols:
+            client.follow(session.symbols, None)
+            self._broadcast.recheck_audience()
         while True:
             try:
                 message = await client.connection.get_message()

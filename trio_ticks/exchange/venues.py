@@ -9,10 +9,11 @@ Rules: sans-I/O. What a client gets are the payloads of text messages, in their 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Protocol, final
 
+from .http import RestAnswer
 from .wire import FlatTick
 
 __all__ = ["Ended", "Faults", "NewVenue", "Session", "Venue"]
@@ -71,8 +72,27 @@ class Venue(Protocol):
         """Return what happened at the venue with this tick of the market."""
         ...
 
-    def new_session(self) -> Session:
-        """Return the session of a client that has just connected."""
+    @property
+    def path(self) -> str:
+        """Where clients should connect to."""
+        ...
+
+    def new_session(self, target: str) -> Session:
+        """Return the session of a client that has just connected.
+
+        Args:
+            target: path and query string of its request.
+        """
+        ...
+
+    def answer(self, path: str, parameters: Mapping[str, str], now: datetime) -> RestAnswer | None:
+        """Return the answer to a plain HTTP request (GET); ``None``: there is no REST.
+
+        Args:
+            path: of the request.
+            parameters: of its query string.
+            now: the wall time.
+        """
         ...
 
 

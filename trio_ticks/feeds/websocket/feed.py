@@ -93,6 +93,14 @@ def _target(
     return target.with_parameter(language.key_parameter, api_key)
 
 
+def _check_age(max_connection_age: float | None, language: Language) -> None:
+    if max_connection_age is not None and not language.hands_over:
+        raise ConfigError(
+            f"max_connection_age is not for the venue {language.name!r}: its messages have no"
+            " numbers by which those of two connections could be compared"
+        )
+
+
 def _check_key(api_key: object) -> None:
     # The message must not show the value: it may be the real key with a typing error.
     if api_key is not None and not (isinstance(api_key, str) and _HEADER_VALUE.fullmatch(api_key)):
@@ -184,6 +192,7 @@ class WebSocketFeed:
         names = _check_symbols(symbols) or _all_symbols(language)
         self.venue: Final = language.name
         self.options: Final = WebSocketOptions(**options)
+        _check_age(self.options.max_connection_age, language)
         _check_key(api_key)
         access = Access(
             target=_target(url, endpoint, language, api_key),

@@ -131,7 +131,7 @@ class Link:
 
     def replace(self, reason: str) -> None:
         """Have another connection made, which takes over from this one."""
-        if self._core.language.hands_over and not self.role.stands_by:
+        if self._core.language.hands_over:
             self.role.wish(reason)
         else:
             self.wish(reason)
@@ -171,7 +171,7 @@ class Link:
         Where it is not ``None``, await it.
         """
         assert self.codec is not None
-        self.role.stands_by = False
+        self.role.take_over()
         self.opened_before = True
         self.stats.reconnects += 1
         if old.last_codec is not None:

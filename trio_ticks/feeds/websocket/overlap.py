@@ -105,7 +105,7 @@ class Overlap:
         self._stats.duplicates += before - len(kept)
 
     def may_change(self, now: float) -> bool:
-        """Return whether nothing is missing if the new connection takes over at *now*."""
+        """Return whether nothing is missing if the new connection takes over now."""
         if not self._settled or self._too_much:
             return False
         if not self._heard and now < self._asked_at + _QUIET_S:
@@ -114,7 +114,7 @@ class Overlap:
         return all(first.get(stream, math.inf) <= old[stream] for stream in self._since)
 
     def change(self, now: float) -> list[bytes]:
-        """Let the new connection take over; return what is to be delivered of it now."""
+        """Let the new connection take over; return what to deliver of it now."""
         self.changed_at = now
         self._prune()
         newer = [payload for _stream, _number, payload in self._waiting]

@@ -69,7 +69,7 @@ class Role:
         Cancellation: nothing has changed.
         """
         while not (self.has_ended or self.is_retired):
-            opened_at = self._opened_at
+            opened_at = None if self.stands_by else self._opened_at
             if opened_at is not None and self._wish is not None:
                 return self._wish
             due = math.inf if opened_at is None else opened_at + age_s
@@ -92,6 +92,11 @@ class Role:
     def follow(self, overlap: Overlap) -> None:
         """Be the new one in *overlap*."""
         self.overlap, self.stands_by = overlap, True
+
+    def take_over(self) -> None:
+        """Be the link that delivers."""
+        self.stands_by = False
+        self._notice()
 
     def compare(self, codec: Codec, messages: list[bytes], now: float) -> list[bytes]:
         """Return those of *messages* that are to be decoded now."""

@@ -1,4 +1,4 @@
-"""Replaces connections before the venue closes them, without a gap and without a double.
+"""Replaces connections before the venue closes them: no gap, and nothing twice.
 
 Plan: :meth:`Successions.attend` waits until a connection is old, or the venue wishes
 another one. It opens a second link for the same symbols, which delivers nothing yet,
