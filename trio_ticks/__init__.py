@@ -57,7 +57,7 @@ from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import brokers, exchange, rest
+    from . import brokers, exchange, history, rest
     from .feeds.replay import ReplayFeed
     from .feeds.websocket.feed import WebSocketFeed
 
@@ -134,6 +134,7 @@ __all__ = [
     "brokers",
     "conflation_of",
     "exchange",
+    "history",
     "open_pipeline",
     "open_tick_channel",
     "read_dead_letters",
@@ -146,6 +147,7 @@ _LATER = {
     "WebSocketFeed": "feeds.websocket.feed",
     "brokers": "brokers",
     "exchange": "exchange",
+    "history": "history",
     "rest": "rest",
 }
 """What is imported when it is first used, and from where.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import trio
@@ -124,6 +124,8 @@ class Broadcast:
         self._room_made = trio.Event()
         self._waited = 0.0
         self._waits_since: float | None = None
+        self.observe: Callable[[Sequence[FlatTick]], None] | None = None
+        """Called with each batch of ticks, if somebody wants to know them."""
         self._paused = False
         self._market_time = 0.0
 
@@ -269,6 +271,8 @@ class Broadcast:
         most = int(min(count, self._limit - self.generated))
         ticks = self._source.take(until, most, iso_utc(self._clock.utc()))
         self.generated += len(ticks)
+        if self.observe is not None:
+            self.observe(ticks)
         if self._venue is not None:
             self._offer_steps(self._venue, ticks)
         elif ticks:

@@ -9,15 +9,24 @@ Rules: a head has at most 64 KiB, and only GET is known. The venue answers, sans
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, final
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 import h11
+import msgspec
 import trio
 
-__all__ = ["Answering", "RestAnswer", "is_plain_request", "read_head", "serve_http"]
+__all__ = [
+    "Answering",
+    "Call",
+    "RestAnswer",
+    "is_plain_request",
+    "json_answer",
+    "read_head",
+    "serve_http",
+]
 
 _MOST: Final = 1 << 16
 _UPGRADES: Final = re.compile(rb"\r\nupgrade[ \t]*:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
@@ -34,8 +43,27 @@ class RestAnswer:
     """Seconds that pass before it is sent."""
 
 
-Answering = Callable[[str, Mapping[str, str]], RestAnswer | None]
-"""Answers a request for a path with parameters; ``None``: there is nothing."""
+def json_answer(
+    status: int, content: Any, headers: Sequence[tuple[str, str]] = (), delay_s: float = 0.0
+) -> RestAnswer:
+    """Return an answer whose body is *content* as JSON."""
+    return RestAnswer(msgspec.json.encode(content), status, tuple(headers), delay_s)
+
+
+@final
+@attrs.frozen
+class Call:
+    """A request."""
+
+    path: str
+    parameters: Mapping[str, str]
+    """Of its query string."""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """The names are in lower case."""
+
+
+Answering = Callable[[Call], RestAnswer | None]
+"""Answers a request; ``None``: there is nothing."""
 
 
 async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
@@ -94,7 +122,8 @@ async def _answer_one(http: h11.Connection, stream: trio.abc.Stream, answering: 
             return False
     assert request is not None
     parts = urlsplit(request.target.decode("ascii", "replace"))
-    answer = answering(parts.path, dict(parse_qsl(parts.query)))
+    parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+    answer = answering(Call(parts.path, parameters, [*request.headers]))
     if answer is None or request.method != b"GET":
         answer = RestAnswer(b"{}", 404)
     if answer.delay_s:

@@ -22,7 +22,18 @@ import attrs
 
 from .wire import FlatTick
 
-__all__ = ["BASE", "DEPTHS", "MINUTES", "UNITS", "Candle", "Levels", "Pair", "Step", "checksum"]
+__all__ = [
+    "BASE",
+    "DEPTHS",
+    "FIRST_TRADE",
+    "MINUTES",
+    "UNITS",
+    "Candle",
+    "Levels",
+    "Pair",
+    "Step",
+    "checksum",
+]
 
 DEPTHS: Final = (10, 25, 100, 500, 1000)
 """The depths of a book that can be subscribed to."""
@@ -35,6 +46,8 @@ BASE: Final = 10**6
 """Cents that are added to each price of the synthetic market.
 
 The deepest bid of a cheap share would be negative otherwise."""
+FIRST_TRADE: Final = 1_000
+"""The trades of a pair have the numbers after this one."""
 _LEAST: Final = DEPTHS[-1] + 50
 _MOST: Final = DEPTHS[-1] + 300
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -139,7 +152,7 @@ class Pair:
         self._seed = f"{seed}/{symbol}/book"
         self.bids: Side | None = None
         self.asks: Side | None = None
-        self.trade_id = 1_000
+        self.trade_id = FIRST_TRADE
         self.volume = 0
         """Traded so far, in units."""
         self.candles: dict[int, Candle] = {}

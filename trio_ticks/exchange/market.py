@@ -164,6 +164,21 @@ class Market:
     def close(self) -> None:
         """Do nothing."""
 
+    def quotes(self, stamp: str) -> list[FlatTick]:
+        """Return the present quotes of all symbols, with the timestamp *stamp*."""
+        return [
+            FlatTick(
+                walk.symbol,
+                stamp,
+                walk.bid / PRICE_GRID,
+                (walk.bid + walk.spread) / PRICE_GRID,
+                walk.bid_size,
+                walk.ask_size,
+                walk.volume,
+            )
+            for walk in self._walks
+        ]
+
     def take(self, until: float, limit: int, stamp: str) -> list[FlatTick]:
         """Return the ticks due up to the time *until*, with the timestamp *stamp*.
 

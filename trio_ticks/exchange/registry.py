@@ -15,12 +15,15 @@ from ..errors import ConfigError
 from .binance import FAULTS as BINANCE_FAULTS
 from .binance import SYMBOLS as BINANCE_SYMBOLS
 from .binance import new_futures_venue, new_spot_venue
+from .binance_desk import BINANCE_REST_FAULTS, BinanceDesk
 from .coinbase.faults import FAULTS as COINBASE_FAULTS
+from .desk import NewDesk
 from .dialect import Dialect
 from .flat_dialect import FlatDialect
 from .kraken import FAULTS as KRAKEN_FAULTS
 from .kraken import SYMBOLS as KRAKEN_SYMBOLS
 from .kraken import KrakenVenue
+from .tickdb_desk import TICKDB_REST_FAULTS, TickDBDesk
 from .tickdb_dialect import TickDBDialect
 from .venues import NewVenue
 
@@ -45,13 +48,22 @@ class Spoken:
     """
     symbols: tuple[str, ...] | None = None
     """What there is unless other symbols are named; ``None``: the usual ones."""
+    new_desk: NewDesk | None = None
+    """Makes what answers over REST; ``None``: it has no REST here."""
 
 
 SPOKEN: Final[Mapping[str, Spoken]] = MappingProxyType(
     {
         "flat": Spoken(FlatDialect.faults),
-        "tickdb": Spoken(TickDBDialect.faults, TickDBDialect),
-        "binance": Spoken(BINANCE_FAULTS, new_venue=new_spot_venue, symbols=BINANCE_SYMBOLS),
+        "tickdb": Spoken(
+            {**TickDBDialect.faults, **TICKDB_REST_FAULTS}, TickDBDialect, new_desk=TickDBDesk
+        ),
+        "binance": Spoken(
+            {**BINANCE_FAULTS, **BINANCE_REST_FAULTS},
+            new_venue=new_spot_venue,
+            symbols=BINANCE_SYMBOLS,
+            new_desk=BinanceDesk,
+        ),
         "binance-usdm": Spoken(
             BINANCE_FAULTS, new_venue=new_futures_venue, symbols=BINANCE_SYMBOLS
         ),

@@ -6,7 +6,7 @@ Rules: it owns everything that runs; clients come and go through their service.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Unpack
@@ -18,12 +18,13 @@ from ..clock import Clock, new_random
 from .broadcast import Broadcast, Source
 from .clients import Clients
 from .config import DEFAULT_SYMBOLS, ExchangeConfig, Settings
+from .desk import Stock
 from .market import Market
 from .recorded import open_recording
 from .registry import SPOKEN
 from .service import Service
 from .venues import Venue
-from .wire import binary_frame, text_frame
+from .wire import FlatTick, binary_frame, iso_utc, text_frame
 
 __all__ = ["Exchange", "open_exchange", "serve_exchange"]
 
@@ -77,6 +78,17 @@ class Counters:
         """Where to connect to."""
         scheme = "wss" if self.config.ssl_context else "ws"
         return f"{scheme}://{HOST}:{self.port}{self._service.path}"
+
+    @property
+    def rest_url(self) -> str:
+        """Where REST is asked, at venues that have it here."""
+        scheme = "https" if self.config.ssl_context else "http"
+        return f"{scheme}://{HOST}:{self.port}"
+
+    @property
+    def calls(self) -> int:
+        """Requests over REST so far, refused ones included."""
+        return self._service.calls
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -154,6 +166,7 @@ class Exchange(Counters):
         port: int,
         clock: Clock,
         venue: Venue | None = None,
+        stock: Stock | None = None,
     ) -> None:
         self.config = config
         self.port = port
@@ -166,7 +179,11 @@ class Exchange(Counters):
         self._clients = Clients()
         self._broadcast = Broadcast(config, source, self._clients.connected, clock, venue)
         self._broadcast_scope = trio.CancelScope()
-        self._service = Service(config, source, self._clients, self._broadcast, clock, venue)
+        new_desk = SPOKEN[config.protocol].new_desk
+        desk = None if new_desk is None or stock is None else new_desk(stock)
+        if desk is not None and stock is not None:
+            self._broadcast.observe = stock.observe
+        self._service = Service(config, source, self._clients, self._broadcast, clock, venue, desk)
         # Of other venues it is the ping in their own words that is not answered.
         self._service.answer_pings = venue is None or "no-pong" not in config.faults
 
@@ -272,11 +289,12 @@ async def _open(config: ExchangeConfig) -> tuple[Exchange, Listeners]:
     source: Source
     clock = Clock()
     venue: Venue | None = None
+    seed = new_random().getrandbits(64) if config.seed is None else config.seed
     if config.capture is None:
         spoken = SPOKEN[config.protocol]
         symbols = config.symbols or spoken.symbols or DEFAULT_SYMBOLS
-        seed = new_random().getrandbits(64) if config.seed is None else config.seed
-        source = Market(symbols, rate=config.rate, burst=config.burst, seed=seed, skew=config.skew)
+        rate, skew = config.rate, config.skew
+        source = Market(symbols, rate=rate, burst=config.burst, seed=seed, skew=skew)
         if spoken.new_venue is not None:
             faults = frozenset(config.faults)
             venue = spoken.new_venue(symbols, seed, faults, config.fault_every)
@@ -302,7 +320,27 @@ async def _open(config: ExchangeConfig) -> tuple[Exchange, Listeners]:
     except BaseException:
         source.close()
         raise
-    return Exchange(config, source, _port(listeners[0]), clock, venue), listeners
+    stock = _new_stock(config, source, seed, clock, venue)
+    return Exchange(config, source, _port(listeners[0]), clock, venue, stock), listeners
+
+
+def _new_stock(
+    config: ExchangeConfig, source: Source, seed: object, clock: Clock, venue: Venue | None
+) -> Stock:
+    """Return what there is to know over REST."""
+
+    def quotes() -> Sequence[FlatTick]:
+        return source.quotes(iso_utc(clock.utc())) if isinstance(source, Market) else ()
+
+    return Stock(
+        symbols=source.symbols,
+        seed=seed,
+        faults=frozenset(config.faults),
+        api_key=config.api_key,
+        opened=clock.utc(),
+        quotes=quotes,
+        venue=venue,
+    )
 
 
 def _port(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 from urllib.parse import urlsplit
@@ -28,9 +28,10 @@ from .broadcast import Broadcast, Source
 from .client import Client, FrameStream
 from .clients import Clients
 from .config import ExchangeConfig
+from .desk import Desk
 from .dialect import Conversation, Dialect, Refusal
 from .flat_dialect import FlatDialect
-from .http import RestAnswer, is_plain_request, read_head, serve_http
+from .http import Call, RestAnswer, is_plain_request, json_answer, read_head, serve_http
 from .registry import SPOKEN
 from .venues import Ended, Session, Venue
 from .wire import text_frame
@@ -72,6 +73,7 @@ class Service:
         broadcast: Broadcast,
         clock: Clock,
         venue: Venue | None = None,
+        desk: Desk | None = None,
     ) -> None:
         self._config = config
         self._source = source
@@ -79,12 +81,15 @@ class Service:
         self._broadcast = broadcast
         self._clock = clock
         self._venue = venue
+        self._desk = desk
         self._log_limit = LogLimit(trio.current_time)
         self.rejected: Counter[int] = Counter()
         """Clients that were not let in, by HTTP status."""
         self.errors = 0
         """Connections that ended by an unexpected exception; it has been logged."""
         self.bad_requests = 0
+        self.calls = 0
+        """Requests over REST."""
         """Requests that made no sense."""
         self.over = False
         """Whether the end has come: new clients are refused."""
@@ -141,7 +146,7 @@ class Service:
         limits = self._config.limits
         with trio.move_on_after(limits.handshake_timeout_s) as patience:
             stream.on_lost = patience.cancel
-            if self._venue is not None:
+            if self._venue is not None or self._desk is not None:
                 head = await read_head(stream)
                 if is_plain_request(head):
                     stream.on_lost = nursery.cancel_scope.cancel
@@ -186,10 +191,17 @@ class Service:
                     nursery.start_soon(self._beat, client, session)
                     await self._serve_session(client, session)
 
-    def _answer(self, path: str, parameters: Mapping[str, str]) -> RestAnswer | None:
+    def _answer(self, call: Call) -> RestAnswer | None:
         """Answer a plain HTTP request."""
+        self.calls += 1
+        if self.refusal or self.over:
+            status, headers = self.refusal or (503, ())
+            return json_answer(status, {"code": status}, headers)
+        now = self._clock.utc()
+        if self._desk is not None:
+            return self._desk.answer(call, now, trio.current_time())
         assert self._venue is not None
-        return self._venue.answer(path, parameters, self._clock.utc())
+        return self._venue.answer(call.path, call.parameters, now)
 
     async def _serve_requests(
         self, client: Client, connection: WebSocketConnection, conversation: Conversation

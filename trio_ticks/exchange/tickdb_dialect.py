@@ -23,7 +23,7 @@ from .dialect import Answer, Refusal
 from .flat_dialect import FlatDialect, key_refusal
 from .wire import FlatTick, packed_frame, text_frame
 
-__all__ = ["TickDBDialect"]
+__all__ = ["TickDBDialect", "kind_of"]
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -63,7 +63,8 @@ def _key(channel: str, symbol: str) -> str:
     return f"{channel}:{symbol}"
 
 
-def _kind(symbol: str) -> str:
+def kind_of(symbol: str) -> str:
+    """Return the type of a symbol, as the venue names it."""
     if is_pair(symbol):
         return "forex"
     return "stock" if "." in symbol or (symbol.isalpha() and len(symbol) < 6) else "crypto"
@@ -143,7 +144,7 @@ class TickDBDialect:
         """Return the pushes that one tick makes, each with its channel."""
         symbol, stamp = tick.symbol, self._stamp(tick.timestamp)
         shown = symbol.partition(".")[0] if "bare-symbols" in self.chosen else symbol
-        head = {"symbol": shown, "type": _kind(symbol)}
+        head = {"symbol": shown, "type": kind_of(symbol)}
         volume = {} if tick.volume is msgspec.UNSET else {"volume_24h": f"{tick.volume}"}
         gone = "withdrawn" in self.chosen and self._pushes % 10 == 0
         last = {"last_price": f"{tick.bid}", **volume, "timestamp": stamp}
