@@ -396,7 +396,7 @@ def test_tickdb_codes_are_numbers_or_text(code: int | str) -> None:
     assert failure is not None
     assert failure.code == "3008"
     assert not failure.again
-    assert "free plan" in failure.reason
+    assert "free plan" in failure.advice
 
 
 @pytest.mark.parametrize(
@@ -405,6 +405,8 @@ def test_tickdb_codes_are_numbers_or_text(code: int | str) -> None:
         (401, {"code": "UNAUTHORIZED"}, "auth", False),
         (200, {"code": 1001, "message": "invalid key"}, "auth", False),
         (403, {"code": "PERMISSION_DENIED"}, "auth", False),
+        (403, {"code": "SOMETHING_NEW"}, "auth", False),
+        (403, {"code": 3009}, "other", False),
         (400, {"code": "2002", "message": "unknown"}, "symbol", False),
         (429, {"code": 3001}, "other", True),
         (429, {"code": 3003}, "other", True),
@@ -427,7 +429,7 @@ def test_tickdb_names_the_types_of_an_ambiguous_symbol() -> None:
     error = failure.to_error(failure.reason, "http://x", 1)
     assert isinstance(error, tt.UnknownSymbolError)
     assert error.types == ("stock", "futures")
-    assert "choose a type: stock, futures" in str(error)
+    assert failure.advice == "choose a type: stock, futures"
 
 
 def test_tickdb_is_well() -> None:

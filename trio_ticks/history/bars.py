@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from ..checks import check_callable, check_flag, check_instance, check_text, check_word
-from ..clock import Clock
+from ..clock import Clock, system_utc
 from ..errors import ConfigError, RestError
 from ..rest.client import RestClient
 from ..rest.venues import open_venue
@@ -124,8 +124,8 @@ def klines(
             check_text(name, value)
             if name not in history.choices:
                 raise ConfigError(f"{venue} does not know {name}=")
-    clock = clock or Clock()
     start_ms, end_ms = _range(start, end, clock)
+    clock = clock or Clock()
     if url is not None:
         check_text("url", url)
     client = open_venue(
@@ -153,13 +153,13 @@ def klines(
     return Bars(source, length, (start_ms, end_ms), clock, kept, progress=progress, forming=forming)
 
 
-def _range(start: object, end: object, clock: Clock) -> tuple[int, int]:
+def _range(start: object, end: object, clock: Clock | None) -> tuple[int, int]:
     check_instance("start", start, datetime, "a datetime")
     check_instance("end", end, datetime, "a datetime", or_none=True)
     assert isinstance(start, datetime)
     try:
         start_ms = to_ms(to_utc(start))
-        until = to_utc(end) if isinstance(end, datetime) else clock.utc()
+        until = to_utc(end) if isinstance(end, datetime) else _present(clock)
     except ValueError as error:
         raise ConfigError(f"start and end: {error}") from None
     if start_ms < 0:
@@ -167,6 +167,12 @@ def _range(start: object, end: object, clock: Clock) -> tuple[int, int]:
     if start_ms >= to_ms(until):
         raise ConfigError(f"start must be before end: {start} is not before {until}")
     return start_ms, to_ms(until)
+
+
+def _present(clock: Clock | None) -> datetime:
+    if clock is None and not trio.lowlevel.in_trio_run():
+        return system_utc()
+    return (clock or Clock()).utc()
 
 
 @final

@@ -31,6 +31,8 @@ class Failure:
 
     reason: str
     """For people; it may hold words of the venue."""
+    advice: str = ""
+    """What to do about it, in our words."""
     again: bool
     """Whether the same request may succeed later."""
     status: int | None = None

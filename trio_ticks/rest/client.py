@@ -138,6 +138,7 @@ class RestClient:
         self._policy = backoff or _PATIENCE
         self._max_bytes = max_bytes
         self._judge = judge
+        self._has_key = api_key is not None
         self._headers = _headers(api_key, key_header, headers)
         self._proxy = None if proxy is None else Proxy.parse(proxy)
         self._variables = ProxyVariables.read(os.environ) if trust_env else None
@@ -350,6 +351,11 @@ class RestClient:
 
     def _error(self, failure: Failure, url: str, attempts: int) -> Exception:
         message = f"{url}: {self._redactor.excerpt(failure.reason)}"
+        advice = failure.advice
+        if failure.kind == "auth":
+            advice = advice or ("check the api_key" if self._has_key else "no api_key was given")
+        if advice:
+            message += f"; {self._redactor.excerpt(advice)}"
         if failure.retry_after_s is not None:
             message += f"; it asks to wait {failure.retry_after_s:g} s"
         if attempts > 1:

@@ -60,22 +60,27 @@ def judge_tickdb(status: int, body: bytes) -> Failure | None:
     if code == "0":
         return plain
     words = f"{answer.message} (code {code})" if answer.message else f"code {code}"
-    if code in _TICKDB_AUTH or (plain is not None and plain.kind == "auth"):
+    # What a plan does not include is refused with 403, too, and a number.
+    refused = plain is not None and plain.kind == "auth" and not code.isdecimal()
+    if code in _TICKDB_AUTH or refused:
         return Failure(reason=words, status=status, code=code, again=False, kind="auth")
     if code == _TICKDB_AMBIGUOUS:
         types = _available_types(answer.data)
         return Failure(
-            reason=f"{words}; choose a type: {', '.join(types) or 'the venue names none'}",
+            reason=words,
+            advice=f"choose a type: {', '.join(types) or 'the venue names none'}",
             status=status,
             code=code,
             again=False,
             kind="symbol",
             types=types,
         )
+    advice = ""
     if code == _TICKDB_HISTORY:
-        words += "; the free plan may not ask for a time range"
+        advice = "the free plan may not ask for a time range"
     return Failure(
         reason=words,
+        advice=advice,
         status=status,
         code=code,
         again=code in _TICKDB_AGAIN or (plain is not None and plain.again),
