@@ -448,6 +448,6 @@ def test_the_command_lists_the_faults() -> None:
     assert done.exit_code == 0
     listed = [line.split()[:2] for line in done.output.splitlines()]
     venues = list(dict.fromkeys(venue for venue, _ in listed))
-    assert venues == ["coinbase", "coinbase-advanced", "kraken", "tickdb"]
-    for venue in venues[:2]:
+    assert {"coinbase", "coinbase-advanced", "kraken", "tickdb"} < set(venues)
+    for venue in ("coinbase", "coinbase-advanced"):
         assert [fault for name, fault in listed if name == venue] == list(FAULTS)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock
 
 import trio_ticks as tt
 from trio_ticks.exchange import Exchange, open_exchange
+from trio_ticks.exchange.binance_desk import BINANCE_REST_FAULTS
+from trio_ticks.exchange.desk import Stock
+from trio_ticks.exchange.http import Call
+from trio_ticks.exchange.registry import fault_list
+from trio_ticks.exchange.tickdb_desk import TICKDB_REST_FAULTS, TickDBDesk
 
 SYMBOLS = ("BTCUSDT", "EURUSD", "700.HK")
 MONDAY_MS = 1_709_510_400_000
@@ -46,7 +51,8 @@ async def stream(exchange: Exchange, count: int) -> list[Any]:
         if len(seen) >= count:
             enough.set()
 
-    feed = tt.WebSocketFeed(exchange.url, symbols=["BTCUSDT"], venue="tickdb", channels=["trade"])
+    venue = str(exchange.config.venue)
+    feed = tt.WebSocketFeed(exchange.url, symbols=["BTCUSDT"], venue=venue, channels=["trade"])
     async with tt.open_pipeline(feed, keep) as pipeline:
         await enough.wait()
         pipeline.shutdown()
@@ -192,6 +198,19 @@ async def test_binance_counts_weights_and_bans_who_goes_on() -> None:
     assert answers[-1].json()["code"] == -1003
 
 
+async def test_binance_says_over_rest_what_it_streams() -> None:
+    async with serving("binance", rate=500, symbols=["BTCUSDT"]) as (exchange, client):
+        seen = await stream(exchange, 20)
+        told = await get(client, "/api/v3/trades", symbol="BTCUSDT", limit=1000)
+        depth = await get(client, "/api/v3/depth", symbol="BTCUSDT", limit=5)
+        rows = await get(client, "/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=1)
+    known = {str(trade["id"]): (float(trade["price"]), float(trade["qty"])) for trade in told}
+    streamed = {trade.trade_id: (trade.price, trade.size) for trade in seen}
+    first = min(streamed, key=int)
+    assert {**streamed, first: None}.items() <= {**known, first: None}.items()
+    assert float(depth["bids"][0][0]) == pytest.approx(float(rows[0][4]), rel=0.02)
+
+
 # Faults, and HTTP itself
 
 
@@ -206,20 +225,37 @@ async def test_every_third_request_fails(venue: str, fault: str, status: int) ->
     assert ("Retry-After" in answers[2].headers) == (status == 429)
 
 
-@pytest.fixture
-def fast_clock() -> MockClock:
-    """A second takes 10 ms."""
-    return MockClock(rate=100)
+def test_thirty_requests_a_minute() -> None:
+    now = datetime(2024, 3, 4, tzinfo=UTC)
+    limited = frozenset({"rest-limit"})
+    desk = TickDBDesk(Stock((), 0, limited, None, opened=now, quotes=lambda: ()))
+
+    def ask(clock: float) -> tuple[int, tuple[tuple[str, str], ...]]:
+        answer = desk.answer(Call("/v1/symbols/available", {}), now, clock)
+        return answer.status, answer.headers
+
+    assert [ask(float(second))[0] for second in range(30)] == [200] * 30
+    assert ask(31.5) == (429, (("Retry-After", "29"),))
+    assert [ask(at)[0] for at in (59.9, 60.0, 60.5, 61.0)] == [429, 200, 429, 200]
 
 
-async def test_thirty_requests_a_minute(fast_clock: MockClock) -> None:
-    async with serving("tickdb", faults=["rest-limit"]) as (_, client):
-        begun = trio.current_time()
-        answers = [await client.get("/v1/symbols/available") for _ in range(31)]
-        assert trio.current_time() - begun < 60, "the machine is too slow for this test"
-        assert [answer.status_code for answer in answers] == [200] * 30 + [429]
-        await trio.sleep(int(answers[-1].headers["Retry-After"]))
-        assert (await client.get("/v1/symbols/available")).status_code == 200
+@pytest.mark.parametrize("venue", ["tickdb", "binance"])
+def test_every_fault_of_rest_is_tested_and_listed(venue: str) -> None:
+    here = Path(__file__).parent
+    files = [Path(__file__), *(here.parent / "history").glob("test_*.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    listed = [line.split()[:2] for line in fault_list().splitlines()]
+    faults = TICKDB_REST_FAULTS if venue == "tickdb" else BINANCE_REST_FAULTS
+    for name in faults:
+        assert f'"{name}"' in text
+        assert [venue, name] in listed
+
+
+async def test_rest_418() -> None:
+    async with serving("binance", faults=["rest-418"]) as (_, client):
+        answers = [await client.get("/api/v3/ping") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 418]
+    assert answers[2].headers["Retry-After"] == "2"
 
 
 async def test_refused_clients_are_refused_over_rest_too() -> None:

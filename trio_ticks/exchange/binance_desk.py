@@ -1,4 +1,4 @@
-"""Binance over REST: candles, trades and books, with the weights and limits of requests.
+"""Binance over REST: candles, trades and books, with weights and limits.
 
 Facts: Binance's ``rest-api.md`` and ``errors.md``: 6,000 of weight a minute; 429 with
 ``Retry-After`` beyond that, and 418 for who goes on.
