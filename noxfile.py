@@ -51,6 +51,7 @@ SAME = (
     "tests/brokers/test_zeromq_protocol.py",
     "tests/brokers/test_zeromq_settings.py",
     "tests/cli/test_buffer_commands.py",
+    "tests/cli/test_history.py",
     "tests/exchange",
     "tests/feeds/test_coinbase_sockets.py",
     "tests/feeds/test_recordings_page.py",

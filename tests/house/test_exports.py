@@ -20,6 +20,7 @@ import pytest
 import trio_ticks as tt
 import trio_ticks.exchange
 import trio_ticks.exchange.coinbase
+import trio_ticks.history
 import trio_ticks.rest
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ MODULES = {
     "": tt,
     "exchange.": trio_ticks.exchange,
     "exchange.coinbase.": trio_ticks.exchange.coinbase,
+    "history.": trio_ticks.history,
     "rest.": trio_ticks.rest,
 }
 

@@ -1,4 +1,4 @@
-"""The command line: ``trio-ticks demo | run | ingest | work | lag | exchange | top``.
+"""The command line ``trio-ticks``: a module for each of its commands.
 
 Rules: a bad setting is one line on standard error and exit code 2, and a run that fails
 is one line and exit code 1, never a traceback. With ``--json``, standard output carries
@@ -21,6 +21,7 @@ from ..observability.logs import one_line
 from ..version import __version__
 from .demo import demo
 from .exchange import exchange
+from .history import history
 from .ingest import ingest
 from .lag import lag
 from .run import run
@@ -62,6 +63,10 @@ def cli(context: click.Context) -> None:
       trio-ticks lag redis://host?name=ticks
 
     \b
+    Bars of the past, as CSV or Parquet:
+      trio-ticks history BTCUSDT --interval 1h --from 2026-01-01 --venue binance
+
+    \b
     Watch one that runs with --metrics-port 9464:
       trio-ticks top
 
@@ -77,6 +82,7 @@ cli.add_command(run)
 cli.add_command(ingest)
 cli.add_command(work)
 cli.add_command(lag)
+cli.add_command(history)
 cli.add_command(exchange)
 cli.add_command(top)
 

@@ -16,7 +16,7 @@ def library() -> Any:
         ConfigError: it is not installed.
     """
     try:
-        import httpx  # noqa: ASYNC127  # httpx2 asks for more than we need of it
+        import httpx  # noqa: ASYNC127  # the extra installs httpx
     except ImportError:
         raise ConfigError("REST needs httpx: pip install 'trio-ticks[rest]'") from None
     return httpx
