@@ -285,7 +285,7 @@ class Link:
                 self._packing, messages, self._max_message_size, self._context.malformed
             )
         now = self._now()
-        if self.role.overlap is not None:
+        if self.role.compares:
             count = len(messages)
             messages = self.role.compare(self.codec, messages, now)
             if len(messages) < count:

@@ -111,7 +111,12 @@ class Overlap:
         if not self._heard and now < self._asked_at + _QUIET_S:
             return False
         first, old = self._first, self._old
-        return all(first.get(stream, math.inf) <= old[stream] for stream in self._since)
+        # Where both have the same message, none is missing between them. A stream that
+        # the old one alone has is one that the new one is not subscribed to, or has not
+        # come to yet.
+        return self._since <= first.keys() and all(
+            number <= old.get(stream, -math.inf) for stream, number in first.items()
+        )
 
     def change(self, now: float) -> list[bytes]:
         """Let the new connection take over; return what to deliver of it now."""

@@ -23,8 +23,10 @@ class Role:
     """The part of one link in replacements."""
 
     def __init__(self) -> None:
-        self.overlap: Overlap | None = None
-        """The replacement that is under way, or was until lately."""
+        self._overlap: Overlap | None = None
+        """The replacement that is under way."""
+        self._past: Overlap | None = None
+        """The one by which it took the place of another link, until all is compared."""
         self.stands_by = False
         """Whether the link is to replace another one, and has not done so yet."""
         self.is_retired = False
@@ -35,6 +37,11 @@ class Role:
         self._opened_at: float | None = None
         self._wish: str | None = None
         self._changed = trio.Event()
+
+    @property
+    def compares(self) -> bool:
+        """Whether messages are to be given to :meth:`compare`."""
+        return self.is_retired or self._overlap is not None or self._past is not None
 
     def _notice(self) -> None:
         self._changed.set()
@@ -87,30 +94,32 @@ class Role:
 
         *change* lets the new one take over.
         """
-        self.overlap, self._change = overlap, change
+        self._overlap, self._change = overlap, change
 
     def follow(self, overlap: Overlap) -> None:
         """Be the new one in *overlap*."""
-        self.overlap, self.stands_by = overlap, True
+        self._overlap, self.stands_by = overlap, True
 
     def take_over(self) -> None:
         """Be the link that delivers."""
+        self._past, self._overlap = self._overlap, None
         self.stands_by = False
         self._notice()
 
     def compare(self, codec: Codec, messages: list[bytes], now: float) -> list[bytes]:
         """Return those of *messages* that are to be decoded now."""
-        overlap = self.overlap
-        if overlap is None:
-            return messages
-        if self.stands_by:
+        if self.is_retired:
+            # What still comes while the connection closes, the new one has too.
+            return []
+        past, overlap = self._past, self._overlap
+        if past is not None:
+            messages = past.newer(codec, messages, now)
+            if past.is_over:
+                self._past = None
+        if overlap is not None and self.stands_by:
             return overlap.keep_new(codec, messages)
-        if self._change is not None:
+        if overlap is not None:
             overlap.note_old(codec, messages)
-            return messages
-        messages = overlap.newer(codec, messages, now)
-        if overlap.is_over:
-            self.overlap = None
         return messages
 
     async def rescue(self) -> None:
@@ -118,7 +127,7 @@ class Role:
 
         Cancellation: it has taken over, or nothing has changed.
         """
-        overlap, change = self.overlap, self._change
+        overlap, change = self._overlap, self._change
         if overlap is None or change is None or self.is_retired:
             return
         if overlap.may_change(trio.current_time()):
