@@ -8,6 +8,7 @@ import pytest
 
 import trio_ticks as tt
 from trio_ticks.feeds.websocket.overlap import Overlap
+from trio_ticks.feeds.websocket.role import Role
 
 
 class Numbered(tt.Codec):
@@ -145,3 +146,29 @@ def test_messages_that_wait_are_bounded() -> None:
     assert stats.duplicates == 2
     overlap.keep_new(CODEC, messages(5, 6))
     assert not overlap.may_change(11.0)
+
+
+def test_a_retired_link_delivers_nothing_of_what_comes_while_it_closes() -> None:
+    role = Role()
+    assert not role.compares
+    role.is_retired = True
+    assert role.compares
+    assert role.compare(CODEC, messages(1), 10.0) == []
+
+
+def test_a_link_that_has_just_taken_over_may_be_replaced_at_once() -> None:
+    overlap, _ = begun()
+    role = Role()
+    role.follow(overlap)
+    overlap.note_old(CODEC, messages(5, 6))
+    assert role.compare(CODEC, messages(5), 11.0) == []
+    overlap.change(11.0)
+    role.take_over()
+    later, stats = begun()
+    role.lead(later, lambda: None)
+    # What the first link had delivered is left out, and the rest is known to the third.
+    assert role.compare(CODEC, messages(6, 7), 12.0) == messages(7)
+    later.keep_new(CODEC, messages(7, 8))
+    assert later.may_change(12.0)
+    assert later.change(12.0) == messages(8)
+    assert stats.duplicates == 1
