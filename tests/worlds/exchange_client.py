@@ -42,7 +42,11 @@ async def connect(exchange: Exchange, context: ssl.SSLContext | None = None) -> 
 
 @asynccontextmanager
 async def websocket(
-    exchange: Exchange, *, headers: Headers = (), context: ssl.SSLContext | None = None
+    exchange: Exchange,
+    *,
+    path: str = "/",
+    headers: Headers = (),
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[WebSocketConnection]:
     with trio.fail_after(PATIENCE):
         stream = await connect(exchange, context)
@@ -50,7 +54,7 @@ async def websocket(
         async with trio.open_nursery() as nursery:
             with trio.fail_after(PATIENCE):
                 ws = await wrap_client_stream(
-                    nursery, stream, "localhost", "/", extra_headers=list(headers)
+                    nursery, stream, "localhost", path, extra_headers=list(headers)
                 )
             yield ws
             with trio.fail_after(PATIENCE):
