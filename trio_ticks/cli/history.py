@@ -94,7 +94,7 @@ def history(*, symbol: str, **parameters: Any) -> int:
     Examples:
       trio-ticks history BTCUSDT --interval 1h --from 2026-01-01 --venue binance
       trio-ticks history AAPL.US --from 2026-03-02 --to 2026-03-07 --out aapl.csv
-      trio-ticks history BTCUSDT --from 2026-01-01 --venue binance --cache bars --out b.csv
+      trio-ticks history BTCUSDT --from 2026-01-01 --venue binance --cache bars
       TICKDB_API_KEY=... trio-ticks history 700.HK --interval 1d --from 2020-01-01
 
     \b
