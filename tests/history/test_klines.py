@@ -403,6 +403,31 @@ async def test_the_present_is_not_kept(tmp_path: Path) -> None:
         assert begin + 1000 * 60_000 < datetime.now(UTC).timestamp() * 1000
 
 
+async def test_no_bars_lately_are_not_kept(tmp_path: Path) -> None:
+    empty = Answer(b'{"code":0,"data":{"klines":[]}}')
+    now = datetime.now(UTC)
+    async with http_server(empty) as server:
+        for start in (now - timedelta(days=1), now - timedelta(days=4)):
+            bars = klines("X", "1m", start, url=server.url, cache=tmp_path, backoff=QUICK)
+            assert await read(bars) == []
+    chunk = timedelta(minutes=1000)
+    begins = [datetime.fromtimestamp(int(path.stem) / 1000, UTC) for path in files_in(tmp_path)]
+    assert begins
+    assert all(begin + chunk + timedelta(days=1) <= datetime.now(UTC) for begin in begins)
+    assert now - timedelta(days=4) - chunk < min(begins)
+
+
+@pytest.mark.parametrize("type", [None, "stock"])
+async def test_each_type_has_files_of_its_own(type: str | None, tmp_path: Path) -> None:
+    async with open_exchange(venue="tickdb", symbols=["A", "A_stock"]) as exchange:
+        end = DAY + timedelta(days=2)
+        first = await read(bars_of(exchange, end=end, symbol="A_stock", cache=tmp_path))
+        second = await read(bars_of(exchange, end=end, symbol="A", type=type, cache=tmp_path))
+    assert {bar.symbol for bar in first} == {"A_stock"}
+    assert {bar.symbol for bar in second} == {"A"}
+    assert len({path.parent.parent for path in files_in(tmp_path)}) == 2
+
+
 async def test_adjusted_prices_are_not_kept(tmp_path: Path) -> None:
     async with tickdb() as exchange:
         for _ in range(2):
@@ -417,11 +442,11 @@ async def test_adjusted_prices_are_not_kept(tmp_path: Path) -> None:
 
 async def test_a_reader_that_stops_leaves_whole_chunks(tmp_path: Path) -> None:
     async with tickdb() as exchange:
-        bars = bars_of(exchange, end=DAY + 9000 * MINUTE, cache=tmp_path)
-        for _ in range(3000):
+        bars = bars_of(exchange, end=DAY + 6000 * MINUTE, cache=tmp_path)
+        for _ in range(2500):
             await anext(bars)
-        again = await read(bars_of(exchange, end=DAY + 9000 * MINUTE, cache=tmp_path))
-        assert [bar.timestamp for bar in again] == opens(DAY, 9000)
+        again = await read(bars_of(exchange, end=DAY + 6000 * MINUTE, cache=tmp_path))
+        assert [bar.timestamp for bar in again] == opens(DAY, 6000)
 
 
 def test_a_folder_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:

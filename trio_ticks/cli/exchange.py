@@ -82,7 +82,8 @@ def exchange(*, child: bool, fault: tuple[str, ...], **parameters: Any) -> int:
     The address is the only line on standard output. Unless told otherwise by --venue,
     it speaks the flat protocol: subscribe with
     {"method": "subscribe", "params": {"symbols": ["SPY"]}, "id": 1}; each tick is one
-    JSON message. A capture of Kraken is played in the flat protocol.
+    JSON message. A capture of Kraken is played in the flat protocol. TickDB and Binance
+    answer over REST, too: http:// with the same host and port.
 
     \b
     Examples:
@@ -93,6 +94,9 @@ def exchange(*, child: bool, fault: tuple[str, ...], **parameters: Any) -> int:
       trio-ticks run --url ws://127.0.0.1:8765 --symbols AAPL \\
                      --handler mine:on_tick
       trio-ticks exchange --venue coinbase-advanced --fault dropped-message
+      trio-ticks exchange --venue binance --port 8765
+      trio-ticks history BTCUSDT --venue binance --url http://127.0.0.1:8765 \\
+                         --from 2026-03-02
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters, secrets=(parameters["api_key"],) if parameters["api_key"] else ())
     if child and parameters["capture"] is None:

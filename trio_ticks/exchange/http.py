@@ -3,7 +3,7 @@
 Plan: the head of a request is read before anybody else reads; if it asks for no
 upgrade, the request is answered here, and those that follow on the connection.
 
-Rules: a head has at most 64 KiB, and only GET is known. The venue answers, sans-I/O.
+Rules: a head has at most 64 KiB, and only GET is known. Others decide the answer.
 """
 
 from __future__ import annotations

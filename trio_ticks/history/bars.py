@@ -36,6 +36,8 @@ _SETTLED_MS: Final = 5_000
 """A bar counts as closed so long after its end: clocks differ, trades come late."""
 _OVER_MS: Final = 60_000
 """A chunk is kept on disk so long after its end."""
+_EMPTY_MS: Final = 86_400_000
+"""An empty chunk is kept so long after its end: the venue may have had trouble."""
 _TURN: Final = 256
 """After so many bars without a wait, other tasks have a turn."""
 
@@ -371,7 +373,8 @@ class Bars:
             rows = [row for row in self._chunk if row.open_ms < end]
             self._chunk = self._chunk[len(rows) :]
             self._chunk_begin = end
-            await cache.store(begin, rows)
+            if rows or end + _EMPTY_MS <= self._now_ms():
+                await cache.store(begin, rows)
 
     async def _ask(self, first_ms: int, last_ms: int) -> list[Row]:
         if self._entered:

@@ -71,7 +71,8 @@ def open_cache(folder: str | os.PathLike[str], series: Series, interval: Interva
     Raises:
         ConfigError: the folder cannot be made or written to.
     """
-    name = "_".join(filter(None, (quote(series.symbol, safe=""), quote(series.type, safe=""))))
+    # quote() leaves no = in a name, so that no symbol is taken for one with a type.
+    name = "=".join(filter(None, (quote(series.symbol, safe=""), quote(series.type, safe=""))))
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{crc32(name.encode()):08x}"
     place = Path(folder, f"{series.venue}-{quote(series.address, safe='.')}", name, series.interval)
