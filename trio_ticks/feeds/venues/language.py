@@ -106,6 +106,11 @@ class Language:
         return max(chosen, self.limits.message_bytes or 0)
 
     @property
+    def has_snapshots(self) -> bool:
+        """Whether the snapshot of a book can be asked for."""
+        return self.asks_for_snapshots or self.rest_snapshots is not None
+
+    @property
     def max_symbols(self) -> int | None:
         """How many symbols one connection takes; ``None``: no limit is known."""
         most = self.limits.subscriptions

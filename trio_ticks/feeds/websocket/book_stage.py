@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from ...book import Book
 from ...rest import RestClient
 from ...rest.library import library
 from ..base import FeedStats
@@ -15,7 +16,7 @@ from ..venues import Language
 from .addresses import Access
 from .options import WebSocketOptions
 
-__all__ = ["new_stage", "rest_client_maker"]
+__all__ = ["books_of", "new_stage", "rest_client_maker"]
 
 _TIMEOUT_S: Final = 10.0
 
@@ -32,6 +33,11 @@ def new_stage(language: Language, stats: FeedStats, *, keeps: bool) -> BookStage
     if keeps:
         return KeptBooks(stats, language.new_book_checksum, over_rest=over_rest)
     return BookSync(stats) if over_rest else None
+
+
+def books_of(stage: BookStage | None) -> Mapping[str, Book]:
+    """Return the books that *stage* keeps, by the user's names."""
+    return stage.books if isinstance(stage, KeptBooks) else {}
 
 
 def rest_client_maker(

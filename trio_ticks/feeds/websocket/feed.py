@@ -11,7 +11,7 @@ import logging
 import re
 import ssl
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any, Final, Unpack, final
 
@@ -22,11 +22,10 @@ from ...checks import check_number
 from ...errors import ConfigError
 from ...logs import Redactor, log_event
 from ..base import FeedStats
-from ..books import KeptBooks
 from ..reports import BadMessages
 from ..venues import Codec, Language, find_language
 from .addresses import Access, Addresses
-from .book_stage import new_stage, rest_client_maker
+from .book_stage import books_of, new_stage, rest_client_maker
 from .connect import Target
 from .core import FeedCore
 from .endpoint import EndpointFunction
@@ -123,6 +122,10 @@ def _new_switches(
     return board, SourceThrottle(board, list(names.values()), pauses=language.unsubscribes)
 
 
+def _snapshot_request(board: Switchboard, language: Language) -> Callable[[str], None] | None:
+    return board.request_snapshot if language.has_snapshots else None
+
+
 @final
 class WebSocketFeed:
     """Ticks from a venue's WebSocket.
@@ -209,7 +212,7 @@ class WebSocketFeed:
         self._addresses = Addresses(access, self.options, language, redactor)
         stats = FeedStats()
         stage = new_stage(language, stats, keeps=self.options.books)
-        self.books: Final[Mapping[str, Book]] = stage.books if isinstance(stage, KeptBooks) else {}
+        self.books: Final[Mapping[str, Book]] = books_of(stage)
         """The books that the feed keeps, by your names; none without ``books=True``."""
         self._core = FeedCore(
             name=language.name if name is None else check_name(name),
@@ -228,11 +231,7 @@ class WebSocketFeed:
         self.is_named: Final = name is not None
         """Whether the user has given the name."""
         self._board, self._throttle = _new_switches(language, names)
-        self.request_snapshot: Final = (
-            self._board.request_snapshot
-            if language.asks_for_snapshots or language.rest_snapshots is not None
-            else None
-        )
+        self.request_snapshot: Final = _snapshot_request(self._board, language)
         """Asks for a book's snapshot, by your name; ``None``: there is no request."""
         self._run: FeedRun | None = None
 

@@ -163,7 +163,7 @@ class Link:
     @property
     def has_asked(self) -> bool:
         """Whether all requests of the open connection have been sent."""
-        return self.is_open and self._session is not None and self._session.has_asked
+        return self.is_open and self._outbox.is_idle
 
     def take_over(self, old: Link, overlap: Overlap) -> Awaitable[None] | None:
         """Take the place of *old*, which is retired; return what delivering waits for.

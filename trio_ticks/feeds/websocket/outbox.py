@@ -26,11 +26,8 @@ class Outbox:
         self._arrived = trio.Event()
         self.overfull = False
         """Whether messages were left out because too many wait."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._messages
+        self.is_idle = False
+        """Whether who takes the messages waits for another one: all were sent."""
 
     def put(self, messages: Iterable[str | bytes]) -> None:
         """Add *messages*."""
@@ -55,5 +52,7 @@ class Outbox:
         """
         while not self._messages:
             self._arrived = trio.Event()
+            self.is_idle = True
             await self._arrived.wait()
+        self.is_idle = False
         return self._messages.popleft()

@@ -135,8 +135,6 @@ class Session:
         self._expects_data = expects_data
         self._pace = Pace(settings.messages_per_s, 1.0)
         self._opened = False
-        self._subscribed = False
-        self._is_sending = False
         self._given_up: Ended | None = None
         self._connection: trio.CancelScope | None = None
         self._now = trio.lowlevel.current_clock().current_time
@@ -154,11 +152,6 @@ class Session:
     def is_busy(self) -> bool:
         """Whether a full channel keeps it from reading now."""
         return self._busy_since is not None
-
-    @property
-    def has_asked(self) -> bool:
-        """Whether all requests have been sent."""
-        return self._subscribed and not self._is_sending and self._outbox.is_empty
 
     def pong_arrived(self) -> None:
         """Notice that the venue has answered the keep-alive message."""
@@ -292,7 +285,6 @@ class Session:
             if opening.cancelled_caught:
                 return Ended(reason="the server does not take our requests")
             self._outbox.put_first(requests[1:])
-            self._subscribed = True
             await self._watch(ws)
         except ConnectionClosed:
             pass
@@ -367,9 +359,7 @@ class Session:
                 message = await self._outbox.take()
                 if self._outbox.overfull:
                     self.give_up(Ended(reason="the venue takes fewer messages than it asks for"))
-                self._is_sending = True
                 await self._send(ws, message)
-                self._is_sending = False
 
     async def _keep_alive(self, ws: WebSocketConnection, keep_alive: KeepAlive) -> None:
         with suppress(ConnectionClosed):
