@@ -79,6 +79,8 @@ def klines(
 ) -> Bars:
     """Return the bars of *symbol* that open from *start* until before *end*.
 
+    Example::
+
         bars = tt.history.klines("BTCUSDT", "1m", start, end, venue="binance")
         async for bar in bars:
             ...

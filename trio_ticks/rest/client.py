@@ -66,6 +66,8 @@ class _Answer:
 class RestClient:
     """Asks one venue over HTTP; an async context manager.
 
+    Example::
+
         async with RestClient("https://data-api.binance.vision") as client:
             depth = await client.get("/api/v3/depth", {"symbol": "BTCUSDT"}, type=Depth)
 
