@@ -107,7 +107,9 @@ def history(*, symbol: str, **parameters: Any) -> int:
     set_up_logging(parameters, secrets=() if key is None else (key,))
     out: Path | None = parameters.pop("out")
     start, end = parameters.pop("from"), parameters.pop("to")
-    show = _Bar() if sys.stderr.isatty() else None
+    # Where the table itself goes to the terminal, a bar would run into its rows.
+    free = out is not None or not sys.stdout.isatty()
+    show = _Bar() if free and sys.stderr.isatty() else None
     bars = klines(symbol, parameters.pop("interval"), start, end, progress=show, **parameters)
 
     async def fetch(table: Table) -> int:
