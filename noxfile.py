@@ -27,6 +27,7 @@ later, or which task a ``task_status`` goes to), and rules that it has off by de
 DOCS_OUT = "docs/_build/html"
 SAME = (
     "tests/house",
+    "tests/history/test_klines.py",
     "tests/channel/test_plain_loop.py",
     "tests/channel/test_conformance.py",
     "tests/feeds/test_frames.py",
