@@ -347,6 +347,8 @@ async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:
     await pipeline._run()
     if pipeline.failure is not None:
         block.cancel()
+    elif pipeline.ingest is not None:
+        pipeline.ingest.shutdown()  # nobody takes any more what it brings
 
 
 async def _supervise_ingest(pipeline: Pipeline[Any], ingest: Pipeline[Any]) -> None:

@@ -4,6 +4,8 @@ Rules:
 
 - Each phase of a shutdown is bounded. The feed has ``_FEED_STOP_S`` to clean up; then
   the workers drain the queue for ``shutdown_timeout``; then they are cancelled.
+- If the ingest of a buffer runs here too, it ends first, within half of that time: a
+  broker such as ZeroMQ is rid of nothing once its last worker has left.
 - Errors are kept here, and raised when the pipeline's block is left.
 - Everything here runs in the event loop.
 """
@@ -44,7 +46,17 @@ _FEED_STOP_S: Final = 1.0
 
 
 class Phases(Generic[T]):
-    """Runs one pipeline's feed and workers from the start to the end."""
+    """Runs one pipeline's feed and workers from the start to the end.
+
+    Args:
+        feed: brings the ticks.
+        handler: of the user's, or the sink of a broker in its place.
+        settings: of the pipeline.
+        clock: the pipeline's.
+        random: the pipeline's source of chance; a new one unless given.
+        first: set when the other half, which runs here too, has ended: a shutdown
+            waits for it before it drains the queue.
+    """
 
     def __init__(
         self,
@@ -53,6 +65,7 @@ class Phases(Generic[T]):
         settings: Settings,
         clock: Clock,
         random: Random | None,
+        first: trio.Event | None = None,
     ) -> None:
         self.phase: Phase = "running"
         self.failure: BaseException | None = None
@@ -63,6 +76,7 @@ class Phases(Generic[T]):
         self.parts: Parts[T] = Parts(feed, handler, settings, self._on_book_lost, clock, random)
         self._feed = feed
         self._shutdown_timeout = settings.shutdown_timeout
+        self._first = first
         self._book_lost = trio.Event()
         self._feed_ended = trio.Event()
         self._feed_scope = trio.CancelScope()
@@ -161,10 +175,10 @@ class Phases(Generic[T]):
         log_event(
             logger, logging.INFO, "pipeline.stopping", "%d ticks queued", queued, queued=queued
         )
-        self.parts.begin_draining()
         if isinstance(self._feed, SourceFeed):
             await self._stop_source(self._feed)
         else:
+            self.parts.begin_draining()
             self._feed_scope.cancel()
             with trio.move_on_after(_FEED_STOP_S):
                 await self._feed_ended.wait()
@@ -177,8 +191,13 @@ class Phases(Generic[T]):
 
         The source ends as soon as nothing is unfinished, and the channel with it.
         """
+        began = trio.current_time()
+        if self._first is not None:
+            with trio.move_on_after(self._shutdown_timeout / 2):
+                await self._first.wait()
+        self.parts.begin_draining()
         source.drain()
-        with trio.move_on_after(self._shutdown_timeout):
+        with trio.move_on_at(began + self._shutdown_timeout):
             await self._feed_ended.wait()
             await trio.sleep_forever()  # the workers end, and with them this task
         source.leave_all()

@@ -79,7 +79,8 @@ class Pipeline(Generic[T]):
         at the workers' half of a pipeline with a ``buffer``, which has no feed: if both
         halves run here, ask ``pipeline.ingest``."""
         self._loop = LoopHandle()
-        self._phases: Phases[T] = Phases(feed, handler, settings, self.clock, random)
+        first = None if ingest is None else ingest._phases.ended
+        self._phases: Phases[T] = Phases(feed, handler, settings, self.clock, random, first)
         self._rates = Rates(self.began_at)
         self._stop_asked = False
         parts = self._phases.parts
@@ -149,7 +150,9 @@ class Pipeline(Generic[T]):
         The feed is stopped, the workers drain the queue for ``shutdown_timeout``, then
         they are cancelled. Returns at once; :meth:`wait` tells when it is done. Calling
         it again changes nothing, and neither does a call after the end. With a
-        ``buffer`` what no worker has begun goes back into it. Safe in any thread.
+        ``buffer`` nothing more is fetched, and what no worker has begun in that time
+        goes back into it; if both halves run here, the ingest ends first, for half of
+        ``shutdown_timeout`` at most. Safe in any thread.
         """
         self._stop_asked = True
         if self.ingest is not None:
@@ -170,8 +173,12 @@ class Pipeline(Generic[T]):
     async def wait(self) -> None:
         """Wait until the feed has ended and the queue is drained, or a shutdown ends.
 
+        If both halves of a pipeline with a ``buffer`` run here: until both have ended.
+
         Cancellation: the pipeline goes on. Always a checkpoint.
         """
+        if self.ingest is not None:
+            await self.ingest.wait()
         await self._phases.ended.wait()
 
     def metrics(self) -> PipelineMetrics:
