@@ -105,6 +105,7 @@ def test_settings_are_a_value() -> None:
     ("url", "kafka"),
     [
         ("kafka://host/", Kafka("host:9092")),
+        ("kafka://a:1/quotes", Kafka("a:1", "quotes", group="quotes-workers")),
         ("kafka://a:1,b/x?group=g&pack=1", Kafka("a:1,b:9092", "x", group="g", pack=1)),
         (
             "kafka://a:1/x?partitions=3&create=false&client.id=me",

@@ -79,6 +79,24 @@ def test_what_is_packed_comes_out_in_each_symbols_order(
     assert found == by_symbol(stretch)
 
 
+def test_large_ticks_are_packed_by_fewer() -> None:
+    small = [tick("small", number) for number in range(300)]
+    large = [tick("large" * 60_000, number) for number in range(10)]
+    items = [*small, *large, tick("huge" * 600_000, 1), *small]
+    gaps = [(303, gap(large[0].symbol, 2)), (308, gap(large[0].symbol, 3))]
+    records, refused = Packer(1, 128).pack(Stretch(items, [float(at) for at in range(611)], gaps))
+    assert not refused
+    bodies = [len(record.body) for record in records if record.ticks > 1]
+    assert max(bodies) < 1_000_000
+    # Small ones before and after the large ones are packed as ever.
+    assert records[0].ticks == records[1].ticks == 128
+    assert max(record.ticks for record in records[-4:]) == 128
+    read = [Unpacker().unpack(record.body) for record in records]
+    assert [item for each in read for item in each.items] == items
+    assert [time for each in read for time in each.arrived] == [float(at) for at in range(611)]
+    assert [found.count for each in read for _place, found in each.gaps] == [2, 3]
+
+
 def test_a_shard_is_the_same_in_every_process() -> None:
     assert [shard_of(symbol, 64) for symbol in ("BTCUSDT", "EURUSD", "ÄÖ")] == [3, 43, 20]
 

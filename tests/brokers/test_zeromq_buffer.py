@@ -379,18 +379,32 @@ async def test_other_shards_are_one_clear_error(caplog: pytest.LogCaptureFixture
     assert sum("broker.peer_refused" in each for each in caplog.messages) == 1
 
 
-async def test_a_tick_that_cannot_be_written_costs_itself_alone() -> None:
+async def test_a_tick_that_cannot_be_written_costs_itself_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Local(tt.Tick):
         pass
 
-    odd = Local("S001", NOON, 1.0, 1.0, 1.0, 1.0, 1.0)
+    odd = [Local("S001", NOON, 1.0, 1.0, 1.0, 1.0, 1.0)] * 3
     async with open_world() as world:
-        queue = Queue([*ticks(10), odd, *ticks(10, first=10)], ended=True)
+        queue = Queue([*ticks(10), *odd, *ticks(10, first=10)], ended=True)
         ingest = await world.ingest(ZeroMQ(bind=HERE), queue)
         work = world.work(ZeroMQ(ingest.address), Strategy())
         await ingest.done.wait()
         assert sorted(work.strategy.numbers) == list(range(20))
-        assert ingest.sink.statistics().failed == 1
+        assert ingest.sink.statistics().failed == 3
+    # A line a second at most.
+    assert sum("broker.not_written" in each for each in caplog.messages) == 1
+
+
+async def test_large_ticks_go_in_several_messages() -> None:
+    sent = [tick("L" * 1_000_000, number) for number in range(20)]
+    async with open_world() as world:
+        ingest = await world.ingest(ZeroMQ(bind=HERE), Queue(sent, ended=True))
+        work = world.work(ZeroMQ(ingest.address), Strategy())
+        await ingest.done.wait()
+        assert ingest.sink.statistics().failed == 0
+        assert sorted(work.strategy.numbers) == list(range(20))
 
 
 def has_received(work: Work, ticks: int) -> bool:

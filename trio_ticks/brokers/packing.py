@@ -32,6 +32,10 @@ from ..wire import ItemDecoder, ItemEncoder, Items
 __all__ = ["VERSION", "JunkEntryError", "Packer", "Record", "Unpacker", "shard_of"]
 
 VERSION: Final = 1
+_MOST_BYTES: Final = 900_000
+"""Bytes of one record that holds several ticks, about: less than what Kafka's client
+and ZeroMQ's protocol take, and little enough for one round trip to Redis. Order books
+of a thousand levels have some 30,000 bytes each."""
 _MOST_HOMES: Final = 100_000
 """Symbols whose shard is remembered. It is only quicker than to compute it."""
 
@@ -83,7 +87,7 @@ class Packer:
 
     Args:
         shards: how many shards there are.
-        pack: how many ticks a record holds at most.
+        pack: how many ticks a record holds at most; fewer if they are large.
     """
 
     def __init__(self, shards: int, pack: int) -> None:
@@ -125,16 +129,20 @@ class Packer:
         records: list[Record] = []
         refused: list[tuple[Any, ConfigError]] = []
         for home, (items, arrived, places) in parts.items():
-            at = 0
+            at, size = 0, self._pack
             while at < len(items):
-                end = at + self._pack
+                end = at + size
                 written, count, error = self._items.encode(items[at:end])
                 end = at + count
                 if count:
                     inside = [(place - at, gap) for place, gap in places if at <= place < end]
                     runs = [(len(list(run)), time) for time, run in groupby(arrived[at:end])]
-                    entry = _Entry(VERSION, "ticks", count, runs, written, inside)
-                    records.append(Record(home, count, self._encode(entry)))
+                    body = self._encode(_Entry(VERSION, "ticks", count, runs, written, inside))
+                    if len(body) > _MOST_BYTES and count > 1:
+                        size = max(1, min(count // 2, count * _MOST_BYTES // len(body)))
+                        continue
+                    records.append(Record(home, count, body))
+                    size = min(2 * size, self._pack)
                 if error is not None:
                     refused.append((items[end], error))
                     # Its gap is the next item's, if that is of the same symbol.

@@ -196,7 +196,8 @@ class Phases(Generic[T]):
             with trio.move_on_after(self._shutdown_timeout / 2):
                 await self._first.wait()
         self.parts.begin_draining()
-        source.drain()
+        if not self._feed_ended.is_set():
+            source.drain()
         with trio.move_on_at(began + self._shutdown_timeout):
             await self._feed_ended.wait()
             await trio.sleep_forever()  # the workers end, and with them this task

@@ -18,6 +18,7 @@ from ..buffer import BufferStatistics, Source, Stretch
 from ..channel.ends import TickSendChannel
 from ..channel.stretches import Bringing
 from ..clock import Clock
+from ..failures import raise_first, split
 from ..feeds.base import FeedStats
 from ..handlers.keeping import Keeper
 from ..results import Place
@@ -80,7 +81,9 @@ class SourceFeed:
         brought, the others wait for their turn."""
         self._turn = trio.Lock()
         self._scope = trio.CancelScope()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
+        """What the source, or a function of the user's, has raised first: as itself,
+        while a source's own nurseries make groups of it."""
         self._buried: deque[tuple[Any, Exception]] = deque(maxlen=_MOST_BURIED)
         self._buried_some = trio.Event()
         self._reporting = trio.Lock()
@@ -111,25 +114,39 @@ class SourceFeed:
         """Run the source until it was drained.
 
         Raises:
-            Exception: what the source raises, or the handler's ``gained``.
+            BaseException: what the source, ``on_error`` or the handler's ``gained``
+                raises.
 
         Cancellation: what was not acknowledged goes back to the broker.
         """
         self._send = send
-        # An error of on_error comes out as itself, not in the nursery's group.
-        async with trio.open_nursery() as nursery:
-            self._scope = nursery.cancel_scope
-            nursery.start_soon(self._report_buried)
-            try:
-                await self._source.run(self, self)
-                for shard in set(self._homes.values()):
-                    await self.give_up(shard)
-                await self._report_all()
-            except Exception as error:
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._keep_error, self._report_buried)
+                await self._keep_error(self._run_source)
+                nursery.cancel_scope.cancel()
+        finally:
+            if self._error is not None:
+                raise_first([self._error])
+
+    async def _run_source(self) -> None:
+        await self._source.run(self, self)
+        for shard in set(self._homes.values()):
+            await self.give_up(shard)
+        await self._report_all()
+
+    async def _keep_error(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do *work*; if it raises, keep that, and end the run."""
+        try:
+            await work()
+        except BaseException as raised:
+            cancelled, error = split(raised)
+            if error is not None:
                 self._error = self._error or error
-            nursery.cancel_scope.cancel()
-        if self._error is not None:
-            raise self._error
+                self._scope.cancel()
+            if cancelled is not None:
+                raise cancelled from None
 
     def drain(self) -> None:
         """Have the source fetch no more, and end when nothing is unfinished."""
@@ -185,8 +202,16 @@ class SourceFeed:
             homes[symbol] = shard
         while len(homes) > _MOST_KNOWN:
             forgotten, _shard = homes.popitem(last=False)
-            await keeper.lost({forgotten})
-        await keeper.gained(new)
+            await self._as_itself(keeper.lost({forgotten}))
+        await self._as_itself(keeper.gained(new))
+
+    async def _as_itself(self, told: Awaitable[None]) -> None:
+        """Await *told*; what it raises is what the run raises, as itself."""
+        try:
+            await told
+        except BaseException as raised:
+            self._error = self._error or split(raised)[1]
+            raise
 
     async def give_up(self, shard: int, /) -> None:
         """Tell the handler that it has lost the symbols of *shard*.
@@ -197,7 +222,7 @@ class SourceFeed:
         for symbol in symbols:
             del self._homes[symbol]
         if symbols and self._links.keeper is not None:
-            await self._links.keeper.lost(symbols)
+            await self._as_itself(self._links.keeper.lost(symbols))
         else:
             await trio.lowlevel.checkpoint()
 
@@ -209,14 +234,10 @@ class SourceFeed:
 
     async def _report_buried(self) -> None:
         """Tell ``on_error`` of buried ticks; an error of it ends :meth:`run`."""
-        try:
-            while True:
-                await self._buried_some.wait()
-                self._buried_some = trio.Event()
-                await self._report_all()
-        except Exception as error:
-            self._error = error
-            self._scope.cancel()
+        while True:
+            await self._buried_some.wait()
+            self._buried_some = trio.Event()
+            await self._report_all()
 
     async def _report_all(self) -> None:
         on_error = self._links.on_error

@@ -24,7 +24,10 @@ class Kafka(KafkaSettings):
     Args:
         servers: ``"host:port"``, or several with commas between them.
         topic: the topic. Its dead letters are in ``<topic>.dead``.
-        group: the consumer group of the workers. Each group gets all ticks.
+        group: the consumer group of the workers, ``<topic>-workers`` unless given. Each
+            group gets all ticks. Use one for one topic only: Kafka's groups are the
+            cluster's, and workers of another topic in it would stop these whenever they
+            come or go.
         partitions: how many partitions the topic has: at most so many workers share
             the load. All programs must say the same, since a symbol's partition is
             computed from it.

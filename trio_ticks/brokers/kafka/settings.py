@@ -92,7 +92,13 @@ class KafkaSettings:
 
     servers: str = attrs.field(validator=checked(_check_servers))
     topic: str = attrs.field(default="ticks", validator=checked(_check_name))
-    group: str = attrs.field(default="workers", kw_only=True, validator=checked(check_text))
+    group: str = attrs.field(kw_only=True, validator=checked(check_text))
+    @group.default
+    def _own_group(self) -> str:
+        # Kafka's groups are the cluster's, not the topic's: in one group two buffers
+        # would stop each other's workers whenever one of either comes or goes.
+        return f"{self.topic}-workers"
+
     partitions: int = attrs.field(
         default=8, kw_only=True, validator=checked(check_count, below=10_001)
     )

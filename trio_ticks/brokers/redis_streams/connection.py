@@ -56,7 +56,8 @@ class Connection:
 
     Args:
         stream: the bytes to and from the server.
-        timeout_s: how long the server may take for its answers, in seconds.
+        timeout_s: how long the server may be silent before its answers are here, in
+            seconds. A large answer may take longer, as long as more of it comes.
     """
 
     def __init__(self, stream: trio.abc.Stream, timeout_s: float) -> None:
@@ -97,9 +98,9 @@ class Connection:
         replies: list[Any] = []
         pack = self._pack
         try:
-            with trio.move_on_after(self._timeout_s + patience_s):
+            with trio.move_on_after(self._timeout_s + patience_s) as silence:
                 await self._stream.send_all(b"".join([pack(each) for each in commands]))
-                await self._receive(replies, len(commands))
+                await self._receive(replies, len(commands), silence)
         except trio.BrokenResourceError as error:
             raise LostError(_why(error)) from error
         except trio.ClosedResourceError as error:
@@ -111,7 +112,7 @@ class Connection:
         self.usable = True
         return replies
 
-    async def _receive(self, replies: list[Any], count: int) -> None:
+    async def _receive(self, replies: list[Any], count: int, silence: trio.CancelScope) -> None:
         reader = self._reader
         while True:
             while len(replies) < count:
@@ -125,6 +126,7 @@ class Connection:
             if not data:
                 raise LostError("the server closed the connection")
             reader.feed(data)
+            silence.deadline = max(silence.deadline, trio.current_time() + self._timeout_s)
 
     async def call(self, *command: bytes | str | int) -> Any:
         """Send one command and return its reply.

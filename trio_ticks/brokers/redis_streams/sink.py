@@ -1,7 +1,7 @@
 """The ingest's end: takes stretches from the channel and appends them.
 
 Plan: one round trip appends all that was taken, a record for each shard and up to
-``pack`` ticks. Records are numbered, and the server keeps the last number that it took:
+``pack`` ticks; if they are large, several do. Records are numbered, and the server keeps the last number that it took:
 what was sent and not confirmed is sent again, and recognised.
 
 Rules: nothing is taken from the channel while the server is away, and one tick at most
@@ -31,6 +31,9 @@ __all__ = ["RedisSink"]
 _LOGGER: Final = logging.getLogger("trio_ticks.brokers")
 _MOST: Final = 2048
 """Ticks that are taken at once, at most."""
+_MOST_BYTES: Final = 4_000_000
+"""Bytes that one round trip appends, about: what takes longer than the link's patience
+would be sent again for ever."""
 _REMEMBER_MS: Final = 86_400_000
 """How long the server remembers a producer: what is in doubt for longer may be appended
 twice."""
@@ -120,9 +123,10 @@ class RedisSink:
         assert receive is not None
         wait_s, longest_s = _FULL_WAITS_S
         while True:
+            some = _first(records)
             flat = [
                 part
-                for number, record in records
+                for number, record in some
                 for part in (number, record.shard + 3, record.ticks, record.body)
             ]
             try:
@@ -140,6 +144,8 @@ class RedisSink:
             records = records[taken:]
             if not records:
                 return
+            if taken == len(some):
+                continue
             began = receive.clock.now()
             try:
                 await trio.sleep(wait_s)
@@ -165,3 +171,13 @@ class RedisSink:
             clock_difference_s=self._times.difference_s,
             clock_error_s=(None if receive is None else self._times.error_s(receive.clock.wall())),
         )
+
+
+def _first(records: list[tuple[int, Record]]) -> list[tuple[int, Record]]:
+    """Return as many of *records* as are sent at once: at least one, if there is one."""
+    size = 0
+    for count, (_, record) in enumerate(records):
+        size += len(record.body)
+        if count and size > _MOST_BYTES:
+            return records[:count]
+    return records

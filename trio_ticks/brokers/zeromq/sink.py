@@ -69,6 +69,7 @@ class ZeroMQSink:
         self._joined = 0
         self._junk = 0
         self._failed = 0
+        self._limit: LogLimit | None = None
         self._full_s = 0.0
         self._wall: Callable[[], float] | None = None
 
@@ -123,6 +124,7 @@ class ZeroMQSink:
         self._wall = clock.wall
         self._wire = wire = bound(self._settings)
         self._address = wire.address
+        self._limit = LogLimit(clock.now)
         hub = Hub(self._terms, self._dispatch, LogLimit(clock.now))
         log_event(_logger, logging.INFO, "broker.listening", address=self._address)
         try:
@@ -242,12 +244,9 @@ class ZeroMQSink:
         arrived = stretch.arrived[0] if stretch.arrived else 0.0
         for record in records:
             if len(record.body) + _OVERHEAD > MOST_FROM_INGEST:
-                self._refuse(
-                    f"{record.ticks} ticks",
-                    f"they are {len(record.body)} bytes, and a message holds {MOST_FROM_INGEST}: "
-                    "choose a smaller pack=",
-                    record.ticks,
-                )
+                # The packer has left it alone: it is one tick.
+                why = f"it has {len(record.body)} bytes, and a message holds {MOST_FROM_INGEST}"
+                self._refuse("a tick", why, record.ticks)
             else:
                 good.append((record, arrived))
         self._dispatch.append(good)
@@ -255,12 +254,9 @@ class ZeroMQSink:
 
     def _refuse(self, item: object, why: object, ticks: int = 1) -> None:
         self._failed += ticks
-        log_event(
-            _logger,
-            logging.ERROR,
-            "broker.not_written",
-            "%.200s cannot be sent to workers: %s",
-            item,
-            why,
-            ticks=ticks,
-        )
+        due = self._limit.due("refused", ticks) if self._limit is not None else ticks
+        if due:
+            text = "%d ticks cannot be sent to workers: %.200s: %s"
+            log_event(
+                _logger, logging.ERROR, "broker.not_written", text, due, item, why, ticks=due
+            )

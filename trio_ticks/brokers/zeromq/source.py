@@ -50,6 +50,7 @@ class ZeroMQSource:
         self._ingests: list[Upstream] = []
         self._symbols = Symbols()
         self._draining = False
+        self._over = False
         self._delivered = trio.Event()
         """Set when there is something to acknowledge, or to do at once."""
 
@@ -74,7 +75,7 @@ class ZeroMQSource:
         """
         if not self._draining:
             self._draining = True
-            for ingest in self._ingests:
+            for ingest in () if self._over else self._ingests:
                 ingest.leave()
             self._delivered.set()
 
@@ -144,6 +145,7 @@ class ZeroMQSource:
         except* BrokerError as group:
             error = _first(group)
         finally:
+            self._over = True
             for ingest in self._ingests:
                 ingest.close()
         if error is not None:
