@@ -278,6 +278,24 @@ async def test_entries_of_other_versions_and_junk_are_dead_letters(
     assert "hello" in server.ask("XRANGE", "{ticks}:dead", "-", "+")
 
 
+@pytest.mark.parametrize("count", ["1.5", "-3", "1e9", "abc", "0x10", "inf", "nan", "", "9" * 20])
+async def test_a_count_that_is_none_stops_nobody(
+    buffer: RedisStreams, server: Server, count: str
+) -> None:
+    few = attrs.evolve(buffer, shards=1)
+    sent, book = ticks(10, symbols=2), Book()
+    await fill(few, sent[:5])
+    server.ask("XADD", "{ticks}:s:0", "*", "n", count, "t", "junk")
+    server.ask("XADD", "{ticks}:s:0", "*", "t", "junk", "n", count)
+    await fill(few, sent[5:])
+    source = await drain(few, book, 10)
+    book.check(sent)
+    assert source.statistics().junk == 2
+    left = await sums(few)
+    left.check()
+    assert (left.came, left.out, left.entries) == (10, 10, 0)
+
+
 async def test_slow_workers_hold_no_more_than_they_have_room_for(buffer: RedisStreams) -> None:
     await fill(buffer, ticks(3000))
     book = Book()

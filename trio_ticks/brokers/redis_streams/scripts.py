@@ -80,6 +80,13 @@ end
 """
 )
 
+_TICKS = """
+local function ticks_of(fields)  -- 0: not of ours; anybody may write into a stream
+  local count = fields[1] == 'n' and fields[2]:match('^%d+$')
+  return count and #count < 10 and tonumber(count) or 0
+end
+"""
+
 SETUP = Script.of(
     """
 -- KEYS: settings, state, groups, done, streams.  ARGV: maxsize, shards, layout, group.
@@ -173,6 +180,7 @@ return {members, fair, clock[1], clock[2], mine}
 
 PENDING = Script.of(
     _HELD
+    + _TICKS
     + """
 -- KEYS: leases, progress, done, streams.
 -- ARGV: group, me, entries a shard, ticks, then for each: shard, token, id to go on after.
@@ -196,9 +204,7 @@ for i = 5, #ARGV, 3 do
         local record = redis.call('HGET', KEYS[2], field) or ''
         if record:sub(1, 1) == 'c' then redis.call('HSET', KEYS[2], field, 'f' .. record:sub(2)) end
         entries[#entries + 1] = {id, claimed[1][2], record, each[2] == me and 1 or 0}
-        for j = 1, #claimed[1][2], 2 do
-          if claimed[1][2][j] == 'n' then left = left - (tonumber(claimed[1][2][j + 1]) or 1) end
-        end
+        left = left - math.max(1, ticks_of(claimed[1][2]))
       else
         redis.call('XACK', KEYS[key], group, id)  -- somebody has deleted it
         redis.call('HDEL', KEYS[2], field)
@@ -224,6 +230,7 @@ return found
 
 FETCH = Script.of(
     _HELD
+    + _TICKS
     + """
 -- KEYS: leases, streams.  ARGV: group, me, ticks, ticks an entry, then for each: shard, token.
 local group, me, left, size = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -248,10 +255,7 @@ while left > 0 and #live > 0 do
     found[#found + 1] = {shards[key], list}
     if #list == count then next_live[#next_live + 1] = key end
     for _, entry in ipairs(list) do
-      local ticks = 1
-      for j = 1, #entry[2], 2 do
-        if entry[2][j] == 'n' then ticks = tonumber(entry[2][j + 1]) or 1 end
-      end
+      local ticks = math.max(1, ticks_of(entry[2]))
       left = left - ticks
       if ticks > size then size = ticks end
     end
@@ -265,6 +269,7 @@ return found
 
 ACKNOWLEDGE = Script.of(
     _HELD
+    + _TICKS
     + """
 -- KEYS: state, leases, done, progress, groups, streams.
 -- ARGV: group, me, then for each shard: shard, token, how many, and their ids and ticks.
@@ -303,7 +308,7 @@ while ARGV[i] do
       local entries = redis.call('XRANGE', KEYS[key], '-', least, 'COUNT', 100)
       for _, entry in ipairs(entries) do
         redis.call('XDEL', KEYS[key], entry[1])
-        if entry[2][1] == 'n' then out = out + (tonumber(entry[2][2]) or 0) end
+        out = out + ticks_of(entry[2])
       end
       if #entries < 100 then break end
     end

@@ -154,7 +154,9 @@ def read_entry(
         pending: whether it had been fetched before.
     """
     fields = dict(zip(written[1][::2], written[1][1::2], strict=True))
-    count, body = fields.get(b"n", b""), fields.get(b"t", b"")
+    # The server's scripts count the same way.
+    count = written[1][1] if written[1][0] == b"n" else b""
+    body = fields.get(b"t", b"")
     ticks = int(count) if count.isdigit() and len(count) < 10 else 0
     entry = Entry(written[0], ticks, Stretch())
     if pending and written[2] == JUNK:
