@@ -7,14 +7,14 @@ the strategy acts on.
 
 The same strategy with a buffer between processes, which another program may share:
 
-    python mean_reversion.py --buffer redis://localhost?name=ticks
+    python mean_reversion.py --buffer 'redis://localhost?name=ticks'
     python mean_reversion.py --buffer kafka://localhost:9092/ticks
     python mean_reversion.py --buffer zmq+tcp://127.0.0.1:5555
 
 and as two programs, of which the second may run many times, on any machines:
 
-    python mean_reversion.py --buffer redis://localhost?name=ticks --half ingest
-    python mean_reversion.py --buffer redis://localhost?name=ticks --half work
+    python mean_reversion.py --buffer 'redis://localhost?name=ticks' --half ingest
+    python mean_reversion.py --buffer 'redis://localhost?name=ticks' --half work
 """
 
 import argparse
@@ -46,9 +46,11 @@ class MeanReversion:
     def __init__(self) -> None:
         self.mids: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self.signals = {"buy": 0, "sell": 0}
+        self.begun = trio.Event()
 
     async def gained(self, symbols: frozenset[str]) -> None:
         """Load the windows of *symbols*, before their first tick here."""
+        self.begun.set()
         for symbol in symbols:
             path = WINDOWS / f"{symbol}.json"
             if await path.exists():
@@ -149,6 +151,10 @@ async def run_over(buffer: str, half: str, seconds: float) -> None:
             overflow=None if feed is None else tt.DropOldest(),
             workers=4 if handler is None else 8,
         ) as pipeline:
+            if handler is not None:
+                # Kafka takes some seconds to give a new worker its share.
+                with trio.move_on_after(20):
+                    await strategy.begun.wait()
             await trio.sleep(seconds)
     for each in (pipeline.ingest, pipeline):
         if each is not None:

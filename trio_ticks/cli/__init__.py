@@ -58,9 +58,9 @@ def cli(context: click.Context) -> None:
 
     \b
     Or as two programs with a buffer between them, on any machines:
-      trio-ticks ingest --url wss://... --symbols AAPL --buffer redis://host?name=ticks
-      trio-ticks work --buffer redis://host?name=ticks --handler mine:on_tick
-      trio-ticks lag redis://host?name=ticks
+      trio-ticks ingest --url wss://... --symbols AAPL --buffer 'redis://host?name=ticks'
+      trio-ticks work --buffer 'redis://host?name=ticks' --handler mine:on_tick
+      trio-ticks lag 'redis://host?name=ticks'
 
     \b
     Bars of the past, as CSV or Parquet:

@@ -69,7 +69,7 @@ def lag(
 
     \b
     Examples:
-      trio-ticks lag redis://localhost?name=ticks
+      trio-ticks lag 'redis://localhost?name=ticks'
       trio-ticks lag kafka://localhost:9092/ticks --max-lag 10000 || page-someone
       trio-ticks lag --json | jq '.groups[0].lag'
       trio-ticks lag zmq+tcp://localhost:5555 --metrics localhost:9464

@@ -55,7 +55,7 @@ def run(*, handler: str, buffer: BufferAt | None, **parameters: Any) -> int:
       trio-ticks run ... --workers 8 --view live
       trio-ticks run ... --duration 60 --json > report.json
       TICKDB_API_KEY=... trio-ticks run ...
-      trio-ticks run ... --buffer redis://localhost?name=ticks
+      trio-ticks run ... --buffer 'redis://localhost?name=ticks'
 
     \b
     Exit codes:

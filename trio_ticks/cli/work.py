@@ -48,20 +48,20 @@ def work(*, buffer: BufferAt, handler: str, prefetch: int | None, **parameters: 
     Ctrl-C or --duration is over.
 
     Start as many of these as you like, on any machines: they share the symbols out
-    among themselves, and each symbol's ticks are handled in order. One that ends gives
-    back what it has not begun; what one that was killed had fetched comes again, to the
-    others.
+    among themselves, and each symbol's ticks are handled in order. One that ends
+    handles what it has fetched, and gives back what it does not get to; what one that
+    was killed had fetched comes again, to the others.
 
     \b
     Examples:
-      trio-ticks work --buffer redis://localhost?name=ticks --handler mine:on_tick
+      trio-ticks work --buffer 'redis://localhost?name=ticks' --handler mine:on_tick
       trio-ticks work --buffer kafka://localhost/ticks --handler mine:on_tick
       TRIO_TICKS_BUFFER=rediss://user:password@host/0 trio-ticks work ...
       trio-ticks work ... --workers 8 --metrics-port 9464 --view live
 
     \b
     Exit codes:
-      0         the end, also by Ctrl-C or SIGTERM: what was begun is finished,
+      0         the end, also by Ctrl-C or SIGTERM: what was fetched is handled,
                 for --shutdown-timeout at most, and the rest is given back
       130, 143  a second Ctrl-C or SIGTERM ended that at once
       1         the broker refuses us
