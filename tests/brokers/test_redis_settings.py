@@ -96,6 +96,7 @@ def test_wrong_urls_are_told_without_their_passwords(url: Any) -> None:
         {"prefetch": 0.5},
         {"lease": 0},
         {"lease": float("inf")},
+        {"lease": 601},
         {"max_deliveries": 1},
         {"timeout": -1},
         {"replica_patience": "long"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +66,21 @@ async def test_the_heir_of_a_worker_that_is_gone_skips_nothing(buffer: RedisStre
     left = await sums(buffer)
     left.check()
     assert left.entries == 0
+
+
+async def test_what_a_clock_that_was_set_back_has_left_keeps_nobody_waiting(
+    buffer: RedisStreams, server: Server
+) -> None:
+    sent, book = ticks(200), Book()
+    await fill(buffer, sent)
+    # Of a worker that died before the server's clock went back by an hour.
+    ahead_ms = (int(time.time()) + 3600) * 1000
+    for shard in range(buffer.shards):
+        server.ask("HSET", "{ticks}:leases:workers", shard, f"gone|{shard}|{ahead_ms}")
+    server.ask("ZADD", "{ticks}:members:workers", ahead_ms, "gone")
+    await drain(buffer, book, 200, empty=True)
+    book.check(sent)
+    assert book.repeats == 0
 
 
 async def test_a_rolling_restart_repeats_nothing(buffer: RedisStreams) -> None:

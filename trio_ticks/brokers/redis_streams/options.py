@@ -8,6 +8,7 @@ keeps; all else is each program's own.
 from __future__ import annotations
 
 import ssl
+from typing import Final
 from urllib.parse import urlencode
 
 import attrs
@@ -19,6 +20,9 @@ from .connection import require_hiredis
 from .keys import Keys
 
 __all__ = ["Options"]
+
+_LONGEST_LEASE_S: Final = 600
+"""The script of the beats knows it, too."""
 
 
 def _shown(url: object) -> str:
@@ -72,6 +76,11 @@ class Options:
             raise ConfigError(
                 f"pack ({self.pack}) must not exceed maxsize ({self.maxsize}): "
                 "an entry would never fit"
+            )
+        if self.lease > _LONGEST_LEASE_S:
+            raise ConfigError(
+                f"lease must be {_LONGEST_LEASE_S} seconds at most, got {self.lease!r}: so long "
+                "a worker that is gone would keep its shards"
             )
         require_hiredis()
 

@@ -150,6 +150,9 @@ BEAT = Script.of(
 -- Who is there, whose shards are free, and a fair share for me.
 local me, ttl, shards, leaves = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. now)  -- a write that needs no memory
+-- What ends later than any lease can is from before the server's clock was set back.
+local latest = now + 601000
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '(' .. latest, '+inf')
 if leaves then redis.call('ZREM', KEYS[3], me) else redis.call('ZADD', KEYS[3], now + ttl, me) end
 local members = redis.call('ZCARD', KEYS[3])
 local fair = math.ceil(shards / math.max(members, 1))
@@ -159,10 +162,11 @@ local leases = redis.call('HMGET', KEYS[2], unpack(numbers))
 for shard = 0, shards - 1 do
   local lease, owner, token, till = leases[shard + 1]
   if lease then owner, token, till = lease:match('^(.-)|(%d+)|(%d+)$') end
-  if not owner or tonumber(till) < now then free[#free + 1] = shard
-  elseif owner == me then
+  if owner == me and tonumber(till) >= now then
     mine[#mine + 1] = shard; mine[#mine + 1] = token
     redis.call('HSET', KEYS[2], shard, me .. '|' .. token .. '|' .. (now + ttl))
+  elseif not owner or tonumber(till) < now or tonumber(till) > latest then
+    free[#free + 1] = shard
   end
 end
 if not leaves then

@@ -49,7 +49,7 @@ class RedisStreams(Options):
         pack: how many ticks an entry holds at most.
         prefetch: how many ticks the workers' channel holds. After a crash up to that
             many come again.
-        lease: how many seconds a worker that is gone keeps its shards.
+        lease: how many seconds a worker that is gone keeps its shards, 600 at most.
         max_deliveries: at so many deaths of its process a tick becomes a dead letter,
             2 or more. The first of them is one in company; at the last the tick was
             alone in its process.
