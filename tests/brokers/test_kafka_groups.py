@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from confluent_kafka import Consumer, TopicPartition
 
@@ -264,3 +265,23 @@ def client_threads() -> int:
     """Count librdkafka's threads in this process."""
     names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
     return sum(name.startswith("rdk:") for name in names)
+
+
+async def test_a_worker_does_not_wait_for_a_broker_that_hangs_before_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handler(tick: tt.Tick) -> None: ...
+
+    with open_broker() as broker:
+        kafka = make(broker.address)
+        await appended(kafka, numbered(1))
+        try:
+            with trio.fail_after(PATIENCE_S):
+                async with tt.open_pipeline(None, handler, buffer=kafka) as pipeline:
+                    while not pipeline.report.consumed:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+                    broker.process.send_signal(signal.SIGSTOP)
+                    pipeline.cancel()
+        finally:
+            broker.process.send_signal(signal.SIGCONT)
+    assert any("broker.not_left" in each for each in caplog.messages)

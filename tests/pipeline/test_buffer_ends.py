@@ -1,4 +1,4 @@
-"""How a pipeline with a buffer ends: both halves in one program, and errors on the way."""
+"""How a pipeline with a buffer ends: both halves in one program, and by errors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_an_ingest_that_cannot_end_leaves_the_workers_half_of_the_time(
             await trio.lowlevel.checkpoint()
         began = trio.current_time()
         pipeline.shutdown()
-        while pipeline.phase == "running":
+        while pipeline.phase == "running":  # noqa: ASYNC110
             await trio.sleep(0.01)
         assert trio.current_time() - began == pytest.approx(2.0, abs=0.1)
         assert pipeline.ingest.phase == "draining"
@@ -120,7 +120,7 @@ async def test_zeromq_in_one_program_leaves_nothing_in_doubt() -> None:
             Endless(400), slow, buffer=Pair(), shutdown_timeout=40.0
         ) as pipeline:
             assert pipeline.ingest is not None
-            while not seen:
+            while not seen:  # noqa: ASYNC110
                 await trio.sleep(0.001)
     assert pipeline.ingest is not None
     ingest = pipeline.ingest.report.ledger
@@ -139,7 +139,7 @@ async def test_a_zeromq_source_that_was_cancelled_may_be_drained() -> None:
             source = ZeroMQ(sink.address).source()
             quiet = _Only(source=_Undrained(source))
             async with tt.open_pipeline(None, handle, buffer=quiet) as pipeline:
-                while not ingest.ledger.consumed:
+                while not ingest.ledger.consumed:  # noqa: ASYNC110
                     await trio.sleep(0.01)
                 pipeline.cancel()
             source.drain()

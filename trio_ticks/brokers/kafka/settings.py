@@ -93,6 +93,7 @@ class KafkaSettings:
     servers: str = attrs.field(validator=checked(_check_servers))
     topic: str = attrs.field(default="ticks", validator=checked(_check_name))
     group: str = attrs.field(kw_only=True, validator=checked(check_text))
+
     @group.default
     def _own_group(self) -> str:
         # Kafka's groups are the cluster's, not the topic's: in one group two buffers

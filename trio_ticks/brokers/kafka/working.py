@@ -49,6 +49,8 @@ _STEP_S: Final = 0.002
 _TOPIC_S: Final = 2.0
 _LEAVE_S: Final = 3.0
 """Seconds that the last commit may take."""
+_CLOSE_S: Final = 2.0
+"""Seconds that the client may take to end when all is cancelled."""
 _MOST_RECORDS: Final = 1000
 _MOST_DIFFERENCE_S: Final = 3600.0
 
@@ -145,17 +147,30 @@ class Working:
                 try:
                     await self._turns(consuming, admin, limiter)
                     await self._leave(consuming, limiter)
-                    await trio.to_thread.run_sync(consuming.close, limiter=limiter)
+                    await trio.to_thread.run_sync(
+                        consuming.close, limiter=limiter, abandon_on_cancel=True
+                    )
                 except Exception as error:
                     # Raised outside of the nursery, which would make a group of it.
                     failure = error
                 nursery.cancel_scope.cancel()
         finally:
             consuming.aborting = True
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(consuming.close, limiter=limiter)
+            await self._abort(consuming, limiter)  # noqa: ASYNC102  # bounded in there
         if failure is not None:
             raise failure
+
+    async def _abort(self, consuming: Consuming, limiter: trio.CapacityLimiter) -> None:
+        """End the client; do not wait until a group that is changing has an answer.
+
+        librdkafka does, for as long as the slowest of the other workers takes. Its
+        thread goes on by itself then.
+        """
+        with trio.move_on_after(_CLOSE_S, shield=True) as patience:
+            await trio.to_thread.run_sync(consuming.close, limiter=limiter, abandon_on_cancel=True)
+        if patience.cancelled_caught:
+            text = "%s does not let us leave its group, which notices that we are gone"
+            log_event(_logger, logging.WARNING, "broker.not_left", text, self._kafka.shown)
 
     # Turns
 

@@ -1,8 +1,9 @@
 """The ingest's end: takes stretches from the channel and appends them.
 
 Plan: one round trip appends all that was taken, a record for each shard and up to
-``pack`` ticks; if they are large, several do. Records are numbered, and the server keeps the last number that it took:
-what was sent and not confirmed is sent again, and recognised.
+``pack`` ticks; if they are large, several do. Records are numbered, and the server
+keeps the last number that it took: what was sent and not confirmed is sent again, and
+recognised.
 
 Rules: nothing is taken from the channel while the server is away, and one tick at most
 while it is full, so that the channel's overflow strategy decides. What was taken is
@@ -174,7 +175,7 @@ class RedisSink:
 
 
 def _first(records: list[tuple[int, Record]]) -> list[tuple[int, Record]]:
-    """Return as many of *records* as are sent at once: at least one, if there is one."""
+    """Return as many of *records* as are sent at once: one at least, if any."""
     size = 0
     for count, (_, record) in enumerate(records):
         size += len(record.body)

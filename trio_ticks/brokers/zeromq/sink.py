@@ -257,6 +257,4 @@ class ZeroMQSink:
         due = self._limit.due("refused", ticks) if self._limit is not None else ticks
         if due:
             text = "%d ticks cannot be sent to workers: %.200s: %s"
-            log_event(
-                _logger, logging.ERROR, "broker.not_written", text, due, item, why, ticks=due
-            )
+            log_event(_logger, logging.ERROR, "broker.not_written", text, due, item, why, ticks=due)
