@@ -38,7 +38,7 @@ async def test_a_context_manager_may_make_it(autojump_clock: MockClock) -> None:
         life.append("end")
 
     await check_buffer(make)
-    assert life == ["begin", "end"] * 4
+    assert life == ["begin", "end"] * 5
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -93,6 +93,29 @@ class FutureSource(_SpoilingSource):
     send = _FutureSend
 
 
+class _TimelessSend(_Send):
+    async def deliver(self, shard: int, stretch: Stretch) -> None:
+        stretch.arrived = [trio.current_time() for _ in stretch.items]
+        await super().deliver(shard, stretch)
+
+
+class TimelessSource(_SpoilingSource):
+    """Takes the event loop's time for times of arrival."""
+
+    send = _TimelessSend
+
+
+class HastySource(MemorySource):
+    """Ends at once when it is drained, whatever is being handled."""
+
+    async def run(self, send: Send, outcomes: Outcomes) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(super().run, send, outcomes)
+            while not self._draining:  # noqa: ASYNC110
+                await trio.sleep(self._buffer.turn_s)
+            nursery.cancel_scope.cancel()
+
+
 class LosingSource(MemorySource):
     """Throws away at its end what was delivered and has no outcome."""
 
@@ -250,6 +273,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "acknowledges nothing": ({"source_of": ForgetfulSource}, "repeated: tick 0"),
     "wanders": ({"source_of": WanderingSource}, "came in shard"),
     "lives in the future": ({"source_of": FutureSource}, "lies in the future"),
+    "has no times": ({"source_of": TimelessSource}, "lies before the ingest began"),
+    "ends too early": ({"source_of": HastySource}, "repeated: .* wait while outcomes.busy"),
     "does not end": ({"source_of": StubbornSource}, "does not return after drain"),
     "leaves ticks in doubt": ({"sink_of": DoubtfulSink}, "in doubt"),
 }

@@ -103,7 +103,7 @@ class Scene:
         self.name = name
         self.buffer = buffer
         self.bound = bound
-        self._patience_s = patience_s
+        self.patience_s = patience_s
 
     @asynccontextmanager
     async def ingest(self) -> AsyncIterator[tuple[_Feed, Pipeline[Any]]]:
@@ -113,7 +113,7 @@ class Scene:
         """
         feed = _Feed()
         async with open_pipeline(
-            feed, None, buffer=self.buffer, overflow=Block(), shutdown_timeout=self._patience_s
+            feed, None, buffer=self.buffer, overflow=Block(), shutdown_timeout=self.patience_s
         ) as pipeline:
             yield feed, pipeline
             feed.end()
@@ -148,13 +148,13 @@ class Scene:
 
         Cancellation: harmless.
         """
-        with trio.move_on_after(self._patience_s):
+        with trio.move_on_after(self.patience_s):
             while not condition():
                 self.buffer.check()
                 await trio.sleep(_POLL_S)
             return
         self.buffer.check()
-        self.fail(f"{else_} (waited {self._patience_s:g} s)")
+        self.fail(f"{else_} (waited {self.patience_s:g} s)")
 
     async def some_turns(self) -> None:
         """Let the source acknowledge what it may, and what it may not.
@@ -316,6 +316,29 @@ async def _given_back(scene: Scene) -> None:
         scene.continues(seen.numbers(symbol), again, 8, symbol)
 
 
+async def _ended(scene: Scene) -> None:
+    """What is handled in the time of a shutdown is acknowledged, and comes no more."""
+    seen = Seen()
+
+    async def handler(tick: Tick) -> None:
+        await trio.sleep(0.005)
+        seen.add(tick)
+
+    async with scene.ingest() as (feed, _pipeline):
+        feed.put(_ticks(8))
+        async with scene.work(handler, workers=1, shutdown_timeout=scene.patience_s):
+            await scene.until(lambda: len(seen.items) >= 10, "lost: the first ticks do not come")
+        again = await scene.rest(feed)
+    for symbol in _SYMBOLS:
+        done = seen.numbers(symbol)
+        scene.continues(done, again, 8, symbol)
+        if (numbers := again.numbers(symbol)) and numbers[0] < len(done):
+            scene.fail(
+                f"repeated: tick {numbers[0]} of {symbol!r} was handled in the shutdown's time, "
+                "and came again: after drain() wait while outcomes.busy, then acknowledge"
+            )
+
+
 async def _failed(scene: Scene) -> None:
     """A tick whose handler failed has an outcome, too."""
     seen = Seen()
@@ -407,6 +430,7 @@ SCENES: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "all once, in order": _in_order,
     "a worker is cancelled": _unfinished,
     "a worker is shut down": _given_back,
+    "a worker ends in time": _ended,
     "handlers fail": _failed,
     "the bound": _bound,
 }

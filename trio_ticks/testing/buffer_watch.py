@@ -6,6 +6,7 @@ happens, and raised by :meth:`WatchedBuffer.check`, since a buffer may swallow e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from random import Random
 from typing import Any, Final, final
@@ -18,7 +19,7 @@ from ..clock import Clock
 __all__ = ["WatchedBuffer"]
 
 _CLOCKS_S: Final = 1.0
-"""How far a time of arrival may lie in the future: clocks differ, in seconds."""
+"""How wrong a time of arrival may be: clocks differ, in seconds."""
 _GROWING: Final = ("appended", "failed", "received", "acknowledged", "given_back", "redelivered")
 
 
@@ -36,6 +37,8 @@ class WatchedBuffer:
         """How often a source has asked which ticks are unfinished."""
         self.clock: Clock | None = None
         """The ingest's: times of arrival are by it."""
+        self.began_at = math.inf
+        """When the first ingest began, by its clock: seconds since 1970."""
         self.cancelling = False
         """Whether workers are being cancelled, so that their source may be, too."""
         self.prefetch: int = getattr(buffer, "prefetch", 2000)
@@ -81,6 +84,7 @@ class _WatchedSink:
 
     async def run(self, receive: Receive, /) -> None:
         self._watch.clock = receive.clock
+        self._watch.began_at = min(self._watch.began_at, receive.clock.wall())
         await self._sink.run(receive)
         now = self.statistics()
         if now.in_doubt:
@@ -169,6 +173,8 @@ class _WatchedSend:
         latest = max(ours.wall(), ingests.wall()) + _CLOCKS_S
         if any(arrived > latest for arrived in stretch.arrived):
             fault("a time of arrival lies in the future: seconds since 1970 are wanted")
+        if any(arrived < self._watch.began_at - _CLOCKS_S for arrived in stretch.arrived):
+            fault("a time of arrival lies before the ingest began: it is to travel with its tick")
         for place, gap in stretch.gaps:
             if not 0 <= place < len(stretch.items) or stretch.items[place].symbol != gap.symbol:
                 fault(f"the gap of {gap.symbol!r} is not before a tick of that symbol")
