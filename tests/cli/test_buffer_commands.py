@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
 import trio_ticks
 from tests.worlds.command_line import PATIENCE_S, command, environment, run_cli
+from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.servers import Server, free_port, running
 from trio_ticks.brokers.urls import SCHEMES, from_url, secrets_of, shown
 from trio_ticks.errors import ConfigError
@@ -215,6 +219,36 @@ def test_help_teaches_by_examples(half: str) -> None:
     assert done.returncode == 0
     assert "Examples:" in done.stdout
     assert "TRIO_TICKS_BUFFER" in done.stdout
+
+
+async def test_the_lag_of_zeromq_is_what_its_ingests_have_under_way() -> None:
+    async def idle(item: trio_ticks.Tick) -> None: ...
+
+    buffer = MemoryBuffer(told={"in_doubt": 7})
+    ask = partial(trio.to_thread.run_sync, run_cli, "lag", "zmq+tcp://localhost:5555", "--metrics")
+    async with (
+        trio_ticks.open_pipeline(_Waits(), idle, buffer=buffer) as both,
+        trio_ticks.open_pipeline(None, idle, buffer=buffer) as work,
+    ):
+        done = await ask(await both.serve_metrics(0))
+        assert done.returncode == 0, done.stderr
+        assert "7 ticks" in done.stdout
+        url = await work.serve_metrics(0)
+        done = await ask(url)
+        assert done.returncode == 1
+        assert f"{url}: these are the metrics of no ingest" in done.stderr
+        work.cancel()
+        both.cancel()
+    done = await ask("localhost:1")
+    assert done.returncode == 1
+    assert "http://localhost:1/metrics: connection refused" in done.stderr
+
+
+class _Waits:
+    """A feed that brings nothing."""
+
+    async def run(self, send: trio_ticks.TickSendChannel[Any]) -> None:
+        await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "zmq"])

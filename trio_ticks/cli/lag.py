@@ -6,7 +6,7 @@ Rules: nothing is changed in the buffer. The exit code alone is enough for a scr
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 import trio
@@ -14,8 +14,8 @@ import trio
 from ..brokers import BufferView, GroupView, look
 from ..errors import ConfigError, TickError
 from ..logs import Redactor
-from ..observability.fetch import HttpAddress, fetch
-from ..observability.remote import parse_metrics
+from ..observability.fetch import FetchError, HttpAddress, fetch
+from ..observability.remote import Samples, parse_metrics
 from .buffer_options import BufferAt, BufferUrl
 from .options import Number, option
 
@@ -113,10 +113,26 @@ async def _ask(buffer: BufferAt, metrics: tuple[str, ...], timeout_s: float) -> 
         address = HttpAddress.parse(url)
         if address.target == "/":
             address = HttpAddress.parse(f"{url.rstrip('/')}/metrics")
-        text = (await fetch(address, timeout_s=timeout_s)).decode("utf-8", "replace")
-        under_way += sum(each.count("in_flight_ticks") for each in parse_metrics(text).values())
+        try:
+            text = (await fetch(address, timeout_s=timeout_s)).decode("utf-8", "replace")
+            under_way += _under_way(parse_metrics(text).values())
+        except FetchError as error:
+            raise TickError(f"{address.shown}: {error}") from None
     group = GroupView(name="workers", lag=under_way)
     return BufferView(buffer=buffer.shown, used=under_way, groups=(group,))
+
+
+def _under_way(pipelines: Iterable[Samples]) -> int:
+    """Return how many ticks the ingests among *pipelines* have under way.
+
+    Raises:
+        FetchError: there is none among them.
+    """
+    halves = [each if each.half == "ingest" else each.ingest for each in pipelines]
+    ingests = [each for each in halves if each is not None]
+    if not ingests:
+        raise FetchError("these are the metrics of no ingest, which alone knows what is under way")
+    return sum(each.count("in_flight_ticks") for each in ingests)
 
 
 def _table(view: BufferView, groups: Sequence[GroupView]) -> str:
