@@ -239,9 +239,6 @@ async def test_the_lag_of_zeromq_is_what_its_ingests_have_under_way() -> None:
         assert f"{url}: these are the metrics of no ingest" in done.stderr
         work.cancel()
         both.cancel()
-    done = await ask("localhost:1")
-    assert done.returncode == 1
-    assert "http://localhost:1/metrics: connection refused" in done.stderr
 
 
 class _Waits:
