@@ -42,6 +42,7 @@ SAME = (
     "tests/brokers/test_kafka_groups.py",
     "tests/brokers/test_kafka_state.py",
     "tests/brokers/test_redis_errors.py",
+    "tests/brokers/test_redis_large.py",
     "tests/brokers/test_redis_processes.py",
     "tests/brokers/test_redis_settings.py",
     "tests/brokers/test_redis_takeover.py",
