@@ -49,7 +49,7 @@ async def test_leaving_the_block_waits_for_the_ingest_too(autojump_clock: MockCl
 
         async with tt.open_pipeline(Endless(100), handle, buffer=buffer) as pipeline:
             assert pipeline.ingest is not None
-            while pipeline.ingest.ledger.produced < 100:
+            while pipeline.ingest.ledger.produced < 100:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
             nursery.start_soon(come_back)
     assert pipeline.ingest is not None
@@ -67,7 +67,7 @@ async def test_an_ingest_that_cannot_end_leaves_the_workers_half_of_the_time(
         Endless(100), handle, buffer=buffer, shutdown_timeout=4.0
     ) as pipeline:
         assert pipeline.ingest is not None
-        while pipeline.ingest.ledger.produced < 100:
+        while pipeline.ingest.ledger.produced < 100:  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()
         began = trio.current_time()
         pipeline.shutdown()
@@ -177,10 +177,10 @@ class _InNurseries:
 
     async def run(self, send: Send, outcomes: Outcomes) -> None:
         async def deliver() -> None:
-            async with trio.open_nursery() as inner:
+            async with trio.open_nursery() as inner:  # noqa: ASYNC112
                 inner.start_soon(send.deliver, 0, Stretch(ticks(1), [0.0]))
 
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112
             nursery.start_soon(deliver)
 
     def drain(self) -> None: ...

@@ -102,8 +102,7 @@ class Pipeline(Generic[T]):
         """Whether the event loop stands still; ``None`` before the block."""
         self._block: trio.Nursery | None = None
         self._report: PipelineReport | None = None
-        # For the module that opens pipelines.
-        self._run = self._phases.run
+        self._run = self._phases.run  # These four are for the module that opens pipelines.
         self._fail = self._phases.fail
         self._stopping = self._phases.stopping
         self._make_report = partial(make_report, self)

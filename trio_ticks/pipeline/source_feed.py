@@ -63,6 +63,44 @@ class SourceLinks:
 
 
 @final
+class _FirstError:
+    """What the source, or a function of the user's, has raised first.
+
+    It is kept as itself, while a source's own nurseries make groups of it.
+    """
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        """Is cancelled when there is one."""
+        self._error: BaseException | None = None
+
+    async def during(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do *work*; if it raises, keep that, and cancel all else."""
+        try:
+            await work()
+        except BaseException as raised:
+            cancelled, error = split(raised)
+            if error is not None:
+                self._error = self._error or error
+                self.scope.cancel()
+            if cancelled is not None:
+                raise cancelled from None
+
+    async def as_itself(self, told: Awaitable[None]) -> None:
+        """Await *told*, somewhere in the source; keep what it raises."""
+        try:
+            await told
+        except BaseException as raised:
+            self._error = self._error or split(raised)[1]
+            raise
+
+    def check(self) -> None:
+        """Raise the error, if there is one."""
+        if self._error is not None:
+            raise_first([self._error])
+
+
+@final
 class SourceFeed:
     """Runs *source* as a feed. It is also what the source sees of the workers.
 
@@ -80,10 +118,7 @@ class SourceFeed:
         """The stretches that are on their way in, in their order; the first is being
         brought, the others wait for their turn."""
         self._turn = trio.Lock()
-        self._scope = trio.CancelScope()
-        self._error: BaseException | None = None
-        """What the source, or a function of the user's, has raised first: as itself,
-        while a source's own nurseries make groups of it."""
+        self._first = _FirstError()
         self._buried: deque[tuple[Any, Exception]] = deque(maxlen=_MOST_BURIED)
         self._buried_some = trio.Event()
         self._reporting = trio.Lock()
@@ -120,33 +155,21 @@ class SourceFeed:
         Cancellation: what was not acknowledged goes back to the broker.
         """
         self._send = send
+
+        async def work() -> None:
+            await self._source.run(self, self)
+            for shard in set(self._homes.values()):
+                await self.give_up(shard)
+            await self._report_all()
+
         try:
             async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
-                nursery.start_soon(self._keep_error, self._report_buried)
-                await self._keep_error(self._run_source)
+                self._first.scope = nursery.cancel_scope
+                nursery.start_soon(self._first.during, self._report_buried)
+                await self._first.during(work)
                 nursery.cancel_scope.cancel()
         finally:
-            if self._error is not None:
-                raise_first([self._error])
-
-    async def _run_source(self) -> None:
-        await self._source.run(self, self)
-        for shard in set(self._homes.values()):
-            await self.give_up(shard)
-        await self._report_all()
-
-    async def _keep_error(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do *work*; if it raises, keep that, and end the run."""
-        try:
-            await work()
-        except BaseException as raised:
-            cancelled, error = split(raised)
-            if error is not None:
-                self._error = self._error or error
-                self._scope.cancel()
-            if cancelled is not None:
-                raise cancelled from None
+            self._first.check()
 
     def drain(self) -> None:
         """Have the source fetch no more, and end when nothing is unfinished."""
@@ -202,16 +225,8 @@ class SourceFeed:
             homes[symbol] = shard
         while len(homes) > _MOST_KNOWN:
             forgotten, _shard = homes.popitem(last=False)
-            await self._as_itself(keeper.lost({forgotten}))
-        await self._as_itself(keeper.gained(new))
-
-    async def _as_itself(self, told: Awaitable[None]) -> None:
-        """Await *told*; what it raises is what the run raises, as itself."""
-        try:
-            await told
-        except BaseException as raised:
-            self._error = self._error or split(raised)[1]
-            raise
+            await self._first.as_itself(keeper.lost({forgotten}))
+        await self._first.as_itself(keeper.gained(new))
 
     async def give_up(self, shard: int, /) -> None:
         """Tell the handler that it has lost the symbols of *shard*.
@@ -222,7 +237,7 @@ class SourceFeed:
         for symbol in symbols:
             del self._homes[symbol]
         if symbols and self._links.keeper is not None:
-            await self._as_itself(self._links.keeper.lost(symbols))
+            await self._first.as_itself(self._links.keeper.lost(symbols))
         else:
             await trio.lowlevel.checkpoint()
 
