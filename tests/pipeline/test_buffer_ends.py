@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import pytest
 import trio
-import trio.lowlevel
 from trio.testing import MockClock
 
 import trio_ticks as tt
@@ -50,7 +49,7 @@ async def test_leaving_the_block_waits_for_the_ingest_too(autojump_clock: MockCl
         async with tt.open_pipeline(Endless(100), handle, buffer=buffer) as pipeline:
             assert pipeline.ingest is not None
             while pipeline.ingest.ledger.produced < 100:  # noqa: ASYNC110
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(0.001)
             nursery.start_soon(come_back)
     assert pipeline.ingest is not None
     ingest = pipeline.ingest.report
@@ -68,7 +67,7 @@ async def test_an_ingest_that_cannot_end_leaves_the_workers_half_of_the_time(
     ) as pipeline:
         assert pipeline.ingest is not None
         while pipeline.ingest.ledger.produced < 100:  # noqa: ASYNC110
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(0.001)
         began = trio.current_time()
         pipeline.shutdown()
         while pipeline.phase == "running":  # noqa: ASYNC110
