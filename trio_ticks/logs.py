@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import traceback
 from collections import OrderedDict
@@ -64,6 +65,11 @@ class LogLimit:
         self._next[kind] = now + self._wait_s
         return total
 
+    def restart(self) -> None:
+        """Forget all lines so far, which a clock may have timed that is gone."""
+        self._next.clear()
+        self._silent.clear()
+
     def flush(self, kind: str) -> int:
         """Return how many of *kind* had no line, for the caller to write one."""
         total = self._silent.pop(kind, 0)
@@ -81,6 +87,8 @@ EXCERPT_CHARS: Final = 120
 
 _MASK: Final = "***"
 _MOST_TOLD: Final = 20
+_ESCAPED: Final = re.compile("[&<>]")
+_HEX: Final = re.compile("%[0-9A-F]{2}")
 
 
 def log_event(
@@ -140,17 +148,24 @@ def _tell_of_broken_log(event: str, error: Exception) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
+def _as_go_writes(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
 def _forms_of(secrets: Iterable[str]) -> frozenset[str]:
-    """Return each of *secrets* as it is, as JSON writes it and as a URL writes it."""
+    """Return each of *secrets* as it is, as JSON writes it and as a URL writes it.
+
+    JSON may escape more than it must: PHP does so with ``/``, Go with ``&``, ``<`` and
+    ``>``; and the hexadecimal digits of a URL may be small letters.
+    """
     forms: set[str] = set()
     for secret in secrets:
-        forms |= {
-            secret,
-            json.dumps(secret)[1:-1],
-            json.dumps(secret, ensure_ascii=False)[1:-1],
-            quote(secret, safe=""),
-            quote_plus(secret),
-        }
+        as_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+        in_url = quote(secret, safe=""), quote_plus(secret)
+        forms |= {secret, *as_json, *in_url}
+        forms |= {form.replace("/", r"\/") for form in as_json}
+        forms |= {_ESCAPED.sub(_as_go_writes, form) for form in as_json}
+        forms |= {_HEX.sub(lambda match: match[0].lower(), form) for form in in_url}
     forms.discard("")
     return frozenset(forms)
 

@@ -61,6 +61,15 @@ def test_each_way_to_write_a_secret(text: str, encode: Callable[[str], bytes | s
     assert Redactor([KEY]).excerpt(encode(f"<{text}>")) == "<***>"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [r"ab\/cd<+&>==", r"ab/cd\u003c+\u0026\u003e==", "ab%2fcd%3c%2b%26%3e%3d%3d"],
+    ids=["PHP", "Go", "small digits"],
+)
+def test_a_secret_that_is_escaped_more_than_it_must(written: str) -> None:
+    assert Redactor(["ab/cd<+&>=="]).text(f"<{written}>") == "<***>"
+
+
 def test_secret_at_the_cut() -> None:
     for start in range(90, 125):
         excerpt = Redactor(["secret-key"]).excerpt(b"." * start + b"secret-key and more")

@@ -51,6 +51,11 @@ class BadMessages:
         if count:
             self._report(count)
 
+    def restart(self) -> None:
+        """Begin anew; call it before a run, whose clock may be another one."""
+        self._limit.restart()
+        self._example = None
+
     def poll(self) -> None:
         """Report the messages not reported yet, if a line is due by now."""
         if self._example is not None and (count := self._limit.due("malformed", 0)):
