@@ -74,3 +74,21 @@ async def test_a_subscription_may_be_longer() -> None:
     outbox.put_first(["x"] * (Outbox.most + 1))
     assert not outbox.overfull
     assert len(await take_all(outbox)) == Outbox.most + 1
+
+
+async def test_long_messages_are_fewer() -> None:
+    outbox = Outbox()
+    half = "x" * (Outbox.most_size // 2)
+    for _ in range(2):
+        outbox.put([half, half])
+        assert not outbox.overfull
+        assert len(await take_all(outbox)) == 2
+    outbox.put([half, half, "y"])
+    assert outbox.overfull
+    assert await take_all(outbox) == [half, half]
+
+
+async def test_one_message_may_be_longer() -> None:
+    outbox = Outbox()
+    outbox.put(["x" * (Outbox.most_size + 1)])
+    assert not outbox.overfull

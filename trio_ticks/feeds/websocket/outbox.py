@@ -16,14 +16,17 @@ class Outbox:
     """Messages for the venue, in order, until the connection has sent them.
 
     A venue that asks for an answer to each of its messages, and then does not read
-    them, cannot make it grow: beyond *most* messages :attr:`overfull` is true.
+    them, cannot make it grow: beyond *most* messages, or *most_size* characters and
+    bytes of several, :attr:`overfull` is true.
     """
 
     most: Final = 4096
+    most_size: Final = 2**24
 
     def __init__(self) -> None:
         self._messages: deque[str | bytes] = deque()
         self._arrived = trio.Event()
+        self._size = 0
         self.overfull = False
         """Whether messages were left out because too many wait."""
         self.is_idle = False
@@ -32,9 +35,11 @@ class Outbox:
     def put(self, messages: Iterable[str | bytes]) -> None:
         """Add *messages*."""
         for message in messages:
-            if len(self._messages) >= self.most:
+            size = self._size + len(message)
+            if len(self._messages) >= self.most or (self._messages and size > self.most_size):
                 self.overfull = True
                 break
+            self._size = size
             self._messages.append(message)
         if self._messages:
             self._arrived.set()
@@ -42,6 +47,7 @@ class Outbox:
     def put_first(self, messages: Sequence[str | bytes]) -> None:
         """Add *messages* before all others, as many as they are: the subscription."""
         self._messages.extendleft(reversed(messages))
+        self._size += sum(map(len, messages))
         if self._messages:
             self._arrived.set()
 
@@ -55,4 +61,6 @@ class Outbox:
             self.is_idle = True
             await self._arrived.wait()
         self.is_idle = False
-        return self._messages.popleft()
+        message = self._messages.popleft()
+        self._size -= len(message)
+        return message
