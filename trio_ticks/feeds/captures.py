@@ -168,6 +168,7 @@ class LineDecoder:
         codec = language.new_codec(self._context)
         codec.subscribe(list(subscribed))
         self._codec_decode = codec.decode
+        self._symbols_in = language.symbols_in
         self._last_ns: int | None = None
 
     def decode(self, line: bytes) -> list[tuple[int, Any]]:
@@ -182,6 +183,7 @@ class LineDecoder:
             return []
         self._context.ns = ns
         items = self._codec_decode((message,))
+        self._symbols_in(items)  # raises where they are no items
         if ns is not None:
             self.headed += 1
             timed = [(ns, item) for item in items]

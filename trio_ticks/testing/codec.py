@@ -181,9 +181,12 @@ class _Checker:
         for batch in batches:
             before = probe.ignored_count + len(probe.malformed_messages)
             try:
-                found = list(codec.decode(batch))
+                found = codec.decode(batch)
             except Exception as error:
                 raise AssertionError(f"decode raised {error!r} on {_shown(batch)}") from error
+            assert isinstance(found, list | tuple), (
+                f"decode must return a list, not {type(found).__name__}: {_shown(batch)}"
+            )
             rest = probe.ignored_count + len(probe.malformed_messages) - before
             if len(batch) == 1:
                 assert bool(found) + rest == 1, (
@@ -240,6 +243,8 @@ def _check_reports(probe: CodecProbe, batch: list[bytes]) -> None:
         if name == "refused":
             ok = isinstance(values[0], str | None) and isinstance(values[1], str)
             assert ok, f"refused got {values[0]!r} and {values[1]!r}: {_shown(batch)}"
+        elif name == "reply":
+            assert isinstance(values[0], str | bytes), f"reply got {values[0]!r}: {_shown(batch)}"
         elif name in ("gap", "need_snapshot", "reconnect"):
             assert isinstance(values[0], str), f"{name} got {values[0]!r}: {_shown(batch)}"
 

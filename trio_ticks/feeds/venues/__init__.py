@@ -7,7 +7,7 @@ enter it in ``language.py``.
 from __future__ import annotations
 
 from .base import Codec, CodecContext, KeepAlive, Limits, MalformedMessage
-from .language import VENUES, Language, find_language, requests_of
+from .language import VENUES, Language, find_language, is_sendable, requests_of
 from .rest_snapshots import RestSnapshots
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "MalformedMessage",
     "RestSnapshots",
     "find_language",
+    "is_sendable",
     "requests_of",
 ]

@@ -19,6 +19,7 @@ import attrs
 
 from ...book import Checksum
 from ...checks import check_count, check_instance, check_seconds, checked
+from ...errors import ConfigError
 from .rest_snapshots import RestSnapshots
 
 __all__ = [
@@ -43,6 +44,7 @@ BAD_MESSAGE: tuple[type[Exception], ...] = (
     RecursionError,
     OSError,  # of datetime.fromtimestamp, and of gzip
     EOFError,
+    StopIteration,  # of next(), if what a codec looks for is not there
 )
 """What reading a message may raise if the message is not what the codec expects."""
 
@@ -173,7 +175,13 @@ class CodecContext(Protocol):
         """
 
     def reply(self, message: str | bytes) -> None:
-        """Send *message* to the venue: the answer to its ping, a log-in."""
+        """Send *message* to the venue: the answer to its ping, a log-in.
+
+        Raises:
+            ConfigError: it is neither a str nor bytes, which ends the feed.
+            ValueError: it is a str that has no UTF-8 form. It was made of a message of
+                the venue, and that is malformed.
+        """
 
     def pong(self) -> None:
         """Report the answer to the message of :attr:`Codec.keep_alive`."""
@@ -302,6 +310,8 @@ class Codec(Protocol):
             try:
                 decoded = self.decode_one(payload)
             except BAD_MESSAGE as error:
+                if isinstance(error, ConfigError):
+                    raise  # of the context: the codec is wrong, and not the message
                 symbol = error.symbol if isinstance(error, MalformedMessage) else None
                 self.context.malformed(payload, _reason(error), symbol)
                 continue
@@ -324,8 +334,8 @@ class Codec(Protocol):
 
         Raises:
             ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
-                RecursionError, OSError, EOFError: the message is malformed; a
-                :class:`MalformedMessage` can say which symbol it is about.
+                RecursionError, OSError, EOFError, StopIteration: the message is
+                malformed; a :class:`MalformedMessage` can say which symbol it is about.
         """
         name = type(self).__name__
         raise NotImplementedError(f"{name} has neither decode nor decode_one")

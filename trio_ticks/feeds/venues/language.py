@@ -30,7 +30,7 @@ from .kraken import KrakenCodec
 from .rest_snapshots import RestSnapshots
 from .tickdb import TickDBCodec, TickDBFlatCodec, TickDBMarketCodec, TickDBOldCodec
 
-__all__ = ["VENUES", "Language", "find_language", "requests_of"]
+__all__ = ["VENUES", "Language", "find_language", "is_sendable", "requests_of"]
 
 logger = logging.getLogger("trio_ticks.feeds.venues")
 
@@ -97,6 +97,40 @@ class Language:
     """Of the channels that are subscribed to."""
     hands_over: bool = False
     """Whether the codec has its own method ``place_of``."""
+    makes_fresh_items: bool = False
+    """Whether the codec keeps no tick, trade or book update that it has returned.
+
+    Then a feed may rename those in place. The library's codecs keep none.
+    """
+
+    def symbols_in(self, items: Sequence[Any]) -> set[str]:
+        """Return the symbols of *items*, which the codec has decoded.
+
+        Raises:
+            ConfigError: they are no list of items: the codec is wrong.
+        """
+        # What can be read only once would be empty when it is handed on.
+        if type(items) is not list and not isinstance(items, tuple):
+            raise self.no_items(items)
+        try:
+            return {item.symbol for item in items}
+        except (AttributeError, TypeError):
+            raise self.no_items(items) from None
+
+    def no_items(self, items: object) -> ConfigError:
+        """Return what to raise where the codec has decoded *items*, which are none."""
+        codec = f"the codec {getattr(self.new_codec, '__name__', self.name)}"
+        if not isinstance(items, list | tuple):
+            return ConfigError(
+                f"{codec}: decode must return a list of items, not {reprlib.repr(items)}"
+            )
+        wrong = next(
+            (item for item in items if not isinstance(getattr(item, "symbol", None), str)), None
+        )
+        return ConfigError(
+            f"{codec} returned {reprlib.repr(wrong)}, which is no market data: an item has a"
+            " symbol, which is a str, and a timestamp"
+        )
 
     def max_message_size(self, chosen: int) -> int:
         """Return the size of the largest message to take, in bytes.
@@ -169,6 +203,9 @@ def _read(name: str, codec: type[Any], channels: Iterable[str] | str | None) -> 
     if compression not in (None, "permessage-deflate"):
         raise ConfigError(f"{shown}: compression must be None or 'permessage-deflate'")
     chosen = _choose(name, channels, known, usual)
+    strange = [channel for channel in usual if channel not in known]
+    if strange:
+        raise ConfigError(f"{shown}: default_channels has {strange[0]!r}, and channels has not")
     notices = declared("notices", {}, Mapping, "a mapping from channels to texts")
     rest = declared("rest_snapshots", None, RestSnapshots | None, "a RestSnapshots or None")
     codes = declared("final_close_codes", frozenset(), set | frozenset, "a set of close codes")
@@ -186,6 +223,7 @@ def _read(name: str, codec: type[Any], channels: Iterable[str] | str | None) -> 
         packing=packing,
         compression=compression,
         final_close_codes=frozenset(codes),
+        makes_fresh_items=codec in VENUES.values(),
         asks_for_rate=issubclass(codec, RateCodec),
         unsubscribes=not _same(codec, "unsubscribe"),
         asks_for_snapshots=not _same(codec, "request_snapshot"),
@@ -200,7 +238,10 @@ def _read(name: str, codec: type[Any], channels: Iterable[str] | str | None) -> 
 def _check_methods(shown: str, codec: type[Any]) -> None:
     """Refuse methods that cannot work, and warn of names that look misspelt."""
     for method in _METHODS:
-        if inspect.iscoroutinefunction(getattr(codec, method, None)):
+        own = getattr(codec, method, None)
+        if own is not None and not callable(own):
+            raise ConfigError(f"{shown}: {method} must be a method, not {own!r}")
+        if inspect.iscoroutinefunction(own):
             raise ConfigError(f"{shown}: {method} must be a plain def: a codec never waits")
     try:
         inspect.signature(codec).bind(None)
@@ -234,11 +275,26 @@ def requests_of(codec: Codec, method: str, argument: object) -> Sequence[str | b
     """
     messages = getattr(codec, method)(argument)
     if isinstance(messages, list | tuple) and all(isinstance(m, str | bytes) for m in messages):
-        return messages
+        if all(is_sendable(message) for message in messages):
+            return messages
+        raise ConfigError(
+            f"the codec {type(codec).__name__}: {method} made a text that is not Unicode: it has"
+            f" half a surrogate pair, {reprlib.repr(messages)}"
+        )
     raise ConfigError(
         f"the codec {type(codec).__name__}: {method} must return a list of str or bytes, not"
         f" {reprlib.repr(messages)}"
     )
+
+
+def is_sendable(message: str | bytes) -> bool:
+    """Return whether *message* can be sent: text needs an UTF-8 form."""
+    if isinstance(message, str):
+        try:
+            message.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
 
 
 def _same(codec: type[Any], method: str) -> bool:

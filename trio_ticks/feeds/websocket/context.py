@@ -9,13 +9,16 @@ Rules: nothing here awaits. Text from the venue is redacted before it is shown.
 from __future__ import annotations
 
 import logging
+import reprlib
 from datetime import datetime
 from typing import Any, Literal, Protocol, final
 
 from ...clock import Clock
+from ...errors import ConfigError
 from ...logs import LogLimit, Redactor, log_event
 from ..base import FeedStats
 from ..reports import BadMessages
+from ..venues import is_sendable
 from .telling import Telling
 
 __all__ = ["LinkContext", "Reports"]
@@ -84,7 +87,16 @@ class LinkContext:
             log_event(logger, logging.WARNING, "feed.refused", **facts)
 
     def reply(self, message: str | bytes) -> None:
-        """Send *message* to the venue."""
+        """Send *message* to the venue.
+
+        Raises:
+            ConfigError: it is neither a str nor bytes.
+            ValueError: it is a str that has no UTF-8 form.
+        """
+        if not isinstance(message, str | bytes):
+            raise ConfigError(f"reply takes a str or bytes, not {reprlib.repr(message)}")
+        if not is_sendable(message):
+            raise ValueError("the reply to it would have no UTF-8 form")
         self._link.reply(message)
 
     def pong(self) -> None:

@@ -11,15 +11,28 @@ from typing import Any, Final, final
 
 import attrs
 
-from ...ticks import Bar, BookUpdate, Tick, Trade
+from ...ticks import BookUpdate, Tick, Trade
 from ..newer import NewerOnly
 from .core import FeedCore
 
-__all__ = ["LONGEST_SYMBOL", "Sieve"]
+__all__ = ["LONGEST_SYMBOL", "Sieve", "is_symbol"]
 
-_PLAIN: Final = frozenset({Tick, Trade, BookUpdate, Bar})
+_PLAIN: Final = frozenset({Tick, Trade, BookUpdate})
+"""Kinds of which the library's codecs keep no item that they have returned.
+
+Of a bar they do, to return it again when it is complete.
+"""
 LONGEST_SYMBOL: Final = 256
 """In characters. A longer one, of a venue that is asked for all symbols, is junk."""
+
+
+def is_symbol(text: str) -> bool:
+    """Return whether *text* can be a symbol.
+
+    Control characters would reach terminals by log lines and views; half a surrogate
+    pair cannot be written as UTF-8 at all. Neither is printable.
+    """
+    return 0 < len(text) <= LONGEST_SYMBOL and text.isprintable()
 
 
 @final
@@ -56,10 +69,15 @@ class Sieve:
         Args:
             items: what has arrived.
             now: when, on trio's clock.
+
+        Raises:
+            ConfigError: they are no list of items: the codec is wrong.
         """
         names = self._core.names
-        symbols = {item.symbol for item in items}
+        symbols = self._core.language.symbols_in(items)
         if not names.keys() >= symbols:
+            if not all(isinstance(symbol, str) for symbol in symbols):
+                raise self._core.language.no_items(items)
             items = self._without_unasked(items)
             symbols = {item.symbol for item in items}
         if self._renames:
@@ -75,7 +93,7 @@ class Sieve:
         """Leave out and count the items of symbols that nobody has asked for."""
         names, stats = self._core.names, self._core.stats
         if self._core.takes_all:
-            kept = [item for item in items if len(item.symbol) <= LONGEST_SYMBOL]
+            kept = [item for item in items if is_symbol(item.symbol)]
             stats.malformed += len(items) - len(kept)
         else:
             kept = [item for item in items if item.symbol in names]
@@ -83,11 +101,11 @@ class Sieve:
         return kept
 
     def _renamed(self, items: Sequence[Any]) -> Sequence[Any]:
-        names = self._core.names
+        names, fresh = self._core.names, self._core.language.makes_fresh_items
         renamed = []
         for item in items:
             name = names.get(item.symbol, item.symbol)
-            if type(item) in _PLAIN:
+            if fresh and type(item) in _PLAIN:
                 # The codec has just made it, and nobody else has seen it yet.
                 object.__setattr__(item, "symbol", name)
             else:

@@ -16,7 +16,7 @@ from ...events import FeedEvent, FeedEventKind
 from ...gaps import Gap, GapReason
 from ..base import SendCapabilities
 from .core import FeedCore
-from .sieve import LONGEST_SYMBOL
+from .sieve import is_symbol
 
 __all__ = ["Telling"]
 
@@ -45,7 +45,7 @@ class Telling:
         """
         name = self._core.names.get(symbol)
         if name is None:
-            if not self._core.takes_all or len(symbol) > LONGEST_SYMBOL:
+            if not (self._core.takes_all and is_symbol(symbol)):
                 return
             name = symbol
         self.mark_gaps([(name, trio.current_time())], reason, count, book=book)
