@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -10,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from ..checks import check_text
+from ..checks import check_callable, check_text
 from ..errors import ConfigError
 
-__all__ = ["ExpectData", "MarketHours"]
+__all__ = ["ExpectData", "MarketHours", "check_expect_data"]
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _RANGE: Final = re.compile(
@@ -23,6 +24,10 @@ _RANGE: Final = re.compile(
 
 
 def _as_tuple(given: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(given, Iterable):
+        raise ConfigError(
+            f"hours must be a str such as 'mon-fri 09:30-16:00', or several, got {given!r}"
+        )
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -71,6 +76,20 @@ class MarketHours:
 
 
 ExpectData = MarketHours | Callable[[datetime], bool]
+
+
+def check_expect_data(name: str, value: object) -> None:
+    """Raise if *value* cannot say when data is expected; ``None``: always.
+
+    Raises:
+        ConfigError: it can be called neither at once nor at all. What an ``async def``
+            returns would count as true.
+    """
+    shown = "a MarketHours, or a function of a datetime that returns a bool"
+    check_callable(name, value, shown, or_none=True)
+    call = getattr(type(value), "__call__", None)  # noqa: B004  # may be an async def
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
+        raise ConfigError(f"{name} must be a plain function, which does not wait")
 
 
 def _parse(text: str) -> Iterable[tuple[int, int]]:

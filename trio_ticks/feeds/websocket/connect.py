@@ -62,8 +62,13 @@ def ascii_host(name: str, host: str) -> str:
     Raises:
         ConfigError: there can be no such host; *name* is of the setting.
     """
+    if ":" in host:
+        return host  # an IPv6 address
     try:
-        return host if host.isascii() else host.encode("idna").decode()
+        # Of names in ASCII, too: the resolver would raise the same error, which is none
+        # of the network.
+        encoded = host.encode("idna").decode()
+        return host if host.isascii() else encoded
     except UnicodeError:
         raise ConfigError(f"{name} has a host name that cannot exist") from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import reprlib
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,7 @@ from .endpoint import EndpointFunction
 from .options import WebSocketKeywords, WebSocketOptions
 from .running import FeedRun
 from .session import SessionSettings
+from .sieve import LONGEST_SYMBOL, is_symbol
 from .switchboard import RateSwitchboard, Switchboard
 from .throttling import SourceThrottle
 
@@ -49,6 +51,12 @@ def _check_symbols(symbols: object) -> dict[str, str]:
     pairs = list(symbols.items() if isinstance(symbols, Mapping) else ((s, s) for s in symbols))
     if not all(isinstance(symbol, str) and symbol for pair in pairs for symbol in pair):
         raise ConfigError("symbols must be a list of symbols, each a str that is not empty")
+    if not all(is_symbol(symbol) for pair in pairs for symbol in pair):
+        wrong = next(each for pair in pairs for each in pair if not is_symbol(each))
+        raise ConfigError(
+            f"symbols must be printable and of at most {LONGEST_SYMBOL} characters, unlike"
+            f" {reprlib.repr(wrong)}"
+        )
     result = dict(pairs)
     double = [name for name, count in Counter(result.values()).items() if count > 1]
     if double:
@@ -266,7 +274,8 @@ class WebSocketFeed:
 
         Symbols that are subscribed to already are left as they are. The strategy is
         told of a gap of a symbol that was unsubscribed from before. Call it in the
-        event loop; before :meth:`run` it adds to the symbols to begin with.
+        event loop; ``trio.from_thread.run_sync`` calls it there from a thread. Before
+        :meth:`run` it adds to the symbols to begin with.
 
         Args:
             symbols: as for the feed: a list, or a mapping from the venue's names to
@@ -274,7 +283,9 @@ class WebSocketFeed:
 
         Raises:
             ConfigError: they are no symbols, or a name is taken by another symbol.
+            RuntimeError: called in another thread than the loop that the feed runs in.
         """
+        self._check_thread("subscribe")
         core = self._core
         wanted = _check_symbols(symbols)
         new = {symbol: name for symbol, name in wanted.items() if symbol not in core.names}
@@ -297,7 +308,9 @@ class WebSocketFeed:
 
         Raises:
             ConfigError: they are no symbols.
+            RuntimeError: called in another thread than the loop that the feed runs in.
         """
+        self._check_thread("unsubscribe")
         core = self._core
         wanted = set(_check_symbols(symbols).values())
         gone = {symbol: name for symbol, name in core.names.items() if name in wanted}
@@ -306,6 +319,13 @@ class WebSocketFeed:
         for symbol in gone:
             del core.names[symbol]
         self._names_changed()
+
+    def _check_thread(self, method: str) -> None:
+        if self._run is not None and not self._run.is_here:
+            raise RuntimeError(
+                f"call feed.{method} in the event loop that the feed runs in; from a thread:"
+                f" trio.from_thread.run_sync(feed.{method}, ...)"
+            )
 
     def _names_changed(self) -> None:
         names = self._core.names
@@ -377,7 +397,8 @@ class WebSocketFeed:
            more than 0.5 s behind the wire by such delays, so that the venue's pings are
            answered in time however low the limit is.
 
-        The limit also holds on every later connection, until it is changed.
+        The limit also holds on every later connection, until it is changed. Call it in
+        the event loop.
 
         Args:
             max_rate: ticks a second; ``None`` lifts the limit.
@@ -387,7 +408,9 @@ class WebSocketFeed:
 
         Raises:
             ConfigError: *max_rate* is neither a positive number nor ``None``.
+            RuntimeError: called in another thread than the loop that the feed runs in.
         """
+        self._check_thread("throttle")
         check_number("max_rate", max_rate, above=0.0, or_none=True)
         self._throttle.limit(max_rate, priorities)
         if self._run is not None:
@@ -411,6 +434,9 @@ class WebSocketFeed:
         """
         if self._run is not None:
             raise trio.BusyResourceError("this feed is running already")
+        # Times of an earlier run may be those of another clock.
+        self._core.bad.restart()
+        self._throttle.restart(trio.current_time())
         for notice in self._core.language.notices:
             log_event(logger, logging.INFO, "feed.notice", "%s", notice, url=self.url)
         self._run = FeedRun(self._core, self._board, self._throttle, send)

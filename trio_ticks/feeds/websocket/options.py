@@ -24,7 +24,7 @@ from ...checks import (
     is_whole,
 )
 from ...errors import ConfigError
-from ..hours import ExpectData
+from ..hours import ExpectData, check_expect_data
 from .backoff import BackoffPolicy
 from .connect import OpenStream
 from .extensions import Compression
@@ -68,18 +68,13 @@ class WebSocketOptions:
     ``None``: after 20 times its own median interval of the last hour, at least 10 s,
     once it has come 20 times; before that after *stale_after*.
     """
-    expect_data: ExpectData | None = attrs.field(
-        default=None,
-        validator=checked(
-            check_callable,
-            shown="a MarketHours, or a function of a datetime that returns a bool",
-            or_none=True,
-        ),
-    )
+    expect_data: ExpectData | None = attrs.field(default=None, validator=checked(check_expect_data))
     """When market data is expected: a :class:`MarketHours`, or a function of the time.
 
     Outside of it silence is no fault: nothing reconnects because of it, no symbol is
-    reported as silent, and the pipeline counts as ready. ``None``: always.
+    reported as silent, and the pipeline counts as ready. ``None``: always. The function
+    is called in the event loop every few seconds and must not wait; what it raises ends
+    the feed.
     """
     newer_only: bool = attrs.field(default=False, validator=checked(check_flag))
     """Whether to leave out what a venue sends again after a reconnect.

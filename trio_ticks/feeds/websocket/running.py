@@ -89,7 +89,10 @@ class FeedRun:
         if self.books is not None and core.language.rest_snapshots is not None:
             board.restart_book = self.books.restart
             self._snapshots = _new_snapshot_task(self, core.language.rest_snapshots)
+        self.token: Final = trio.lowlevel.current_trio_token()
+        """Of the event loop that it runs in."""
         self._nursery: trio.Nursery | None = None
+        """Runs the links; ``None`` before the first of them and after the last."""
         self._attendants: trio.Nursery | None = None
         self._scope = trio.CancelScope()
         self._error: BaseException | None = None
@@ -110,24 +113,24 @@ class FeedRun:
 
         Raises:
             FeedBrokenError: a connection cannot be had; the others are closed.
-            Exception: from the channel, as it is.
+            Exception: from the channel, the codec or ``expect_data``, as it is.
 
         Cancellation: closes the connections, in a second at most.
         """
         async with trio.open_nursery() as nursery:
             self._scope = nursery.cancel_scope
-            nursery.start_soon(self._steer)
-            nursery.start_soon(self._symbols.run)
+            nursery.start_soon(self._run_guarded, self._steer)
+            nursery.start_soon(self._run_guarded, self._symbols.run)
             if self.books is not None:
-                nursery.start_soon(self.books.run)
+                nursery.start_soon(self._run_guarded, self.books.run)
                 if self._snapshots is not None:
-                    nursery.start_soon(self._snapshots.run, self.books, self.sieve, self.hand_over)
+                    ask = partial(self._snapshots.run, self.books, self.sieve, self.hand_over)
+                    nursery.start_soon(self._run_guarded, ask)
             self._attendants = nursery
             async with trio.open_nursery() as links:
                 self._nursery = links
                 for link in self._board.links:
                     self._start(link)
-            self._nursery = None
             nursery.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
@@ -136,11 +139,21 @@ class FeedRun:
         """Run *link*, and have it replaced when it is due."""
         assert self._nursery is not None
         assert self._attendants is not None
-        self._nursery.start_soon(self._run_guarded, link.run)
+
+        async def run() -> None:
+            try:
+                await self._run_guarded(link.run)
+            finally:
+                link.has_ended = True
+                if all(each.has_ended for each in self._board.links):
+                    # From here on the nursery is closed to new tasks.
+                    self._nursery = None
+
+        self._nursery.start_soon(run)
         self._attendants.start_soon(self._run_guarded, partial(self._successions.attend, link))
 
     async def _run_guarded(self, run: Callable[[], Awaitable[None]]) -> None:
-        """Run *run*; an error ends all connections, and :meth:`run` raises it."""
+        """Run *run*; an error ends all else, and :meth:`run` raises it."""
         try:
             await run()
         except BaseException as error:
@@ -234,9 +247,15 @@ class FeedRun:
         self.sieve.names_changed()
         self._successions.disturb()
         most = self.core.language.max_symbols or math.inf
+        # Links fill up in their order, so those passed once have no room for the rest.
+        links = iter(self._board.links)
+        link = next(links, None)
         for symbol in names:
-            link = next((link for link in self._board.links if len(link.symbols) < most), None)
+            while link is not None and len(link.symbols) >= most:
+                link = next(links, None)
             if link is None:
+                if self._nursery is None:
+                    break  # The feed has just ended; the next run subscribes.
                 link = Link(self, ())
                 self._board.links.append(link)
                 self._start(link)

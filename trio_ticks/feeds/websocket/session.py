@@ -237,6 +237,10 @@ class Session:
                 )
             )
         if crashes.split(ProtocolError)[1] is None:
+            # After this side has given the connection up, pings that had been read
+            # before make trio-websocket fail like that: it would answer them.
+            if self._given_up is not None:
+                return self._given_up
             return Ended(reason="a frame came when none was allowed", code=_PROTOCOL_ERROR)
         raise crash
 

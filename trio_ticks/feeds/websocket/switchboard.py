@@ -31,9 +31,13 @@ class Switchboard:
         """Gets a snapshot by another way than a request; ``None``: there is none."""
 
     def _parts(self, symbols: Iterable[str]) -> Iterable[tuple[Link, list[str]]]:
-        wanted = [self.spelling[symbol] for symbol in symbols if symbol in self.spelling]
+        spelling = self.spelling
+        wanted = [spelling[symbol] for symbol in symbols if symbol in spelling]
+        rank = {symbol: number for number, symbol in enumerate(wanted)}
         for link in self.links if self.only is None else (self.only,):
-            part = [s for s in wanted if s in link.symbols and s not in link.refused]
+            # Looks at the fewer of the two: there may be thousands of either.
+            mine = sorted(rank.keys() & link.symbols.keys(), key=rank.__getitem__)
+            part = [symbol for symbol in mine if symbol not in link.refused]
             if part and link.codec is not None:
                 yield link, part
 

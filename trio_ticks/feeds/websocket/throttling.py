@@ -147,6 +147,18 @@ class SourceThrottle:
     def _second_best(self) -> Way:
         return "pause" if self._pauses and len(self._symbols) > 1 else "read"
 
+    def restart(self, now: float) -> None:
+        """Begin anew at *now*; call it before a run, whose clock may be another one.
+
+        The limit stays, and so do the paused symbols.
+        """
+        self._unanswered_since = self._counted_since = math.inf
+        self._settled_at = self._read_at = -math.inf
+        self._behind_s = 0.0
+        self._least_lag = ClockOffset(window_s=math.inf)
+        self.paused = dict.fromkeys(self.paused, now)
+        self.resumed = []
+
     def limit(self, max_rate: float | None, priorities: Mapping[str, float] | None = None) -> None:
         """Set the limit that holds from now on.
 
