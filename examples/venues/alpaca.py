@@ -7,8 +7,8 @@ or round lots for each of the feeds.
 """
 
 import json
+import math
 import os
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -23,20 +23,18 @@ internal error.
 """
 
 
-def quote(message: dict[str, Any], volume: Counter[str]) -> tt.Tick:
-    """Return a quote, with the volume of the symbol's trades on this connection."""
+def quote(message: dict[str, Any]) -> tt.Tick:
+    """Return a quote; the venue says no volume with it."""
     # Nanoseconds are cut off.
     symbol, at = message["S"], datetime.fromisoformat(message["t"])
     bid, ask, bid_size, ask_size = (message[key] for key in ("bp", "ap", "bs", "as"))
-    return tt.Tick(symbol, at, bid, ask, bid_size, ask_size, volume[symbol])
+    return tt.Tick(symbol, at, bid, ask, bid_size, ask_size, math.nan)
 
 
-def trade(message: dict[str, Any], volume: Counter[str]) -> tt.Trade:
+def trade(message: dict[str, Any]) -> tt.Trade:
     """Return a trade; the venue does not say whose side took the liquidity."""
     symbol, at = message["S"], datetime.fromisoformat(message["t"])
-    made = tt.Trade(symbol, at, message["p"], message["s"], trade_id=str(message["i"]))
-    volume[symbol] += made.size  # type: ignore[assignment]
-    return made
+    return tt.Trade(symbol, at, message["p"], message["s"], trade_id=str(message["i"]))
 
 
 DECODE: dict[str, Any] = {"q": quote, "t": trade}
@@ -56,7 +54,6 @@ class AlpacaCodec(tt.Codec):
         super().__init__(context)
         self._logged_in = False
         self._wanted: dict[str, None] = {}
-        self._volume = Counter[str]()
         context.reply(json.dumps({"action": "auth", "key": self.key, "secret": self.secret}))
 
     def subscribe(self, symbols: Sequence[str]) -> list[str]:
@@ -78,7 +75,7 @@ class AlpacaCodec(tt.Codec):
 
     def _decode(self, message: dict[str, Any]) -> Any:
         if message["T"] in DECODE:
-            return DECODE[message["T"]](message, self._volume)
+            return DECODE[message["T"]](message)
         if message["T"] == "success" and message["msg"] == "authenticated":
             self._logged_in = True
             for request in self._request("subscribe", list(self._wanted)):

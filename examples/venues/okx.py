@@ -7,6 +7,7 @@ Sizes of derivatives are in contracts.
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ def best_quote(symbol: str, row: dict[str, Any]) -> tt.Tick | None:
         return None
     (bid, bid_size, *_), (ask, ask_size, *_) = row["bids"][0], row["asks"][0]
     sizes = float(bid_size), float(ask_size)
-    return tt.Tick(symbol, moment(row), float(bid), float(ask), *sizes, 0.0)
+    return tt.Tick(symbol, moment(row), float(bid), float(ask), *sizes, math.nan)
 
 
 def ticker(symbol: str, row: dict[str, Any]) -> tt.Tick:

@@ -73,6 +73,19 @@ async def test_so_it_does_in_a_recording(
         await tt.ReplayFeed(path, venue=wrong).run(Collector())
 
 
+async def test_a_constructor_that_leaves_out_the_context(autojump_clock: MockClock) -> None:
+    class Alone(Quotes):
+        def __init__(self, context: tt.CodecContext) -> None:
+            self.seen = 0
+
+    message = r"the codec Alone has no context: .* must call super\(\).__init__\(context\)"
+    with pytest.raises(tt.ConfigError, match=message):
+        check_codec(Alone, [quote()], ["SPY"])
+    async with memory_feed(websocket(says(quote())), venue=Alone) as (feed, _):
+        with pytest.raises(tt.ConfigError, match=message):
+            await feed.run(Collector())
+
+
 def test_check_codec_finds_what_can_be_read_once() -> None:
     with pytest.raises(AssertionError, match="decode must return a list, not generator"):
         check_codec(codec(decode=_lazily), [quote()], ["SPY"])

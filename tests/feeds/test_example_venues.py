@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -136,7 +137,7 @@ def test_what_okx_says() -> None:
     items, probe = decoded(OkxCodec, *OKX_MESSAGES)
     when = datetime(2021, 8, 27, 7, 21, 37, 897000, UTC)
     assert items == [
-        tt.Tick("BTC-USDT", when, 42006.6, 42006.7, 1.5, 0.2, 0),
+        tt.Tick("BTC-USDT", when, 42006.6, 42006.7, 1.5, 0.2, math.nan),
         tt.Tick(
             "LTC-USDT", datetime(2020, 8, 10, 2, 26, 23, 85000, UTC), 8888.88, 9999.99, 5, 11, 2223
         ),
@@ -154,7 +155,7 @@ def test_what_alpaca_says() -> None:
     at = datetime(2021, 2, 22, 15, 51, 45, 335689, UTC)
     trade = tt.Trade("AAPL", at.replace(second=44, microsecond=208000), 126.55, 1, "neutral")
     assert [type(item).__name__ for item in items] == ["Tick", "Trade", "Tick", "Trade"]
-    assert items[0] == tt.Tick("AMD", at, 87.66, 87.68, 1, 4, 0)
+    assert items[0] == tt.Tick("AMD", at, 87.66, 87.68, 1, 4, math.nan)
     assert items[1].timestamp == trade.timestamp
     assert items[1].trade_id == "96921"
     assert [event[0] for event in probe.events] == [
@@ -181,7 +182,7 @@ def test_alpaca_subscribes_when_it_is_logged_in() -> None:
     assert json.loads(more)["quotes"] == ["D"]
 
 
-@pytest.mark.parametrize("name", ["okx", "alpaca"])
+@pytest.mark.parametrize("name", ["okx", "alpaca", "bybit"])
 def test_the_class_fits_on_a_page(name: str) -> None:
     text = (ROOT / "examples" / "venues" / f"{name}.py").read_text()
     (core,) = re.findall(r"# begin: the codec\n(.*?)# end: the codec", text, re.DOTALL)

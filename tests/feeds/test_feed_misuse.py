@@ -223,7 +223,7 @@ async def test_pings_do_not_hide_why_a_connection_was_given_up(
 
     async def talk(ws: WebSocketConnection) -> None:
         # All in one piece, as a venue may send them.
-        await ws._stream.send_all(b"\x89\x00" * 500)  # type: ignore[attr-defined]
+        await ws._stream.send_all(b"\x89\x00" * 500)
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
         codecs[0].context.reconnect("enough")

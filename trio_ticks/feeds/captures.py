@@ -165,7 +165,7 @@ class LineDecoder:
         self._symbols = symbols
         self._only = only
         self._context = _CaptureContext(self, language.channels)
-        codec = language.new_codec(self._context)
+        codec = language.codec_for(self._context)
         codec.subscribe(list(subscribed))
         self._codec_decode = codec.decode
         self._symbols_in = language.symbols_in

@@ -137,7 +137,7 @@ def check_codec(
     """
     language = find_language(venue, channels)
     payloads = [m.encode() if isinstance(m, str) else bytes(m) for m in messages]
-    checker = _Checker(language.new_codec, language.channels, list(symbols))
+    checker = _Checker(language.codec_for, language.channels, list(symbols))
     one_by_one = checker.decode([[payload] for payload in payloads])
     assert one_by_one.items, "no message makes market data: give messages of the venue"
     random = Random(seed)

@@ -103,6 +103,20 @@ class Language:
     Then a feed may rename those in place. The library's codecs keep none.
     """
 
+    def codec_for(self, context: CodecContext) -> Codec:
+        """Return a new codec, for one connection.
+
+        Raises:
+            ConfigError: its constructor leaves out that of :class:`Codec`.
+        """
+        codec = self.new_codec(context)
+        if Codec in type(codec).__mro__ and not hasattr(codec, "context"):
+            raise ConfigError(
+                f"the codec {type(codec).__name__} has no context: its __init__(self, context)"
+                " must call super().__init__(context)"
+            )
+        return codec
+
     def symbols_in(self, items: Sequence[Any]) -> set[str]:
         """Return the symbols of *items*, which the codec has decoded.
 

@@ -240,7 +240,7 @@ class Link:
         except ConnectFailed as error:
             return Ended(reason=str(error), failure=error)
         self._outbox = Outbox()
-        codec = self._core.language.new_codec(self._context)
+        codec = self._core.language.codec_for(self._context)
         self._session = Session(
             settings,
             self._deliver,
