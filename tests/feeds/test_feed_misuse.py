@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from trio.testing import MockClock
-from trio_websocket import WebSocketConnection
+from trio_websocket import WebSocketConnection, wrap_server_stream
 
 import trio_ticks as tt
 from tests.worlds.feed_venues import (
@@ -26,6 +26,7 @@ from tests.worlds.feed_venues import (
     says,
     stay,
     tick,
+    until_closed,
     websocket,
 )
 from trio_ticks.feeds.websocket.throttling import SourceThrottle
@@ -221,18 +222,23 @@ async def test_pings_do_not_hide_why_a_connection_was_given_up(
             super().__init__(context)
             codecs.append(self)
 
-    async def talk(ws: WebSocketConnection) -> None:
-        # All in one piece, as a venue may send them.
-        await ws._stream.send_all(b"\x89\x00" * 500)
-        for _ in range(steps):
-            await trio.lowlevel.checkpoint()
-        codecs[0].context.reconnect("enough")
-        await stay(ws)
+    async def script(stream: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as nursery:
+            ws = await (await wrap_server_stream(nursery, stream)).accept()
+            await ws.get_message()
+            # All in one piece, as a venue may send them.
+            await stream.send_all(b"\x89\x00" * 500)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            codecs[0].context.reconnect("enough")
+            await until_closed(stay, ws)
+            nursery.cancel_scope.cancel()
+        await trio.aclose_forcefully(stream)
 
     collector = Collector()
-    async with memory_feed(websocket(talk), venue=Kept) as (feed, _), running(feed, collector):
-        await trio.sleep(0.5)
-    assert [(event.kind, event.reason) for event in collector.events] == [("lost", "enough")]
+    async with memory_feed(script, venue=Kept) as (feed, _), running(feed, collector):
+        await trio.sleep(1.5)
+    assert [(event.kind, event.reason) for event in collector.events[:1]] == [("lost", "enough")]
 
 
 async def test_subscribing_while_the_last_connection_ends(autojump_clock: MockClock) -> None:

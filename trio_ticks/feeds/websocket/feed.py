@@ -116,6 +116,21 @@ def _check_key(api_key: object) -> None:
         )
 
 
+def _check_thread(run: FeedRun | None, method: str) -> None:
+    """Raise unless *method* of a feed is called in the event loop of its *run*.
+
+    Raises:
+        RuntimeError: it is not.
+    """
+    if run is None:
+        return
+    if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not run.token:
+        raise RuntimeError(
+            f"call feed.{method} in the event loop that the feed runs in; from a thread:"
+            f" trio.from_thread.run_sync(feed.{method}, ...)"
+        )
+
+
 def _new_switches(
     language: Language, names: Mapping[str, str]
 ) -> tuple[Switchboard, SourceThrottle]:
@@ -285,7 +300,7 @@ class WebSocketFeed:
             ConfigError: they are no symbols, or a name is taken by another symbol.
             RuntimeError: called in another thread than the loop that the feed runs in.
         """
-        self._check_thread("subscribe")
+        _check_thread(self._run, "subscribe")
         core = self._core
         wanted = _check_symbols(symbols)
         new = {symbol: name for symbol, name in wanted.items() if symbol not in core.names}
@@ -310,7 +325,7 @@ class WebSocketFeed:
             ConfigError: they are no symbols.
             RuntimeError: called in another thread than the loop that the feed runs in.
         """
-        self._check_thread("unsubscribe")
+        _check_thread(self._run, "unsubscribe")
         core = self._core
         wanted = set(_check_symbols(symbols).values())
         gone = {symbol: name for symbol, name in core.names.items() if name in wanted}
@@ -319,13 +334,6 @@ class WebSocketFeed:
         for symbol in gone:
             del core.names[symbol]
         self._names_changed()
-
-    def _check_thread(self, method: str) -> None:
-        if self._run is not None and not self._run.is_here:
-            raise RuntimeError(
-                f"call feed.{method} in the event loop that the feed runs in; from a thread:"
-                f" trio.from_thread.run_sync(feed.{method}, ...)"
-            )
 
     def _names_changed(self) -> None:
         names = self._core.names
@@ -410,7 +418,7 @@ class WebSocketFeed:
             ConfigError: *max_rate* is neither a positive number nor ``None``.
             RuntimeError: called in another thread than the loop that the feed runs in.
         """
-        self._check_thread("throttle")
+        _check_thread(self._run, "throttle")
         check_number("max_rate", max_rate, above=0.0, or_none=True)
         self._throttle.limit(max_rate, priorities)
         if self._run is not None:

@@ -90,6 +90,8 @@ class Link:
         self.last_codec: Codec | None = None
         """The codec of the last connection, open or not."""
         self.is_open = False
+        self.has_ended = False
+        """Whether :meth:`run` is over."""
         self.opened_before = False
         self.lost_at = -math.inf
         """When the last open connection ended, on trio's clock."""

@@ -102,7 +102,9 @@ class SourceThrottle:
         self._symbols = tuple(symbols)
         self._rank = {symbol: rank for rank, symbol in enumerate(self._symbols)}
         self._request = codec.throttle if isinstance(codec, RateCodec) else None
-        self.way: Way = "request" if self._request is not None else self._second_best
+        self.way: Way = (
+            "request" if self._request is not None else _second_best(self._pauses, self._symbols)
+        )
         self.max_rate: float | None = None
         """The wanted limit, in ticks a second; ``None``: no limit."""
         self.paused: dict[str, float] = {}
@@ -142,10 +144,6 @@ class SourceThrottle:
         self._read_at = -math.inf
         self._behind_s = 0.0
         self._least_lag = ClockOffset(window_s=math.inf)
-
-    @property
-    def _second_best(self) -> Way:
-        return "pause" if self._pauses and len(self._symbols) > 1 else "read"
 
     def restart(self, now: float) -> None:
         """Begin anew at *now*; call it before a run, whose clock may be another one.
@@ -243,7 +241,7 @@ class SourceThrottle:
         assert self._request is not None
         # The venue may apply the limit without having answered: lift it there.
         self._release = list(self._request(None))
-        self._fall_back(self._second_best)
+        self._fall_back(_second_best(self._pauses, self._symbols))
 
     def _fall_back(self, way: Way) -> None:
         log_event(logger, logging.WARNING, "feed.throttle_way", way=way, instead_of=self.way)
@@ -405,3 +403,7 @@ class SourceThrottle:
         self._behind_s += wait
         self.waited_s += wait
         return wait
+
+
+def _second_best(pauses: bool, symbols: Sequence[str]) -> Way:
+    return "pause" if pauses and len(symbols) > 1 else "read"
