@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from trio_ticks.feeds.comeback import Comeback, GiveUp
 from trio_ticks.feeds.websocket.backoff import BackoffPolicy
-from trio_ticks.feeds.websocket.comeback import Comeback, GiveUp
 from trio_ticks.feeds.websocket.connect import ConnectFailed
 from trio_ticks.feeds.websocket.session import Ended
 

@@ -70,6 +70,8 @@ class FeedStats:
     """Items of symbols that were not asked for; they are left out."""
     duplicates: int = 0
     """Items that the venue had sent before; left out where only new ones are wanted."""
+    skipped_polls: int = 0
+    """Moments at which a feed that polls did not ask: the answer before was late."""
     booked: int = 0
     """Book updates that the feed has taken in, to keep the books itself.
 

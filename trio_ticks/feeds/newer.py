@@ -41,11 +41,16 @@ class NewerOnly:
 
     An item is left out if its number was seen before, if it is older than the symbol's
     last one of its kind, or if it equals that in every field. Numbers are compared
-    where the venue gives whole ones; the snapshot of a book is always kept. Times are
-    compared while the venue's clock is at most two seconds ahead of ours.
+    where the venue gives whole ones. Times are compared while the venue's clock is at
+    most two seconds ahead of ours.
+
+    Args:
+        keeps_snapshots: whether the snapshot of a book is always kept, as it has to be
+            where the updates that follow build on it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_snapshots: bool = True) -> None:
+        self._keeps_snapshots = keeps_snapshots
         self._last: OrderedDict[tuple[str, type[Any]], _Last] = OrderedDict()
         self.duplicates = 0
         """How many items were left out."""
@@ -63,7 +68,9 @@ class NewerOnly:
                     self._last.popitem(last=False)
             else:
                 self._last.move_to_end(key)
-            if self._is_new(item, last, latest) or getattr(item, "snapshot", False):
+            if self._is_new(item, last, latest) or (
+                self._keeps_snapshots and getattr(item, "snapshot", False)
+            ):
                 kept.append(item)
             else:
                 self.duplicates += 1

@@ -52,6 +52,11 @@ _COUNTERS: Final = (
         "duplicates",
     ),
     (
+        "feed_skipped_polls",
+        "Moments at which a feed that polls did not ask: the answer before was late.",
+        "skipped_polls",
+    ),
+    (
         "feed_booked_updates",
         "Book updates that stay in the feed, which keeps the books itself.",
         "booked",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import traceback
 from collections.abc import Mapping
 from inspect import isawaitable
 from os import PathLike
@@ -23,8 +22,9 @@ import attrs
 import trio
 
 from ...checks import check_callable, check_flag
-from ...errors import ConfigError, FeedAuthError
+from ...errors import ConfigError
 from ...logs import Redactor
+from ..raised import auth_error_in, innermost, where_raised
 from ..venues import Language
 from .connect import ConnectFailed, Target, make_ssl_context
 from .endpoint import Endpoint, EndpointFunction
@@ -234,7 +234,7 @@ class Addresses:
         except _NotAsync:
             raise ConfigError("endpoint must be an async function") from None
         except Exception as error:
-            raise self._failure(error) from _auth_error(error)
+            raise self._failure(error) from auth_error_in(error)
         if scope.cancelled_caught:
             raise ConnectFailed(f"endpoint took longer than {limit:g} s")
         if not isinstance(endpoint, Endpoint):
@@ -242,36 +242,16 @@ class Addresses:
         return endpoint
 
     def _failure(self, error: Exception) -> ConnectFailed:
-        auth_error = _auth_error(error)
+        auth_error = auth_error_in(error)
         if auth_error is not None:
             return ConnectFailed(str(auth_error), final=True)
-        inner = _innermost(error)
+        inner = innermost(error)
         text = self._redactor.text(f"{type(inner).__name__}: {inner}")
-        # The first frame is ours, the second is the user's function.
-        frames = traceback.extract_tb(error.__traceback__)[1:2]
-        where = "".join(f" ({os.path.basename(f.filename)}:{f.lineno})" for f in frames)
         # An Endpoint that the function could not make is a mistake in the function.
         return ConnectFailed(
-            f"endpoint raised {text}{where}", permanent=isinstance(inner, ConfigError)
+            f"endpoint raised {text}{where_raised(error)}", permanent=isinstance(inner, ConfigError)
         )
 
 
 class _NotAsync(Exception):
     """The endpoint function returned something that cannot be awaited."""
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return the one exception inside nested groups; a group of several as it is."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
-
-
-def _auth_error(error: BaseException) -> FeedAuthError | None:
-    """Return the FeedAuthError that *error* is or holds."""
-    if isinstance(error, FeedAuthError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = (_auth_error(each) for each in error.exceptions)
-        return next((each for each in found if each is not None), None)
-    return None

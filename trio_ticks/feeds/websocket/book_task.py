@@ -17,7 +17,7 @@ from ...gaps import GapReason
 from ...logs import LogLimit, log_event
 from ..books import BookStage
 from ..snapshots import SnapshotRequests
-from .telling import Telling
+from ..telling import Telling
 
 __all__ = ["BookTask"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -15,11 +16,13 @@ from ..venues import Language
 from .options import WebSocketOptions
 from .session import SessionSettings
 
-__all__ = ["FeedCore"]
+__all__ = ["WebSocketCore"]
+
+logger = logging.getLogger("trio_ticks.feeds.websocket")
 
 
 @attrs.define(kw_only=True)
-class FeedCore:
+class WebSocketCore:
     """The settings and the counts of a feed."""
 
     name: str
@@ -44,6 +47,7 @@ class FeedCore:
     A run adds its clock and its source of chance."""
     new_settings: Callable[[], Awaitable[SessionSettings]]
     """Returns the settings of the next connection; may raise ``ConnectFailed``."""
+    logger: logging.Logger = logger
 
     @property
     def takes_all(self) -> bool:

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Final, final
 
 from ...errors import FeedAuthError, FeedBrokenError
+from ..comeback import GiveUp
 from .backoff import parse_retry_after
-from .comeback import GiveUp
-from .core import FeedCore
+from .core import WebSocketCore
 from .session import Ended
 
 __all__ = ["Endings"]
@@ -25,7 +25,7 @@ class Endings:
         max_message_size: the largest message that is taken, in bytes.
     """
 
-    def __init__(self, core: FeedCore, max_message_size: int) -> None:
+    def __init__(self, core: WebSocketCore, max_message_size: int) -> None:
         self._core = core
         self._max_message_size = max_message_size
 
@@ -56,7 +56,7 @@ class Endings:
 
     def broken(self, given_up: GiveUp, ended: Ended) -> FeedBrokenError:
         """Return the error with which the feed ends."""
-        core, failure = self._core, given_up.failure
+        core, failure = self._core, ended.failure
         if failure is not None and isinstance(failure.__cause__, FeedAuthError):
             return failure.__cause__
         reason = core.redactor.excerpt(given_up.reason) + self._remedy(ended)

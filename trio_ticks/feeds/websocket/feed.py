@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-import reprlib
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any, Final, Unpack, final
@@ -24,16 +22,16 @@ from ...errors import ConfigError
 from ...logs import Redactor, log_event
 from ..base import FeedStats
 from ..reports import BadMessages
+from ..symbols import check_name, check_symbols
 from ..venues import Codec, Language, find_language
 from .addresses import Access, Addresses
 from .book_stage import books_of, new_stage, rest_client_maker
 from .connect import Target
-from .core import FeedCore
+from .core import WebSocketCore
 from .endpoint import EndpointFunction
 from .options import WebSocketKeywords, WebSocketOptions
 from .running import FeedRun
 from .session import SessionSettings
-from .sieve import LONGEST_SYMBOL, is_symbol
 from .switchboard import RateSwitchboard, Switchboard
 from .throttling import SourceThrottle
 
@@ -44,42 +42,11 @@ logger = logging.getLogger("trio_ticks.feeds.websocket")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-def _check_symbols(symbols: object) -> dict[str, str]:
-    """Return *symbols* as a mapping from the venue's names to the user's."""
-    if isinstance(symbols, str | bytes) or not isinstance(symbols, Iterable):
-        raise ConfigError(f"symbols must be a list of symbols, not {type(symbols).__name__}")
-    pairs = list(symbols.items() if isinstance(symbols, Mapping) else ((s, s) for s in symbols))
-    if not all(isinstance(symbol, str) and symbol for pair in pairs for symbol in pair):
-        raise ConfigError("symbols must be a list of symbols, each a str that is not empty")
-    if not all(is_symbol(symbol) for pair in pairs for symbol in pair):
-        wrong = next(each for pair in pairs for each in pair if not is_symbol(each))
-        raise ConfigError(
-            f"symbols must be printable and of at most {LONGEST_SYMBOL} characters, unlike"
-            f" {reprlib.repr(wrong)}"
-        )
-    result = dict(pairs)
-    double = [name for name, count in Counter(result.values()).items() if count > 1]
-    if double:
-        raise ConfigError(f"two symbols must not have the same name {double[0]!r}")
-    return result
-
-
 def _all_symbols(language: Language) -> dict[str, str]:
     """Return what stands for all symbols of the venue, for a user who names none."""
     if language.wildcard is None:
         raise ConfigError("symbols must be a list of at least one symbol")
     return {language.wildcard: language.wildcard}
-
-
-def check_name(name: object) -> str:
-    """Return the *name* of a feed.
-
-    Raises:
-        ConfigError: it is no str of 1 to 64 printable characters.
-    """
-    if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 64:
-        raise ConfigError("name must be a str of 1 to 64 printable characters, or None")
-    return name
 
 
 def _target(
@@ -215,7 +182,7 @@ class WebSocketFeed:
         **options: Unpack[WebSocketKeywords],
     ) -> None:
         language = find_language(venue, channels)
-        names = _check_symbols(symbols) or _all_symbols(language)
+        names = check_symbols(symbols) or _all_symbols(language)
         self.venue: Final = language.name
         self.options: Final = WebSocketOptions(**options)
         _check_age(self.options.max_connection_age, language)
@@ -237,7 +204,7 @@ class WebSocketFeed:
         stage = new_stage(language, stats, keeps=self.options.books)
         self.books: Final[Mapping[str, Book]] = books_of(stage)
         """The books that the feed keeps, by your names; none without ``books=True``."""
-        self._core = FeedCore(
+        self._core = WebSocketCore(
             name=language.name if name is None else check_name(name),
             url=self._addresses.shown,
             language=language,
@@ -302,7 +269,7 @@ class WebSocketFeed:
         """
         _check_thread(self._run, "subscribe")
         core = self._core
-        wanted = _check_symbols(symbols)
+        wanted = check_symbols(symbols)
         new = {symbol: name for symbol, name in wanted.items() if symbol not in core.names}
         taken = set(core.names.values()).intersection(new.values())
         if taken:
@@ -327,7 +294,7 @@ class WebSocketFeed:
         """
         _check_thread(self._run, "unsubscribe")
         core = self._core
-        wanted = set(_check_symbols(symbols).values())
+        wanted = set(check_symbols(symbols).values())
         gone = {symbol: name for symbol, name in core.names.items() if name in wanted}
         if self._run is not None and gone:
             self._run.unsubscribe(gone)

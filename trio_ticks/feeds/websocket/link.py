@@ -19,21 +19,21 @@ import trio
 
 from ...clock import Clock
 from ...logs import LogLimit, log_event
+from ..codec_context import LinkContext
+from ..comeback import Comeback, GiveUp
+from ..sieve import Sieve
+from ..telling import Telling
 from ..venues import Codec
 from .book_task import BookTask
-from .comeback import Comeback, GiveUp
 from .connect import ConnectFailed
-from .context import LinkContext
-from .core import FeedCore
+from .core import WebSocketCore
 from .endings import Endings
 from .inflate import unpack_all
 from .outbox import Outbox
 from .overlap import Overlap
 from .role import Role
 from .session import Ended, Session
-from .sieve import Sieve
 from .socket_watch import SocketWatch
-from .telling import Telling
 from .throttling import SourceThrottle
 
 __all__ = ["Link", "Run"]
@@ -46,7 +46,7 @@ _ORDERLY: Final = (1000, 1001)
 class Run(Protocol):
     """What a link needs of the run of the feed that it belongs to."""
 
-    core: FeedCore
+    core: WebSocketCore
     clock: Clock
     log_limit: LogLimit
     sieve: Sieve
@@ -110,6 +110,7 @@ class Link:
         self.stats = run.core.stats
         self.bad = run.core.bad
         self.redactor = run.core.redactor
+        self.logger = run.core.logger
         self.log_limit = run.log_limit
         self.channels = run.core.language.channels
         self._context: Final = LinkContext(self)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, final
 
@@ -22,19 +22,19 @@ import trio
 from ...clock import Clock
 from ...logs import LogLimit
 from ..base import clock_of, random_of, send_capabilities_of
+from ..comeback import Comeback
+from ..sieve import Sieve
+from ..symbol_task import SymbolTask
+from ..telling import Telling
 from ..venues import RestSnapshots
 from .book_task import BookTask
-from .comeback import Comeback
-from .core import FeedCore
+from .core import WebSocketCore
 from .link import Link
 from .pacing import Pace
-from .sieve import Sieve
 from .snapshot_task import SnapshotTask
 from .socket_watch import SocketWatch
 from .succession import Successions
 from .switchboard import Request, Switchboard
-from .symbol_task import SymbolTask
-from .telling import Telling
 from .throttling import SourceThrottle
 
 __all__ = ["FeedRun"]
@@ -58,7 +58,7 @@ class FeedRun:
     """
 
     def __init__(
-        self, core: FeedCore, board: Switchboard, throttle: SourceThrottle, send: Any
+        self, core: WebSocketCore, board: Switchboard, throttle: SourceThrottle, send: Any
     ) -> None:
         self.core = core
         self.clock: Clock = clock_of(send)
@@ -78,14 +78,16 @@ class FeedRun:
         self._left: OrderedDict[str, float] = OrderedDict()
         """When symbols were unsubscribed from, on trio's clock, by their names."""
         self.telling = Telling(core, self._to, self.clock)
-        self._symbols = SymbolTask(core, board, throttle, self.telling, self.clock, self.log_limit)
+        self._symbols = SymbolTask(
+            core, self.telling, self.clock, self.log_limit, partial(_excused, self, board)
+        )
         self.expects_data = self._symbols.expects_data
         self.books: BookTask | None = None
         """Keeps the books, or puts their updates behind the snapshots, where needed."""
         if core.books is not None:
             self.books = BookTask(core.books, self.telling, self.log_limit, self.ask_for_snapshot)
         self._snapshots: SnapshotTask | None = None
-        self.sieve = Sieve(core, self._symbols.arrived, self.clock.utc)
+        self.sieve = Sieve(core, self._symbols.arrived, self.clock.utc, core.language)
         if self.books is not None and core.language.rest_snapshots is not None:
             board.restart_book = self.books.restart
             self._snapshots = _new_snapshot_task(self, core.language.rest_snapshots)
@@ -354,13 +356,21 @@ def _new_snapshot_task(run: FeedRun, how: RestSnapshots) -> SnapshotTask:
     return SnapshotTask(core, how, client, run.clock, run.log_limit, random.random)
 
 
-def _names_of(core: FeedCore, link: Link) -> list[str]:
+def _excused(run: FeedRun, board: Switchboard) -> Iterator[str]:
+    """Yield the names of the symbols of which nothing can come at the moment."""
+    yield from run.throttle.paused
+    for link in board.links:
+        if not link.is_reading:
+            yield from _names_of(run.core, link)
+
+
+def _names_of(core: WebSocketCore, link: Link) -> list[str]:
     """Return the user's names of the symbols of *link*."""
     names = core.names
     return [names[symbol] for symbol in link.symbols if symbol in names]
 
 
-def _books_of(core: FeedCore, link: Link) -> list[str]:
+def _books_of(core: WebSocketCore, link: Link) -> list[str]:
     """Return the names of the books whose updates come by *link*."""
     if core.takes_all and core.books is not None:
         return core.books.names()

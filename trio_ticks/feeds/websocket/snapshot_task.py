@@ -19,12 +19,12 @@ from ...errors import FeedError, RestError
 from ...logs import LogLimit, log_event
 from ...rest import RestClient
 from ...ticks import BookUpdate
+from ..sieve import Sieve
 from ..venues import RestSnapshots
 from ..venues.base import BAD_MESSAGE
 from .backoff import Backoff, BackoffPolicy
 from .book_task import BookTask
-from .core import FeedCore
-from .sieve import Sieve
+from .core import WebSocketCore
 
 __all__ = ["SnapshotTask"]
 
@@ -51,7 +51,7 @@ class SnapshotTask:
 
     def __init__(
         self,
-        core: FeedCore,
+        core: WebSocketCore,
         how: RestSnapshots,
         new_client: Callable[[], RestClient],
         clock: Clock,

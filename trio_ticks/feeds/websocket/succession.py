@@ -18,7 +18,7 @@ from typing import Final, final
 
 import trio
 
-from .core import FeedCore
+from .core import WebSocketCore
 from .link import Link
 from .overlap import Overlap
 from .switchboard import Switchboard
@@ -49,7 +49,7 @@ class Successions:
 
     def __init__(
         self,
-        core: FeedCore,
+        core: WebSocketCore,
         board: Switchboard,
         uniform: Callable[[], float],
         new_link: Callable[[Link], Link],

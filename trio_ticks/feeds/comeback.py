@@ -18,15 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Set
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import attrs
 
-from .backoff import Backoff, BackoffPolicy
-from .connect import ConnectFailed
-from .session import Ended
+from .websocket.backoff import Backoff, BackoffPolicy
 
-__all__ = ["Comeback", "GiveUp"]
+__all__ = ["Comeback", "End", "Failure", "GiveUp"]
 
 _AUTH_STATUS: Final = (401, 403)
 _AUTH_FOR_S: Final = 60.0
@@ -39,13 +37,60 @@ again and again without a pause.
 """
 
 
+class Failure(Protocol):
+    """Why a connection was never opened, or a request never answered."""
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status, if there was an answer."""
+        ...
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the same would fail again."""
+        ...
+
+    @property
+    def final(self) -> bool:
+        """Whether the user has said that trying again makes no sense."""
+        ...
+
+
+class End(Protocol):
+    """How a connection ended, or a request failed."""
+
+    @property
+    def reason(self) -> str: ...
+    @property
+    def failure(self) -> Failure | None:
+        """``None``: the connection was open, and has ended since."""
+        ...
+
+    @property
+    def code(self) -> int | None:
+        """The WebSocket close code."""
+        ...
+
+    @property
+    def violation(self) -> bool:
+        """Whether the code is our own."""
+        ...
+
+    @property
+    def stale(self) -> bool: ...
+    @property
+    def pings_answered(self) -> bool: ...
+    @property
+    def wished(self) -> bool: ...
+
+
 @attrs.frozen
 class GiveUp:
     """Why the feed ends."""
 
     reason: str
     attempts: int
-    failure: ConnectFailed | None = None
+    failure: Failure | None = None
     auth: bool = False
     """Whether the venue refused the credentials."""
 
@@ -81,7 +126,7 @@ class Comeback:
         """Connections since the last good one that failed or were not good."""
 
     def after(
-        self, ended: Ended, *, now: float, lived_s: float, had_data: bool, retry_after: float | None
+        self, ended: End, *, now: float, lived_s: float, had_data: bool, retry_after: float | None
     ) -> float | GiveUp:
         """Return how many seconds to wait, or why to give up.
 
@@ -114,8 +159,18 @@ class Comeback:
         # The last try is made when the time is up, not one wait later.
         return min(delay, left)
 
+    def answered(self, now: float) -> None:
+        """Notice a good answer at *now*, for a feed that asks instead of listening.
+
+        The outage, if there was one, is over, and the waits start anew.
+        """
+        self._outage_since = now
+        self._auth_since = math.inf
+        self.attempts = 0
+        self._backoff.reset()
+
     def _give_up(
-        self, ended: Ended, now: float, had_data: bool, retry_after: float | None
+        self, ended: End, now: float, had_data: bool, retry_after: float | None
     ) -> GiveUp | None:
         failure = ended.failure
         refused = failure is not None and failure.status in _AUTH_STATUS

@@ -11,10 +11,10 @@ from typing import Final, final
 
 import trio
 
-from ...clock import Clock
-from ...events import FeedEvent, FeedEventKind
-from ...gaps import Gap, GapReason
-from ..base import SendCapabilities
+from ..clock import Clock
+from ..events import FeedEvent, FeedEventKind
+from ..gaps import Gap, GapReason
+from .base import SendCapabilities
 from .core import FeedCore
 from .sieve import is_symbol
 

@@ -11,9 +11,10 @@ from typing import Any, Final, final
 
 import attrs
 
-from ...ticks import BookUpdate, Tick, Trade
-from ..newer import NewerOnly
+from ..ticks import BookUpdate, Tick, Trade
 from .core import FeedCore
+from .newer import NewerOnly
+from .venues import Language
 
 __all__ = ["LONGEST_SYMBOL", "Sieve", "is_symbol"]
 
@@ -43,6 +44,10 @@ class Sieve:
         core: of the feed.
         arrived: called with the names of the symbols of each batch, and its time.
         utc: returns the wall time.
+        language: of the codec that makes the items; ``None``: they are the checked
+            answers to a feed that asks again and again. Then they may be anybody's, so
+            that renamed ones are copies; and the snapshot of a book is a duplicate if
+            it equals the one before.
     """
 
     def __init__(
@@ -50,11 +55,15 @@ class Sieve:
         core: FeedCore,
         arrived: Callable[[set[str], float], object],
         utc: Callable[[], datetime],
+        language: Language | None = None,
     ) -> None:
         self._core = core
         self._arrived = arrived
         self._utc = utc
-        self._newer = NewerOnly() if core.options.newer_only else None
+        self._language = language
+        self._newer: NewerOnly | None = None
+        if core.options.newer_only:
+            self._newer = NewerOnly(keeps_snapshots=language is not None)
         self._renames = False
         self.names_changed()
 
@@ -73,19 +82,24 @@ class Sieve:
         Raises:
             ConfigError: they are no list of items: the codec is wrong.
         """
-        names = self._core.names
-        symbols = self._core.language.symbols_in(items)
+        names, language = self._core.names, self._language
+        if language is None:
+            symbols = {item.symbol for item in items}
+        else:
+            symbols = language.symbols_in(items)
         if not names.keys() >= symbols:
-            if not all(isinstance(symbol, str) for symbol in symbols):
-                raise self._core.language.no_items(items)
+            if language is not None and not all(isinstance(symbol, str) for symbol in symbols):
+                raise language.no_items(items)
             items = self._without_unasked(items)
             symbols = {item.symbol for item in items}
         if self._renames:
             items = self._renamed(items)
             symbols = {names.get(symbol, symbol) for symbol in symbols}
         if self._newer is not None:
+            before = len(items)
             items = self._newer.keep(items, self._utc())
-            self._core.stats.duplicates = self._newer.duplicates
+            self._core.stats.duplicates += before - len(items)
+            symbols = {item.symbol for item in items}
         self._arrived(symbols, now)
         return items
 
@@ -101,7 +115,8 @@ class Sieve:
         return kept
 
     def _renamed(self, items: Sequence[Any]) -> Sequence[Any]:
-        names, fresh = self._core.names, self._core.language.makes_fresh_items
+        names = self._core.names
+        fresh = self._language is not None and self._language.makes_fresh_items
         renamed = []
         for item in items:
             name = names.get(item.symbol, item.symbol)

@@ -1,7 +1,7 @@
 """What a codec reports, and what the feed does about it.
 
-One :class:`LinkContext` serves the codec of one connection. The counts and the log
-lines are the feed's, whatever connection they come from.
+One :class:`LinkContext` serves the codec of one connection, or of one feed that polls.
+The counts and the log lines are the feed's, whatever connection they come from.
 
 Rules: nothing here awaits. Text from the venue is redacted before it is shown.
 """
@@ -13,17 +13,15 @@ import reprlib
 from datetime import datetime
 from typing import Any, Literal, Protocol, final
 
-from ...clock import Clock
-from ...errors import ConfigError
-from ...logs import LogLimit, Redactor, log_event
-from ..base import FeedStats
-from ..reports import BadMessages
-from ..venues import is_sendable
+from ..clock import Clock
+from ..errors import ConfigError
+from ..logs import LogLimit, Redactor, log_event
+from .base import FeedStats
+from .reports import BadMessages
 from .telling import Telling
+from .venues import is_sendable
 
 __all__ = ["LinkContext", "Reports"]
-
-logger = logging.getLogger("trio_ticks.feeds.websocket")
 
 
 class Reports(Protocol):
@@ -33,6 +31,7 @@ class Reports(Protocol):
     stats: FeedStats
     bad: BadMessages
     redactor: Redactor
+    logger: logging.Logger
     log_limit: LogLimit
     channels: tuple[str, ...]
     telling: Telling
@@ -84,7 +83,7 @@ class LinkContext:
                 facts["symbol"] = link.redactor.excerpt(symbol)
             if times > 1:
                 facts["times"] = times
-            log_event(logger, logging.WARNING, "feed.refused", **facts)
+            log_event(link.logger, logging.WARNING, "feed.refused", **facts)
 
     def reply(self, message: str | bytes) -> None:
         """Send *message* to the venue.

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final, final
 
 import trio
 
-from ...clock import Clock
-from ...events import FeedEventKind
-from ...logs import LogLimit, log_event
-from ..base import MOST_NAMED
-from ..silence import SymbolWatch
+from ..clock import Clock
+from ..events import FeedEventKind
+from ..logs import LogLimit, log_event
+from .base import MOST_NAMED
 from .core import FeedCore
-from .switchboard import Switchboard
+from .silence import SymbolWatch
 from .telling import Telling
-from .throttling import SourceThrottle
 
 __all__ = ["SymbolTask"]
-
-logger = logging.getLogger("trio_ticks.feeds.websocket")
 
 _WATCH_S: Final = 10.0
 """Silent symbols are looked for at least this often, in seconds."""
@@ -35,28 +31,26 @@ class SymbolTask:
 
     Args:
         core: of the feed.
-        board: knows the connections.
-        throttle: knows the symbols that are paused.
         telling: tells the strategy.
         clock: of the pipeline.
         log_limit: of the run's log lines.
+        excused: returns symbols, by the user's names, that cannot come at the moment
+            and are not silent for that.
     """
 
     def __init__(
         self,
         core: FeedCore,
-        board: Switchboard,
-        throttle: SourceThrottle,
         telling: Telling,
         clock: Clock,
         log_limit: LogLimit,
+        excused: Callable[[], Iterable[str]],
     ) -> None:
         self._core = core
-        self._board = board
-        self._throttle = throttle
         self._telling = telling
         self._clock = clock
         self._log_limit = log_limit
+        self._excused = excused
         self._watch = SymbolWatch(
             self._report_silence,
             after_s=core.options.symbol_stale_after,
@@ -89,10 +83,7 @@ class SymbolTask:
                 watch.watch(core.names.values(), now)
             if not core.stats.expects_data:
                 watch.restart(now)
-            watch.restart(now, self._throttle.paused)
-            for link in self._board.links:
-                if not link.is_reading:
-                    watch.restart(now, [core.names.get(symbol, "") for symbol in link.symbols])
+            watch.restart(now, self._excused())
             next_at = watch.check(now)
             await trio.sleep_until(min(max(next_at, now + _LEAST_WATCH_S), now + _WATCH_S))
 
@@ -110,7 +101,7 @@ class SymbolTask:
             facts: dict[str, object] = {"symbol": symbol, "for_s": round(for_s, 3)}
             if times > 1:
                 facts["times"] = times
-            log_event(logger, level, event, feed=self._core.name, **facts)
+            log_event(self._core.logger, level, event, feed=self._core.name, **facts)
 
     def _count_silent(self) -> None:
         silent, stats = self._watch.silent, self._core.stats
