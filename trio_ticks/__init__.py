@@ -36,12 +36,14 @@ from .events import FeedEvent
 from .feeds.base import Feed, FeedStats
 from .feeds.hours import MarketHours
 from .feeds.iterable import IterableFeed
+from .feeds.polling.options import PollingOptions
 from .feeds.sequence import SequenceTracker
 from .feeds.venues.base import Codec, CodecContext, KeepAlive, Limits, MalformedMessage
 from .feeds.websocket.backoff import BackoffPolicy
 from .feeds.websocket.endpoint import Endpoint
 from .feeds.websocket.options import WebSocketOptions
 from .gaps import Gap
+from .handlers.arrivals import arrival
 from .handlers.batches import BatchError, batch_handler
 from .handlers.breaker import Breaker
 from .handlers.dead_letters import DeadLetter, DeadLetterFile, read_dead_letters
@@ -58,6 +60,7 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import brokers, exchange, history, rest
+    from .feeds.polling.feed import PollingFeed
     from .feeds.replay import ReplayFeed
     from .feeds.websocket.feed import WebSocketFeed
 
@@ -110,6 +113,8 @@ __all__ = [
     "PipelineMetrics",
     "PipelineReport",
     "Place",
+    "PollingFeed",
+    "PollingOptions",
     "Pressure",
     "QueueFullError",
     "RemoteHandlerError",
@@ -130,6 +135,7 @@ __all__ = [
     "WebSocketOptions",
     "WorkerCrashedError",
     "WorkerMetrics",
+    "arrival",
     "batch_handler",
     "brokers",
     "conflation_of",
@@ -143,6 +149,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "PollingFeed": "feeds.polling.feed",
     "ReplayFeed": "feeds.replay",
     "WebSocketFeed": "feeds.websocket.feed",
     "brokers": "brokers",

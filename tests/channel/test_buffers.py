@@ -27,6 +27,8 @@ class FifoMachine(RuleBasedStateMachine):
         self.model: list[tuple[int, float]] = []
         self.made = 0
         self.now = 0.0
+        self.last: float | None = None
+        """When the tick arrived that was taken by ``take`` last."""
 
     @rule(count=st.integers(0, 5), later=st.sampled_from([0.0, 1.0]))
     def extend(self, count: int, later: float) -> None:
@@ -39,10 +41,10 @@ class FifoMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(looks=st.booleans())
     def take(self, looks: bool) -> None:
-        item, arrived = self.model.pop(0)
+        item, self.last = self.model.pop(0)
         assert self.buffer.take() == item
         if looks:
-            assert self.buffer.arrival() == arrived
+            assert self.buffer.arrival() == self.last
 
     @precondition(lambda self: not self.model)
     @rule()
@@ -56,8 +58,17 @@ class FifoMachine(RuleBasedStateMachine):
     def take_many(self, limit: int) -> None:
         taken, self.model = self.model[:limit], self.model[limit:]
         assert self.buffer.take_many(limit) == [item for item, _ in taken]
-        if taken:
-            assert self.buffer.arrival() == taken[-1][1]
+        if self.last is not None:
+            assert self.buffer.arrival() == self.last
+
+    @rule(looks=st.booleans(), modulus=st.integers(1, 4))
+    def extract(self, looks: bool, modulus: int) -> None:
+        removed = [item for item, _ in self.model if item % modulus == 0]
+        self.model = [pair for pair in self.model if pair[0] % modulus]
+        assert self.buffer.extract(lambda item: item % modulus == 0) == removed
+        if looks and self.last is not None:
+            # That of the tick that was taken last, whatever has left since.
+            assert self.buffer.arrival() == self.last
 
     @invariant()
     def agree(self) -> None:

@@ -305,3 +305,38 @@ class Hangs(Teller):
             re.match(r"(a|aa)+$", "a" * 200 + "b")
         while True:
             pass
+
+
+@attrs.define
+class TellArrivals(Teller):
+    """Records when each item arrived, in microseconds since 1970."""
+
+    def __call__(self, item: tt.Tick | tt.Gap) -> None:
+        self.record(str(_microseconds()), item)
+        if isinstance(item, tt.Tick) and item.bid < 0:
+            raise ArithmeticError(f"bid {item.bid}")
+
+
+@attrs.define
+class TellArrivalsAsync(Teller):
+    """As :class:`TellArrivals`, in a loop; asks behind a wait."""
+
+    async def __call__(self, item: tt.Tick) -> None:
+        await trio.lowlevel.checkpoint()
+        self.record(str(_microseconds()), item)
+        if item.bid < 0:
+            raise ArithmeticError(f"bid {item.bid}")
+
+
+@attrs.define
+class TellArrivalsOfBatches(Teller):
+    """Records for each item of a batch when the first one arrived."""
+
+    @tt.batch_handler(max_size=8)
+    def __call__(self, ticks: Sequence[tt.Tick]) -> None:
+        for item in ticks:
+            self.record(str(_microseconds()), item)
+
+
+def _microseconds() -> int:
+    return round(tt.arrival().timestamp() * 1e6)

@@ -4,7 +4,8 @@ Operations wanted:
 
 - Append a batch of ticks that arrived together.
 - Take the oldest tick, once for each tick of the pipeline. The hot path.
-- Say when the tick that was taken last arrived, and when the oldest one did.
+- Say when the tick that was taken last arrived, and when the oldest one did. A handler
+  may ask for the former while it has that tick, and others are removed meanwhile.
 - Remove the ticks that match a condition. Rare.
 
 Goals: taking a tick, the length and the truth value run no Python code of ours. Arrival
@@ -73,17 +74,21 @@ class FifoBuffer(deque[T]):
 
     def take_many(self, limit: int) -> list[T]:
         """Remove and return the oldest ticks, at most *limit*."""
+        taken_before = self._last_arrival()
         if limit >= len(self):
             batch = list(self)
             self.clear()
-            return batch
-        take = self.take
-        return [take() for _ in range(limit)]
+        else:
+            take = self.take
+            batch = [take() for _ in range(limit)]
+        self._remember(taken_before)
+        return batch
 
     def extract(self, wanted: Callable[[T], bool]) -> list[T]:
         """Remove and return the *wanted* ticks; the others keep their arrivals."""
         # Take all out and push the others again, in batches of one arrival time each:
         # ticks may leave at the head only.
+        taken_before = self._last_arrival()
         removed: list[T] = []
         kept: list[tuple[T, float]] = []
         while self:
@@ -94,10 +99,14 @@ class FifoBuffer(deque[T]):
                 kept.append((item, self.arrival()))
         for arrived, run in itertools.groupby(kept, key=operator.itemgetter(1)):
             self.push_many([item for item, _ in run], arrived)
+        self._remember(taken_before)
         return removed
 
     def arrival(self) -> float:
-        """Return when the tick that was taken last had arrived. Call it right after."""
+        """Return when the tick that ``take`` gave last had arrived.
+
+        Ticks that left in another way since then make no difference.
+        """
         self._forget()
         return self._times[0]
 
@@ -116,6 +125,17 @@ class FifoBuffer(deque[T]):
     def measure(self) -> int:
         """Count the ticks, for the ledger."""
         return len(self)
+
+    def _last_arrival(self) -> float | None:
+        """Return what :meth:`arrival` does; ``None`` if there was no tick yet."""
+        return self.arrival() if self._times else None
+
+    def _remember(self, arrived: float | None) -> None:
+        """Have :meth:`arrival` return *arrived*, although other ticks have left."""
+        self._forget()
+        if arrived is not None:
+            self._ends.appendleft(self._pushed - len(self))
+            self._times.appendleft(arrived)
 
     def _forget(self) -> None:
         """Drop the marks of batches that have left.

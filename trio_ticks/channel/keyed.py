@@ -117,10 +117,13 @@ class KeyedBuffer(Generic[T]):
 
     def take_many(self, limit: int) -> list[T]:
         """Remove and return the oldest ticks, at most *limit*."""
-        return [self.take() for _ in range(min(limit, self._count))]
+        taken_before = self._arrival
+        taken = [self.take() for _ in range(min(limit, self._count))]
+        self._arrival = taken_before
+        return taken
 
     def arrival(self) -> float:
-        """Return when the tick that was taken last had arrived."""
+        """Return when the tick that :meth:`take` gave last had arrived."""
         return self._arrival
 
     def oldest_arrival(self) -> float:

@@ -59,8 +59,27 @@ _TIMED_TICKS = 16
 """At most this many ticks of a batch are recorded in the latencies."""
 
 
+def _arrival(worker: Worker[Any]) -> float | None:
+    """Return when the tick that *worker* handles or reports arrived, if it has one.
+
+    Of a batch handler's ticks it is the first.
+    """
+    if worker.arrived is not None:
+        return worker.arrived
+    batch = worker.batch
+    if batch is None:
+        return None
+    try:
+        return batch.arrivals[batch.done]
+    except IndexError:
+        # An abandoned thread asks, or a task that has outlived its handler.
+        return None
+
+
 class BatchWork(Generic[T]):
     """Leases batches for the workers of a pool, and settles what came of them."""
+
+    arrival = staticmethod(_arrival)
 
     def __init__(
         self,
@@ -181,11 +200,12 @@ class BatchWork(Generic[T]):
             self._settle(worker, batch)
             raise
         failures = self._settle(worker, batch)
-        batch.reporting = {item.symbol for item, _error in failures}
-        worker.reporting = [item for item, _error in failures]
+        batch.reporting = {item.symbol for item, _error, _arrived in failures}
+        worker.reporting = [item for item, _error, _arrived in failures]
         rest = iter(failures)
         try:
-            for item, error in rest:
+            for item, error, arrived in rest:
+                worker.arrived = arrived
                 await self._crew.call_on_error(worker, item, error)
                 worker.reported(item)
         except BaseException as raised:
@@ -194,12 +214,13 @@ class BatchWork(Generic[T]):
             raise
         finally:
             worker.reporting = []
+            worker.arrived = None
         batch.reporting = set()
         if failures and self._crew.breaker is not None:
             self._hold_back(batch, self._crew.breaker)
 
     async def _report_quickly(
-        self, worker: Worker[T], failures: Iterable[tuple[T, Exception]]
+        self, worker: Worker[T], failures: Iterable[tuple[T, Exception, float]]
     ) -> None:
         """Report *failures* although the pool is being cancelled.
 
@@ -207,7 +228,8 @@ class BatchWork(Generic[T]):
         shield around it lasts ``_REPORT_S`` at most.
         """
         deadline = trio.current_time() + _REPORT_S
-        for item, error in failures:
+        for item, error, arrived in failures:
+            worker.arrived = arrived
             # After the deadline, on_error still runs up to its first checkpoint.
             with trio.CancelScope(shield=True, deadline=deadline):
                 await self._crew.call_on_error(worker, item, error)
@@ -232,8 +254,10 @@ class BatchWork(Generic[T]):
             self._state.ledger.delivered -= len(held)
             self._state.drops.drop(held, "held", by_breaker=True)
 
-    def _settle(self, worker: Worker[T], batch: Batch[T]) -> list[tuple[T, Exception]]:
+    def _settle(self, worker: Worker[T], batch: Batch[T]) -> list[tuple[T, Exception, float]]:
         """Count the ticks that have an outcome, and return those that failed.
+
+        They come with what was raised, and with their arrivals.
 
         Ticks without an outcome stay in ``worker.held``.
         """
@@ -243,7 +267,11 @@ class BatchWork(Generic[T]):
         failed = dict(batch.failures)
         stale = set(batch.stale)
         outcomes = batch.items[:done]
-        failures = [(item, failed[index]) for index, item in enumerate(outcomes) if index in failed]
+        failures = [
+            (item, failed[index], batch.arrivals[index])
+            for index, item in enumerate(outcomes)
+            if index in failed
+        ]
         old = [item for index, item in enumerate(outcomes) if index in stale]
         worker.failed += len(failures)
         worker.consumed += done - len(failures) - len(old)
@@ -265,7 +293,7 @@ class BatchWork(Generic[T]):
             # gap, and its book may need a snapshot. So the ticks behind them go back to
             # the queue, to be inspected again when they are taken.
             batch.settle()
-            self._put_back(batch, batch.call_back_all(), {item.symbol for item, _ in failures})
+            self._put_back(batch, batch.call_back_all(), {item.symbol for item, _, _ in failures})
             self._state.ledger.delivered -= len(old)
             self._state.drops.drop(old, "stale")
         worker.held = batch.items

@@ -10,6 +10,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
@@ -68,6 +69,13 @@ class Work(Protocol[T]):
 
     def take_all_back(self) -> None:
         """Put the ticks that workers hold and have not begun back into the queue."""
+
+    def arrival(self, worker: Worker[T]) -> float | None:
+        """Return when the tick arrived that *worker* handles or tells ``on_error`` of.
+
+        On the pipeline's clock; ``None``: there is none. Called where the tick is
+        handled, maybe in a thread.
+        """
 
     async def announce_gap(self, worker: Worker[T], gap: Gap | list[Gap]) -> None:
         """Hand *gap* to the handler of *worker*, and raise what the handler raises.
@@ -216,6 +224,11 @@ class Crew(Generic[T]):
         """Let in ticks that wait for room, after others were taken."""
         if self.state.deliveries:
             self.state.taking.move_up()
+
+    def arrival(self, worker: Worker[T]) -> datetime | None:
+        """Return when the tick that *worker* handles arrived; ``None``: it has none."""
+        arrived = self.work.arrival(worker)
+        return None if arrived is None else self.state.clock.utc_at(arrived)
 
     # Failures
 

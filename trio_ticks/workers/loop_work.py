@@ -101,6 +101,18 @@ class LoopWork(Generic[T]):
     def take_all_back(self) -> None:
         """Do nothing: a worker begins each tick that it takes."""
 
+    def arrival(self, worker: Worker[T]) -> float | None:
+        """Return when the tick that *worker* handles or reports arrived, if it has one.
+
+        That of a tick in a sprint is not written down. It was taken last, unless others
+        have taken ticks since; they see to it (:meth:`_claim`).
+        """
+        if worker.current is None and not worker.reporting:
+            return None
+        if worker.current is not None and self._sprinter is worker:
+            return self._state.buffer.arrival()
+        return worker.arrived
+
     async def announce_gap(self, worker: Worker[T], gap: Gap | list[Gap]) -> None:
         """Await the handler of *worker* with *gap*."""
         await worker.handler(gap)
@@ -241,10 +253,13 @@ class LoopWork(Generic[T]):
         self._taking.move_up()
 
     def _claim(self) -> None:
-        """Write down the lease of the worker that waits in mid-sprint, if any."""
+        """Write down lease and arrival of a worker that waits in mid-sprint, if any."""
         sprinter, self._sprinter = self._sprinter, None
-        if sprinter is not None and sprinter.current is not None and self._ordered:
-            self._state.lanes.lines[sprinter.current.symbol] = None
+        if sprinter is not None and sprinter.current is not None:
+            # From now on others take ticks, and the buffer does not know any more.
+            sprinter.arrived = self._state.buffer.arrival()
+            if self._ordered:
+                self._state.lanes.lines[sprinter.current.symbol] = None
 
     def _release(self, symbol: str) -> None:
         if self._ordered:
@@ -279,6 +294,7 @@ class LoopWork(Generic[T]):
         its latency and its outcome. Then choose how many ticks may follow untimed.
         """
         state, crew = self._state, self._crew
+        worker.arrived = arrived
         stale = state.ages is not None and self._taking.drop_if_stale(item, arrived)
         if (
             not stale

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -19,6 +20,7 @@ from ..control.cores import usable_cores
 from ..control.scaling import AutoWorkers
 from ..control.scaling_task import ScalingTask
 from ..failures import split
+from ..handlers.arrivals import answer_by
 from ..handlers.batches import batch_options
 from ..handlers.dead_letters import DeadLetterFile
 from ..handlers.keeping import Keeper
@@ -268,6 +270,7 @@ class WorkerPool(Generic[T]):
                                 whole=self.crew.batched,
                             )
                     worker.resume()
+                    answer_by(partial(self.crew.arrival, worker))
                     await self._work.work(worker, receive)
             except BaseExceptionGroup as group:
                 # We cancelled the handler, and a task in a nursery of its own failed to

@@ -29,6 +29,7 @@ class Worker(Generic[T]):
         "_idle_s",
         "_idle_since",
         "_now",
+        "arrived",
         "batch",
         "burst_began",
         "consumed",
@@ -58,6 +59,10 @@ class Worker(Generic[T]):
 
         They are counted as failed, but unfinished until their dead letters are
         written."""
+        self.arrived: float | None = None
+        """When the tick that it handles, or whose failure it reports, had arrived.
+
+        Its work says when this holds."""
         self.current: T | None = None
         """The tick in its handler, if it takes ticks one at a time."""
         self.held: list[T] = []

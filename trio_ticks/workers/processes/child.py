@@ -25,7 +25,8 @@ import threading
 import time
 import traceback
 from array import array
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -33,16 +34,20 @@ import trio
 
 from ...clock import monotonic, new_random
 from ...gaps import Gap
+from ...handlers.arrivals import answer_by
 from ...handlers.batches import BatchError, failures_of, values_of
 from ...handlers.kinds import is_async, refuse_awaitable
 from ...handlers.lives import open_handler
 from ...handlers.prepared import Hooks, prepared
 from ...handlers.retry import Retry
 from ...wire import ItemDecoder, ItemEncoder, Items
-from .jobs import VERSION, Reply, WireFailure, decode_job, encode
+from .jobs import VERSION, Job, Reply, WireFailure, decode_job, encode
 from .progress import Progress
 
 __all__ = ["SetUp", "close_session", "end_with_parent", "open_session", "run_job"]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @attrs.frozen(slots=True)
@@ -82,14 +87,23 @@ def end_with_parent() -> None:
 class _Batch:
     """The items of a batch, and how far the run has come."""
 
-    def __init__(self, items: list[Any], lives_s: Sequence[float], received: float) -> None:
+    def __init__(self, items: list[Any], job: Job, received: float) -> None:
         self.items = items
-        self.lives_s = lives_s
+        self.lives_s = job.lives_s
+        self._job = job
         self.received = received
         self.done = 0
         self.failures: list[tuple[int, Exception]] = []
         self.values: list[tuple[int, Items]] = []
         self.began: array[float] = array("d")
+
+    def arrival(self) -> datetime | None:
+        """Return when the item that is handled now arrived."""
+        arrivals = array("d", self._job.arrivals)
+        if self.done >= len(arrivals):
+            return None
+        # Seconds since 1970 as a timedelta, as the parent's clock does it.
+        return _EPOCH + timedelta(seconds=arrivals[self.done] + self._job.offset_s)
 
     def is_due(self, index: int) -> bool:
         """Record that the turn of the item *index* has come.
@@ -119,6 +133,7 @@ class Session:
         )
         self._random = new_random()
         self._timeouts = self._retries = 0
+        self._batch: _Batch | None = None
 
     def open(self) -> None:
         """Enter the handler. Raises what the user's code raises."""
@@ -138,7 +153,12 @@ class Session:
     async def _run_in_loop(self, serve: Callable[[], Awaitable[None]]) -> None:
         async with self._life as handler:
             self._handler = self._prepared(handler)
+            answer_by(self._arrival)
             await serve()
+
+    def _arrival(self) -> datetime | None:
+        """Return when the item in hand arrived; ``None``: no batch is being handled."""
+        return None if self._batch is None else self._batch.arrival()
 
     def _prepared(self, handler: Callable[..., Any]) -> Callable[[Any], Awaitable[Any]]:
         in_loop = is_async(self._set_up.handler)
@@ -165,12 +185,14 @@ class Session:
         self._progress.begin_job(job.number)
         self._timeouts = self._retries = 0
         items, wrong = self._decoder.decode(job.items)
-        batch = _Batch(items, job.lives_s, received)
+        batch = self._batch = _Batch(items, job, received)
         work = (self._handle_whole if self._set_up.whole and items else self._handle)(batch)
         if self._loop is not None:
             self._loop.run(work)
         else:
+            answer_by(self._arrival)
             _at_once(work)
+        self._batch = None
         if wrong is not None and batch.done == len(items) and not batch.failures:
             batch.failures.append((batch.done, wrong))
             batch.done += 1

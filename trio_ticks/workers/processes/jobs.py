@@ -7,6 +7,7 @@ our own child process, and their text is sent as well.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ __all__ = [
     "encode",
 ]
 
-VERSION = 1
+VERSION = 2
 """Of the format of jobs and replies."""
 
 
@@ -39,6 +40,10 @@ class Job(msgspec.Struct, array_like=True, frozen=True):
     items: Items
     lives_s: tuple[float, ...] = ()
     """For how long each item is still fresh, in seconds; empty if none grows stale."""
+    arrivals: bytes = b""
+    """When each item arrived, on the parent's clock: an array of doubles."""
+    offset_s: float = 0.0
+    """Wall time (seconds since 1970) less that clock."""
 
 
 class WireFailure(msgspec.Struct, array_like=True, frozen=True):
@@ -125,7 +130,12 @@ class JobEncoder:
         self._items = ItemEncoder()
 
     def encode(
-        self, number: int, items: Sequence[Any], lives_s: Sequence[float] = ()
+        self,
+        number: int,
+        items: Sequence[Any],
+        lives_s: Sequence[float] = (),
+        arrivals: Sequence[float] = (),
+        offset_s: float = 0.0,
     ) -> tuple[bytes, int, ConfigError | None]:
         """Write the job *number* with *items*, up to the first that cannot be written.
 
@@ -134,4 +144,6 @@ class JobEncoder:
             written, or ``None`` where all of them are in it.
         """
         written, count, wrong = self._items.encode(items)
-        return encode(Job(VERSION, number, written, tuple(lives_s[:count]))), count, wrong
+        times = array("d", arrivals).tobytes()
+        job = Job(VERSION, number, written, tuple(lives_s[:count]), times, offset_s)
+        return encode(job), count, wrong

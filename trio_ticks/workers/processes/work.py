@@ -154,7 +154,9 @@ class ProcessRunner(Generic[T]):
         """
         # For a batch handler the child makes a batch of it.
         gap = gap[0] if isinstance(gap, list) else gap
-        batch: Batch[Any] = Batch([gap], [self._now()], set(), calls_back=False)
+        behind = None if worker.batch is None else worker.batch.arrivals
+        arrived = behind[0] if behind else self._now()
+        batch: Batch[Any] = Batch([gap], [arrived], set(), calls_back=False)
         while batch.items:
             await self._run(worker, batch, None)
             failures = batch.failures
@@ -179,7 +181,9 @@ class ProcessRunner(Generic[T]):
                 batch.done = len(batch.stale)
                 return
         number = next(self._numbers)
-        payload, count, wrong = self._encoder.encode(number, batch.items, lives_s)
+        payload, count, wrong = self._encoder.encode(
+            number, batch.items, lives_s, batch.arrivals, self._crew.state.clock.offset_s
+        )
         if count:
             try:
                 self._take_reply(worker, batch, await process.handle(payload), process.pid)
