@@ -82,13 +82,15 @@ def exchange(*, child: bool, fault: tuple[str, ...], **parameters: Any) -> int:
     The address is the only line on standard output. Unless told otherwise by --venue,
     it speaks the flat protocol: subscribe with
     {"method": "subscribe", "params": {"symbols": ["SPY"]}, "id": 1}; each tick is one
-    JSON message. A capture of Kraken is played in the flat protocol. TickDB and Binance
-    answer over REST, too: http:// with the same host and port.
+    JSON message. With --venue, a capture of Kraken, TickDB or Coinbase is played
+    message by message, in the venue's own words. TickDB and Binance answer over REST,
+    too: http:// with the same host and port.
 
     \b
     Examples:
       trio-ticks exchange --port 8765 --rate 5000 --symbols AAPL,MSFT
       trio-ticks exchange --capture quotes.gz --speed 10 --loop
+      trio-ticks exchange --venue kraken --capture kraken.jsonl --speed inf
       trio-ticks exchange --venue tickdb --fault partial --symbols AAPL.US,EURUSD
       trio-ticks exchange --venue kraken --fault wrong-checksum
       trio-ticks run --url ws://127.0.0.1:8765 --symbols AAPL \\
@@ -106,6 +108,8 @@ def exchange(*, child: bool, fault: tuple[str, ...], **parameters: Any) -> int:
         return trio.run(_serve_coinbase, _coinbase_config(parameters, fault))
     parameters["faults"] = fault
     if child:
+        # The demo's feed speaks the flat protocol.
+        parameters["own_words"] = False
         # The demo's client may take its time: its strategy may block on purpose. A
         # recording is to reach it as a whole, though its pipeline may leave the stream
         # unread for a second at the height of a burst.

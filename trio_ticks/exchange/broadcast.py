@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -34,6 +34,9 @@ SLOT_S = 0.005
 """At high rates, the interval at which the ticks that are due are sent."""
 MAX_BATCH = 512
 """Ticks made in one go, between two checkpoints: half a millisecond's work."""
+CALM_S = 0.1
+"""A recording in its own words begins when no request has come for so long: then all
+have come, and nobody misses the first snapshots."""
 MAX_LAG_S = 1.0
 """If the market lags behind the clock by more than this, the lag is given up."""
 
@@ -73,10 +76,11 @@ class Source(Protocol):
         """Get the data that :meth:`take` will need."""
         ...
 
-    def take(self, until: float, limit: int, stamp: str) -> list[FlatTick]:
+    def take(self, until: float, limit: int, stamp: str, /) -> list[Any]:
         """Return the ticks due up to the time *until*, with the timestamp *stamp*.
 
-        There are at most *limit* of them.
+        There are at most *limit* of them. Of a recording in its own words they are
+        messages, with their own times.
         """
         ...
 
@@ -111,6 +115,7 @@ class Broadcast:
         self._limit = math.inf if config.limit is None else config.limit
         self._flood = not math.isfinite(config.rate if config.capture is None else config.speed)
         self._recorded = config.capture is not None
+        self._awaits_calm = config.plays_words
         # Small enough for the half of the buffer that is free after _wait_for_room, so
         # that no client misses a tick of a recording.
         self._fitting_batch = max(1, min(MAX_BATCH, config.limits.buffer_bytes // 1024))
@@ -164,10 +169,19 @@ class Broadcast:
         while not self._at_end():
             if not self._has_audience():
                 await self.audience_changed.wait()
+            elif self._awaits_calm:
+                self._awaits_calm = not await self._is_calm()
             elif self._flood:
                 await self._send_as_fast_as_possible()
             else:
                 await self._send_in_time()
+
+    async def _is_calm(self) -> bool:
+        """Return whether no client comes, goes or asks for a while."""
+        with trio.move_on_after(CALM_S):
+            await self.audience_changed.wait()
+            return False
+        return True
 
     def _has_audience(self) -> bool:
         return not self._paused and any(client.subscription for client in self._clients)

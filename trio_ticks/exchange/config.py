@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 
 import attrs
 
-from ..checks import check_count, check_number, check_seconds, check_word, checked
+from ..checks import check_count, check_flag, check_number, check_seconds, check_word, checked
 from ..errors import ConfigError
 from ..feeds.venues import Codec, find_language
 from .limits import ClientLimits
@@ -92,8 +92,15 @@ class ExchangeConfig:
 
     It says whose messages the recording holds (``None``: it is found from the first
     lines), and what the exchange speaks: a venue that it does not speak, and ``None``,
-    make it speak the flat protocol to clients of a recording, and so do
-    ``"kraken"`` and ``"binance"``.
+    make it speak the flat protocol to clients of a recording, and so does
+    ``"binance"``.
+    """
+    own_words: bool = attrs.field(default=True, validator=checked(check_flag))
+    """Play a recording of ``"kraken"`` or ``"tickdb"`` as it is, message by message.
+
+    All of its market data is played then, not only quotes, to who has subscribed to it,
+    with the times that it has. It begins when no request has come for 0.1 s. False: its
+    quotes are played in the flat protocol.
     """
     faults: tuple[str, ...] = attrs.field(default=(), converter=_faults)
     """The faults that the venue is to have, by name; each venue has its own."""
@@ -140,6 +147,8 @@ class ExchangeConfig:
         if self.capture is None and isinstance(self.venue, str):
             venue = self.venue
         check_faults(venue, self.faults)
+        if self.plays_words and self.faults:
+            raise ConfigError("a recording is played as it is: leave out faults, or the capture")
         if SPOKEN[venue].dialect is None:
             raise ConfigError(
                 f"{venue!r} is opened by trio_ticks.exchange.coinbase.open_coinbase_exchange"
@@ -151,7 +160,14 @@ class ExchangeConfig:
         spoken = SPOKEN.get(self.venue) if isinstance(self.venue, str) else None
         if spoken is None or spoken.dialect is None:
             return "flat"
-        return str(self.venue) if spoken.new_venue is None or self.capture is None else "flat"
+        return str(self.venue) if self.capture is None or self.plays_words else "flat"
+
+    @property
+    def plays_words(self) -> bool:
+        """Whether it plays a recording in the venue's own words."""
+        if self.capture is None or not self.own_words or not isinstance(self.venue, str):
+            return False
+        return self.venue in SPOKEN and SPOKEN[self.venue].recorded is not None
 
 
 class Settings(TypedDict, total=False):
@@ -167,6 +183,7 @@ class Settings(TypedDict, total=False):
     venue: str | type[Codec] | None
     faults: Iterable[str]
     fault_every: int
+    own_words: bool
     speed: float
     loop: bool
     timestamps: Literal["now", "original"]

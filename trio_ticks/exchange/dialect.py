@@ -13,11 +13,9 @@ Rules: sans-I/O, no trio. What a client says never raises.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import attrs
-
-from .wire import FlatTick
 
 __all__ = ["Answer", "Conversation", "Dialect", "Refusal"]
 
@@ -114,6 +112,9 @@ class Dialect(Protocol):
         """Return all keys that there can be with *symbols*."""
         ...
 
-    def frames(self, ticks: Sequence[FlatTick]) -> tuple[Sequence[str], Sequence[bytes]]:
-        """Return the frames that say *ticks*, in their order, and the key of each."""
+    def frames(self, ticks: Sequence[Any], /) -> tuple[Sequence[str], Sequence[bytes]]:
+        """Return the frames that say *ticks*, in their order, and the key of each.
+
+        Of a recording in its own words they are messages.
+        """
         ...

@@ -17,8 +17,8 @@ import msgspec
 
 from . import kraken_words as words
 from .kraken_market import DEPTHS, MINUTES, Pair, Step
+from .recorded_words import Said
 from .venues import Ended, Faults
-from .wire import FlatTick
 
 __all__ = ["FAULTS", "SYMBOLS", "KrakenSession", "KrakenVenue"]
 
@@ -64,6 +64,7 @@ class KrakenVenue:
         seed: the same seed makes the same books.
         faults: names of :data:`FAULTS`.
         every: after how many messages a fault happens again.
+        recorded: whether a recording is played.
     """
 
     path: Final = ""
@@ -74,13 +75,18 @@ class KrakenVenue:
         seed: object = 0,
         faults: frozenset[str] = frozenset(),
         every: int = 50,
+        *,
+        recorded: bool = False,
     ) -> None:
+        self._recorded = recorded
         self.pairs: Final = {symbol: Pair(symbol, seed) for symbol in symbols}
         self._faults = faults
         self._every = every
 
-    def take(self, tick: FlatTick, now: datetime) -> Step:
+    def take(self, tick: Any, now: datetime) -> Step | Said:
         """Return what happened to a pair with this tick of the market."""
+        if self._recorded:
+            return tick  # type: ignore[no-any-return]
         return self.pairs[tick.symbol].take(tick, self._time(now))
 
     def _time(self, now: datetime) -> datetime:
@@ -91,7 +97,7 @@ class KrakenVenue:
 
     def new_session(self, _target: str = "/") -> KrakenSession:
         """Return the session of a client that has just connected."""
-        return KrakenSession(self.pairs, Faults(self._faults, self._every))
+        return KrakenSession(self.pairs, Faults(self._faults, self._every), recorded=self._recorded)
 
 
 @final
@@ -101,9 +107,13 @@ class KrakenSession:
     Args:
         pairs: by their symbols.
         faults: of its connection.
+        recorded: whether a recording is played, which brings its own snapshots.
     """
 
-    def __init__(self, pairs: Mapping[str, Pair], faults: Faults) -> None:
+    def __init__(
+        self, pairs: Mapping[str, Pair], faults: Faults, *, recorded: bool = False
+    ) -> None:
+        self._recorded = recorded
         self.refusals = 0
         """Requests that made no sense, or were refused."""
         self._pairs = pairs
@@ -209,6 +219,8 @@ class KrakenSession:
 
     def _snapshot(self, key: _Key, now: datetime) -> list[bytes]:
         channel, symbol, size = key
+        if self._recorded:
+            return []
         if channel == "instrument":
             return [words.instruments(list(self._pairs))]
         pair = self._pairs[symbol]
@@ -228,12 +240,16 @@ class KrakenSession:
 
     # Market data
 
-    def offer(self, step: Step) -> list[bytes]:
+    def offer(self, step: Step | Said) -> list[bytes]:
         """Return what the client gets of *step*.
 
         Raises:
             Ended: the connection is cut.
         """
+        if isinstance(step, Said):
+            # A message does not say of which depth a book is: any will do.
+            keys = {key if key[0] == "ohlc" else (*key[:2], 0) for key in self._keys}
+            return [] if keys.isdisjoint(step.keys) else [step.payload]
         found: list[bytes] = []
         pair = step.pair
         for key in self._keys:

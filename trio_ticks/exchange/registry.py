@@ -5,7 +5,8 @@ Rules: every venue that can be opened here is in this one list, and nowhere else
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -23,9 +24,10 @@ from .flat_dialect import FlatDialect
 from .kraken import FAULTS as KRAKEN_FAULTS
 from .kraken import SYMBOLS as KRAKEN_SYMBOLS
 from .kraken import KrakenVenue
+from .recorded_words import TickDBWords
 from .tickdb_desk import TICKDB_REST_FAULTS, TickDBDesk
 from .tickdb_dialect import TickDBDialect
-from .venues import NewVenue
+from .venues import NewVenue, Venue
 
 __all__ = ["SPOKEN", "Spoken", "check_faults", "fault_list"]
 
@@ -42,10 +44,12 @@ class Spoken:
     ``None``: it has a server of its own, :mod:`trio_ticks.exchange.coinbase`.
     """
     new_venue: NewVenue | None = None
-    """Makes the venue whose sessions speak in place of the dialect.
-
-    It needs a synthetic market: a recording is played in the flat protocol.
-    """
+    """Makes the venue whose sessions speak in place of the dialect."""
+    recorded: type[Dialect] | None = None
+    """What is spoken with clients of a recording that is played in its own words, or
+    how they are let in; ``None``: it is played in the flat protocol."""
+    new_recorded_venue: Callable[[Collection[str]], Venue] | None = None
+    """Makes the venue, of its symbols, whose sessions speak then in its place."""
     symbols: tuple[str, ...] | None = None
     """What there is unless other symbols are named; ``None``: the usual ones."""
     new_desk: NewDesk | None = None
@@ -56,7 +60,10 @@ SPOKEN: Final[Mapping[str, Spoken]] = MappingProxyType(
     {
         "flat": Spoken(FlatDialect.faults),
         "tickdb": Spoken(
-            {**TickDBDialect.faults, **TICKDB_REST_FAULTS}, TickDBDialect, new_desk=TickDBDesk
+            {**TickDBDialect.faults, **TICKDB_REST_FAULTS},
+            TickDBDialect,
+            recorded=TickDBWords,
+            new_desk=TickDBDesk,
         ),
         "binance": Spoken(
             {**BINANCE_FAULTS, **BINANCE_REST_FAULTS},
@@ -70,7 +77,13 @@ SPOKEN: Final[Mapping[str, Spoken]] = MappingProxyType(
         "binance-usdm-market": Spoken(
             BINANCE_FAULTS, new_venue=new_futures_venue, symbols=BINANCE_SYMBOLS
         ),
-        "kraken": Spoken(KRAKEN_FAULTS, new_venue=KrakenVenue, symbols=KRAKEN_SYMBOLS),
+        "kraken": Spoken(
+            KRAKEN_FAULTS,
+            new_venue=KrakenVenue,
+            recorded=FlatDialect,
+            new_recorded_venue=partial(KrakenVenue, recorded=True),
+            symbols=KRAKEN_SYMBOLS,
+        ),
         "coinbase": Spoken(COINBASE_FAULTS, dialect=None),
         "coinbase-advanced": Spoken(COINBASE_FAULTS, dialect=None),
     }

@@ -21,6 +21,7 @@ from .config import DEFAULT_SYMBOLS, ExchangeConfig, Settings
 from .desk import Stock
 from .market import Market
 from .recorded import open_recording
+from .recorded_words import open_recorded_words
 from .registry import SPOKEN
 from .service import Service
 from .venues import Venue
@@ -290,8 +291,19 @@ async def _open(config: ExchangeConfig) -> tuple[Exchange, Listeners]:
     clock = Clock()
     venue: Venue | None = None
     seed = new_random().getrandbits(64) if config.seed is None else config.seed
-    if config.capture is None:
-        spoken = SPOKEN[config.protocol]
+    spoken = SPOKEN[config.protocol]
+    if config.capture is not None and config.plays_words:
+        words = source = await open_recorded_words(
+            config.capture,
+            config.protocol,
+            symbols=config.symbols,
+            speed=config.speed,
+            loop=config.loop,
+            in_thread=not clock.is_virtual,
+        )
+        if spoken.new_recorded_venue is not None:
+            venue = spoken.new_recorded_venue(words.symbols)
+    elif config.capture is None:
         symbols = config.symbols or spoken.symbols or DEFAULT_SYMBOLS
         rate, skew = config.rate, config.skew
         source = Market(symbols, rate=rate, burst=config.burst, seed=seed, skew=skew)

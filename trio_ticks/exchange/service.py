@@ -96,7 +96,8 @@ class Service:
         self.refusal: tuple[int, tuple[tuple[str, str], ...]] | None = None
         """The HTTP status and headers by which new clients are refused, if they are."""
         self.answer_pings = True
-        dialect = SPOKEN[config.protocol].dialect
+        spoken = SPOKEN[config.protocol]
+        dialect = spoken.recorded if config.plays_words else spoken.dialect
         assert dialect is not None  # The configuration refuses a venue without one.
         self._dialect = dialect(config.api_key, frozenset(config.faults))
 

@@ -23,13 +23,13 @@ from .dialect import Answer, Refusal
 from .flat_dialect import FlatDialect, key_refusal
 from .wire import FlatTick, packed_frame, text_frame
 
-__all__ = ["TickDBDialect", "kind_of"]
+__all__ = ["WHOLE_MARKET", "TickDBDialect", "key_of", "kind_of"]
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _CHANNELS: Final = ("ticker", "depth", "trade")
 _UNIVERSE: Final = "US_Stock"
-_WHOLE_MARKET: Final = "*"
+WHOLE_MARKET: Final = "*"
 """The key of the full-market subscription."""
 _ARRAY: Final = 500
 """The most tickers in one array."""
@@ -59,7 +59,8 @@ FAULTS: Final = MappingProxyType(
 )
 
 
-def _key(channel: str, symbol: str) -> str:
+def key_of(channel: str, symbol: str) -> str:
+    """Return the key under which clients get *channel* of *symbol*."""
     return f"{channel}:{symbol}"
 
 
@@ -105,8 +106,8 @@ class TickDBDialect:
 
     def keys(self, symbols: Sequence[str]) -> frozenset[str]:
         """Return the pairs of a channel and a symbol, and the whole market."""
-        pairs = [_key(channel, each) for channel in _CHANNELS for each in symbols]
-        return frozenset([_WHOLE_MARKET, *pairs])
+        pairs = [key_of(channel, each) for channel in _CHANNELS for each in symbols]
+        return frozenset([WHOLE_MARKET, *pairs])
 
     def frames(self, ticks: Sequence[FlatTick]) -> tuple[Sequence[str], Sequence[bytes]]:
         """Return the pushes that say *ticks*, and the arrays for the whole market."""
@@ -122,10 +123,10 @@ class TickDBDialect:
                     self.last[tick.symbol] = changed[tick.symbol] = push
                 frame = text_frame(self._written(push))
                 for _ in range(2 if "repeats" in self.chosen else 1):
-                    keys.append(_key(channel, tick.symbol))
+                    keys.append(key_of(channel, tick.symbol))
                     frames.append(frame)
         for array in self.arrays(list(changed.values())):
-            keys.append(_WHOLE_MARKET)
+            keys.append(WHOLE_MARKET)
             frames.append(packed_frame(array))
         return keys, frames
 
@@ -227,7 +228,7 @@ class _Conversation:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return self._refused("error", 2001, "Invalid message format", None, subscription)
         if cmd == "unsubscribe":
-            gone = frozenset(_key(channel, each) for each in wanted)
+            gone = frozenset(key_of(channel, each) for each in wanted)
             return self._accepted(cmd, data, subscription - gone)
         return self._subscribe(channel, wanted, frozenset(symbols), subscription)
 
@@ -247,7 +248,7 @@ class _Conversation:
         if "partial" in self._chosen and first:
             again = [each for each in wanted if each in listed][1:]
         took = [each for each in wanted if each not in failed and each not in again]
-        changed = subscription | {_key(channel, each) for each in took}
+        changed = subscription | {key_of(channel, each) for each in took}
         if not failed and not again:
             return self._accepted("subscribe", data, changed)
         told = {
@@ -266,9 +267,9 @@ class _Conversation:
         if data["universes"] != [_UNIVERSE] or data["channels"] != ["ticker"]:
             return self._refused("error", 2001, "no such universe", None, subscription)
         if cmd == "unsubscribe":
-            return self._accepted(cmd, data, subscription - {_WHOLE_MARKET})
+            return self._accepted(cmd, data, subscription - {WHOLE_MARKET})
         # Activating it cancels the subscriptions to single symbols.
-        accepted = self._accepted(cmd, data, frozenset({_WHOLE_MARKET}))
+        accepted = self._accepted(cmd, data, frozenset({WHOLE_MARKET}))
         snapshot = self._dialect.arrays(list(self._dialect.last.values()))
         return Answer([*accepted.messages, *snapshot], accepted.subscription)
 

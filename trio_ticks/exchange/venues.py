@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any, Protocol, final
 
 from .http import RestAnswer
-from .wire import FlatTick
 
 __all__ = ["Ended", "Faults", "NewVenue", "Session", "Venue"]
 
@@ -68,8 +67,8 @@ class Session(Protocol):
 class Venue(Protocol):
     """A venue of the local exchange."""
 
-    def take(self, tick: FlatTick, now: datetime) -> Any:
-        """Return what happened at the venue with this tick of the market."""
+    def take(self, tick: Any, now: datetime) -> Any:
+        """Return what happened at the venue with this tick or recorded message."""
         ...
 
     @property

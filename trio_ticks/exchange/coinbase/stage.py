@@ -20,11 +20,11 @@ import trio
 from ...clock import Clock
 from ..client import Client
 from ..market import MEMORY_S, Arrivals
+from ..recorded_messages import RecordedMessages
 from ..wire import text_frame
 from .config import CoinbaseConfig
 from .market import ProductMarket
-from .recorded import RecordedMessages
-from .session import Ended, Session
+from .session import Ended, RecordedMessage, Session
 
 __all__ = ["BIG_LEVELS", "Stage"]
 
@@ -47,7 +47,9 @@ class Stage:
         recorded: the recording; ``None``: a made-up market.
     """
 
-    def __init__(self, config: CoinbaseConfig, recorded: RecordedMessages | None) -> None:
+    def __init__(
+        self, config: CoinbaseConfig, recorded: RecordedMessages[RecordedMessage] | None
+    ) -> None:
         self.clients: dict[Client, Session] = {}
         self.played = 0
         """Changes of the market, or messages of the recording, so far."""
@@ -148,7 +150,7 @@ class Stage:
         if client.waiting_bytes > self._config.limits.buffer_bytes and self._recorded is None:
             client.kick("slow_consumer")  # The venue calls it ErrSlowConsume.
 
-    async def _run_recorded(self, recorded: RecordedMessages) -> None:
+    async def _run_recorded(self, recorded: RecordedMessages[RecordedMessage]) -> None:
         await self._audience()
         while (calm := self._asked_at + _CALM_S) > trio.current_time():  # noqa: ASYNC110 - each request moves the moment
             await trio.sleep_until(calm)
