@@ -157,9 +157,11 @@ class _BinanceCodec(Codec):
         asked, volume, quotes = self._asked, self._volume, self._quotes
         readers, kind = self._readers, self.quote_kind
         for payload in payloads:
-            # The name of the stream is near the beginning of a combined frame.
-            at = payload.find(b"@", 0, 64) + 1
-            name = payload[at : at + 4]
+            name = b"book"
+            if readers:
+                # The name of the stream is near the beginning of a combined frame.
+                at = payload.find(b"@", 0, 64) + 1
+                name = payload[at : at + 4]
             try:
                 if quotes and name == b"book":
                     found = frame(payload).data
