@@ -39,6 +39,7 @@ from .feeds.iterable import IterableFeed
 from .feeds.polling.options import PollingOptions
 from .feeds.sequence import SequenceTracker
 from .feeds.venues.base import Codec, CodecContext, KeepAlive, Limits, MalformedMessage
+from .feeds.venues.rest_snapshots import RestSnapshots
 from .feeds.websocket.backoff import BackoffPolicy
 from .feeds.websocket.endpoint import Endpoint
 from .feeds.websocket.options import WebSocketOptions
@@ -120,6 +121,7 @@ __all__ = [
     "RemoteHandlerError",
     "ReplayFeed",
     "RestError",
+    "RestSnapshots",
     "Result",
     "Retry",
     "SequenceTracker",

@@ -130,6 +130,12 @@ _OPTIONS = [
         env=("TICKDB_API_KEY",),
         help="Sent as X-API-Key. Set it in the environment: other users can see command lines.",
     ),
+    option(
+        "--books",
+        cls=_FEED,
+        is_flag=True,
+        help="Keep the order books in the feed: ticks come when the best level changes.",
+    ),
     option("--newer-only", cls=_FEED, is_flag=True, help="Leave out what the venue sends again."),
     option(
         "--stale-after",
@@ -162,6 +168,13 @@ _OPTIONS = [
         cls=_LIVENESS,
         type=Codes(),
         help="Close codes after which the feed ends, like 4001,1008.",
+    ),
+    option(
+        "--rest-url",
+        cls=_ADDRESS,
+        metavar="URL",
+        help="Where snapshots of order books are had over REST.  [default: the venue's own "
+        "address, or the host of --url]",
     ),
     option(
         "--ping-interval",
@@ -240,6 +253,8 @@ def make_feed(parameters: dict[str, Any]) -> WebSocketFeed:
         "symbol_stale_after": take("symbol_stale_after"),
         "expect_data": take("market_hours"),
         "newer_only": take("newer_only"),
+        "books": take("books"),
+        "rest_url": take("rest_url"),
         "ping_interval": _finite(take("ping_interval")),
         "connect_timeout": take("connect_timeout"),
         "max_message_size": take("max_message_size"),
