@@ -260,7 +260,7 @@ async def test_snapshots_over_rest_on_the_same_port() -> None:
             await ws.get_message()
             await until(lambda: exchange.messages_sent > 30)
             exchange.pause()
-            wanted = {"symbol": SYMBOL, "limit": 20}
+            wanted: dict[str, str | int | float | None] = {"symbol": SYMBOL, "limit": 20}
             found = [await client.get("/api/v3/depth", wanted) for _ in range(3)]
             assert found[0] == found[1] == found[2]
             assert found[0]["lastUpdateId"] > 1000

@@ -64,7 +64,7 @@ def raw(fields: dict[str, Any], *, without: str = "", **changes: Any) -> bytes:
 
 def decode(
     *payloads: bytes, channels: tuple[str, ...] = BOTH, symbols: tuple[str, ...] = ("BTCUSDT",)
-) -> tuple[list[Tick | Trade], CodecProbe]:
+) -> tuple[list[Any], CodecProbe]:
     """Decode *payloads* as one batch, after the subscription."""
     probe = CodecProbe(channels, ARRIVED)
     codec = BinanceCodec(probe)
@@ -390,7 +390,7 @@ def test_the_real_recording() -> None:
     probe = CodecProbe(BOTH)
     codec = BinanceCodec(probe)
     codec.subscribe(["btcusdt"])
-    items: list[Tick | Trade] = []
+    items: list[Any] = []
     for first in range(0, len(messages), 50):
         items += codec.decode(messages[first : first + 50])
     assert Counter(map(type, items)) == {Tick: 28_040, Trade: 9_757}

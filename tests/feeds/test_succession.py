@@ -112,7 +112,8 @@ class Server:
 
 
 def numbers(send: Collector) -> list[int]:
-    return [int(item.trade_id) for item in send.ticks if isinstance(item, tt.Trade)]
+    items: list[Any] = list(send.ticks)
+    return [int(item.trade_id) for item in items if isinstance(item, tt.Trade)]
 
 
 def check_whole(send: Collector) -> None:
