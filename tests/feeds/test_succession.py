@@ -113,7 +113,7 @@ class Server:
 
 def numbers(send: Collector) -> list[int]:
     items: list[Any] = list(send.ticks)
-    return [int(item.trade_id) for item in items if isinstance(item, tt.Trade)]
+    return [int(item.trade_id or 0) for item in items if isinstance(item, tt.Trade)]
 
 
 def check_whole(send: Collector) -> None:
