@@ -11,12 +11,13 @@ Rules:
 - Code that may log many times a second asks a :class:`LogLimit` first. The kinds of a
   limit are few and written in the code: a text from outside (a symbol, an address) is
   no kind, or the limit would grow without bound.
-- Text that comes from outside passes a :class:`Redactor`. Nothing here knows trio.
+- Text that comes from outside passes a :class:`Redactor`, where it may hold a secret,
+  and :func:`one_line`, whatever it is: :func:`log_event` sees to the second.
+- Nothing here knows trio.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -25,9 +26,28 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, final
-from urllib.parse import quote, quote_plus
 
-__all__ = ["LogLimit", "Redactor", "log_event"]
+__all__ = ["LogLimit", "Redactor", "log_event", "one_line"]
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    r"""Return *text* with line ends, control characters and the like escaped.
+
+    So it can neither pose as a second line nor send a command to a terminal: all that
+    ``str.isprintable`` does not call printable is escaped as Python writes it
+    (``\x1b``, ``\u2028``). Two texts may be the same afterwards: a backslash stays as
+    it is.
+
+    Args:
+        text: of any origin.
+        most: the most characters that are returned; a longer text is cut.
+    """
+    if not text.isprintable():
+        text = "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+            for char in (text if most is None else text[: most + 1])
+        )
+    return text if most is None or len(text) <= most else text[: most - 3] + "..."
 
 
 @final
@@ -83,12 +103,31 @@ class LogLimit:
 
 
 EXCERPT_CHARS: Final = 120
-
+_EXCERPT_READ: Final = 4096
+"""How much of a payload is searched for secrets, before it is cut to an excerpt."""
 
 _MASK: Final = "***"
 _MOST_TOLD: Final = 20
-_ESCAPED: Final = re.compile("[&<>]")
-_HEX: Final = re.compile("%[0-9A-F]{2}")
+
+
+class _Shown:
+    """A value of a log line, written without line ends and control characters."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return one_line(str(self._value))
+
+    def __repr__(self) -> str:
+        return one_line(repr(self._value))
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return one_line(value)
+    # Numbers stay what they are, for %d and %.3f.
+    return value if value is None or hasattr(value, "__float__") else _Shown(value)
 
 
 def log_event(
@@ -104,6 +143,8 @@ def log_event(
     """Log *event* with its facts.
 
     A filter or a handler of the application's that raises loses the line, and no more.
+    Whatever the values hold, the message is one line without control characters, and so
+    are facts that are texts.
 
     Args:
         logger: of the part of the library that logs.
@@ -118,12 +159,15 @@ def log_event(
     if not logger.isEnabledFor(level):
         return
     if text:
-        message = event + ": " + text
+        message, args = event + ": " + text, tuple(map(_shown, args))
     else:
         message = "%s"
-        args = (" ".join([event, *(f"{key}={value}" for key, value in facts.items())]),)
+        args = (one_line(" ".join([event, *(f"{key}={value}" for key, value in facts.items())])),)
     # stacklevel: the record names the caller's line, not this one.
-    extra = {"event": event, **facts}
+    extra = {
+        "event": event,
+        **{key: one_line(fact) if isinstance(fact, str) else fact for key, fact in facts.items()},
+    }
     try:
         logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
     except Exception as error:
@@ -148,40 +192,69 @@ def _tell_of_broken_log(event: str, error: Exception) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
-def _as_go_writes(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
+_ESCAPE: Final = r"\\{1,4}"
+_SHORT_ESCAPES: Final = {"\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 
 
-def _forms_of(secrets: Iterable[str]) -> frozenset[str]:
-    """Return each of *secrets* as it is, as JSON writes it and as a URL writes it.
+def _spellings(char: str) -> str:
+    r"""Return a pattern for *char*: as it is, and as JSON and URLs may write it.
 
-    JSON may escape more than it must: PHP does so with ``/``, Go with ``&``, ``<`` and
-    ``>``; and the hexadecimal digits of a URL may be small letters.
+    JSON may write any character as ``\uXXXX``, and some with a backslash alone. A text
+    that is JSON inside JSON has more backslashes: up to four, so that a long row of
+    them takes no long search.
     """
-    forms: set[str] = set()
-    for secret in secrets:
-        as_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
-        in_url = quote(secret, safe=""), quote_plus(secret)
-        forms |= {secret, *as_json, *in_url}
-        forms |= {form.replace("/", r"\/") for form in as_json}
-        forms |= {_ESCAPED.sub(_as_go_writes, form) for form in as_json}
-        forms |= {_HEX.sub(lambda match: match[0].lower(), form) for form in in_url}
-    forms.discard("")
-    return frozenset(forms)
+    units = char.encode("utf-16-be", "surrogatepass")
+    unicode = "".join(rf"{_ESCAPE}u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+    percent = "".join(f"%{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+    forms = [f"(?i:{unicode}|{percent})"]
+    if char == "\\":
+        forms.append(_ESCAPE)
+    elif char in "\"/'":
+        forms.append(r"\\{0,4}" + char)
+    else:
+        forms.append(re.escape(char))
+    if char in _SHORT_ESCAPES:
+        forms.append(_ESCAPE + _SHORT_ESCAPES[char])
+    if char == " ":
+        forms.append(r"\+")
+    return f"(?:{'|'.join(forms)})"
+
+
+def _pattern(secret: str) -> str:
+    """Return a pattern for *secret*; a very short one is found only by itself.
+
+    Every text has an ``a`` in it somewhere: masked everywhere, a key of one letter
+    would make the log unreadable, and would be known from the holes.
+    """
+    spelt = "".join(map(_spellings, secret))
+    if len(secret) >= _MASKED_ANYWHERE:
+        return spelt
+    if len(secret) >= _MASKED_AS_WORD:
+        return rf"(?<!\w){spelt}(?!\w)"
+    # Only as a whole value: quoted, after "=", or at the end of a line after ": ".
+    return rf"""(?:(?:(?<=["'=])|\A){spelt}(?=["'&,;)}}\]\s]|\Z)|(?<=[:=]\ ){spelt}(?=\s*\Z))"""
+
+
+_MASKED_ANYWHERE: Final = 4
+"""Secrets of so many characters are masked wherever they stand."""
+_MASKED_AS_WORD: Final = 3
+"""Secrets of so many characters are masked where they are a word of their own."""
 
 
 @final
 class Redactor:
-    """Takes secrets out of text from outside; a venue may repeat the key it refuses.
+    r"""Takes secrets out of text from outside; a venue may repeat the key it refuses.
 
-    A secret is found as it is, as JSON writes it and as a URL writes it. It is not
-    found if the venue has transformed it in another way.
+    A secret is found as it is, in every way in which JSON may write it (``\u0041``,
+    ``\/``), and as a URL writes it. It is not found if the venue has transformed it in
+    another way. Secrets of less than four characters are found only where they are a
+    word, those of one or two only where they are a whole value, as in ``key=x``.
     """
 
-    __slots__ = ("_always", "_forms", "_learnt")
+    __slots__ = ("_always", "_learnt", "_longest", "_search", "_secrets")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._always = _forms_of(secrets)
+        self._always = frozenset(secrets)
         self._learnt: OrderedDict[frozenset[str], None] = OrderedDict()
         """The groups of secrets learnt later, the last one last."""
         self._arrange()
@@ -193,7 +266,7 @@ class Redactor:
             secrets: a group that came together, such as those of one log-in.
             most: how many groups are kept; those learnt first are forgotten.
         """
-        group = _forms_of(secrets)
+        group = frozenset(secrets)
         self._learnt[group] = None
         self._learnt.move_to_end(group)
         while len(self._learnt) > most:
@@ -203,25 +276,33 @@ class Redactor:
     def _arrange(self) -> None:
         # The longest first: else a secret inside another would leave the rest of that
         # one.
-        forms = self._always.union(*self._learnt)
-        self._forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
+        secrets = self._always.union(*self._learnt) - {""}
+        self._secrets = len(secrets)
+        self._longest = max(map(len, secrets), default=0)
+        ordered = sorted(secrets, key=lambda secret: (-len(secret), secret))
+        self._search = re.compile("|".join(map(_pattern, ordered))) if ordered else None
 
     def text(self, text: str) -> str:
         """Return *text* without the secrets."""
-        for form in self._forms:
-            text = text.replace(form, _MASK)
-        return text
+        return text if self._search is None else self._search.sub(_MASK, text)
 
     def excerpt(self, payload: bytes | str) -> str:
         """Return the beginning of *payload* without the secrets, on one line.
 
         It is printable ASCII of at most 120 characters.
         """
-        if isinstance(payload, bytes):
-            payload = payload.decode("utf-8", "backslashreplace")
+        # A character of a secret may take 12 bytes: two units of UTF-16, written out.
+        # And a character that is cut is shown by its bytes.
+        margin = 12 * self._longest + 16 if self._longest else 0
+        read = payload[: _EXCERPT_READ + margin]
+        if isinstance(read, bytes):
+            read = read.decode("utf-8", "backslashreplace")
         # Take the secrets out before cutting, or half of one might remain at the end.
-        shown = ascii(self.text(payload))[1:-1]
+        shown = self.text(read)
+        if margin and len(payload) > _EXCERPT_READ + margin:
+            shown = shown[:-margin]
+        shown = ascii(shown)[1:-1]
         return shown if len(shown) <= EXCERPT_CHARS else shown[: EXCERPT_CHARS - 3] + "..."
 
     def __repr__(self) -> str:
-        return f"<Redactor of {len(self._forms)} forms>"
+        return f"<Redactor of {self._secrets} secrets>"

@@ -45,7 +45,7 @@ PACKAGE = ROOT / "trio_ticks"
 FACE = "__init__"
 
 ROOMS: dict[str, tuple[str, ...]] = {
-    "basics": ("version", "errors", "checks", "logs"),
+    "basics": ("version", "errors", "checks", "logs", "hosts"),
     "vocabulary": ("ticks", "gaps", "events", "conflation", "ledger", "overflow", "failures"),
     "tools": ("patience", "wire", "clock", "loop", "systems", "offsets", "book"),
     "buffer": ("buffer", "results"),

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.worlds.hostile import HOSTILE, MARK, is_clean
 from trio_ticks.errors import ConfigError
+from trio_ticks.logs import Redactor, log_event
 from trio_ticks.observability.logs import LogTail, configure_logging
 
 logger = logging.getLogger("trio_ticks.of.a.test")
@@ -116,3 +118,111 @@ def test_what_cannot_be_configured() -> None:
     with pytest.raises(ConfigError, match="loud"):
         configure_logging(level="loud")
     assert logging.getLogger().handlers == before
+
+
+# Text from outside
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_no_log_line_shows_a_control_character(format: Any, text: str) -> None:
+    out = io.StringIO()
+    configure_logging(format, stream=out)
+    log_event(logger, logging.WARNING, "tick.seen", symbol=text)
+    log_event(logger, logging.WARNING, "tick.lost", "%s of %r: %s", text, text, ValueError(text))
+    logger.warning("an application's: %s", text)
+    assert is_clean(out.getvalue())
+    assert out.getvalue().count("\n") == 3
+    assert out.getvalue().count(MARK) >= 5
+    if format == "json":
+        assert all(MARK in record["message"] for record in records(out))
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_line_of_an_exceptions_text_poses_as_a_record(text: str) -> None:
+    out = io.StringIO()
+    configure_logging("text", stream=out)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log_event(logger, logging.ERROR, "tick.failed", exc_info=True)
+    first, *traceback = out.getvalue().removesuffix("\n").split("\n")
+    assert first.endswith(" tick.failed")
+    assert all(line.startswith("  ") for line in traceback)
+    assert is_clean(out.getvalue())
+    assert MARK in "".join(traceback)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_users_own_formatter_gets_no_control_character_of_ours(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_event(
+        logger, logging.WARNING, "tick.seen", "of %s and %s", text, KeyError(text), symbol=text
+    )
+    (record,) = caplog.records
+    assert is_clean(record.getMessage(), lines=False)
+    assert is_clean(vars(record)["symbol"], lines=False)
+
+
+# Keys
+
+
+def in_json(text: str) -> set[str]:
+    """Some of the ways in which JSON may write *text*."""
+    every = "".join(f"\\u{ord(char):04X}" for char in text)
+    return {
+        text,
+        every,
+        every.lower().replace("\\u0061", "a"),
+        text.replace("/", r"\/"),
+        json.dumps(text)[1:-1],
+        json.dumps(json.dumps(f"{text}/")).replace("/", r"\/"),
+        json.dumps(every),
+    }
+
+
+@pytest.mark.parametrize(
+    "key", ["a/key+with/slashes", 'quo"te\\back', "schlüssel", "k\U0001f511y9"]
+)
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_key_is_masked_however_json_writes_it(format: Any, key: str) -> None:
+    for spelt in in_json(key) if ord(max(key)) < 0x10000 else {key, json.dumps(key)[1:-1]}:
+        out = io.StringIO()
+        configure_logging(format, stream=out, secrets=[key])
+        log_event(logger, logging.WARNING, "feed.refused", reason=f'{{"key": "{spelt}"}}')
+        assert "***" in out.getvalue(), spelt
+        for part in (key, spelt, "slashes", "chl", "u00", "d83d"):
+            assert part not in out.getvalue().lower(), spelt
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize("key", ["x", "a", "e", "in", "0", "feed", "info", "lost"])
+def test_a_short_key_leaves_the_log_readable(format: Any, key: str) -> None:
+    out = io.StringIO()
+    configure_logging(format, "info", stream=out, secrets=[key])
+    log_event(logger, logging.INFO, "feed.lost", "a text, in 0x10 words and an example", text=3)
+    log_event(logger, logging.INFO, "feed.lost", reason=f"?key={key}&x=1", echo=f'"{key}"')
+    text = out.getvalue()
+    assert text.count("feed.lost: a text, in 0x10 words and an example") == 1
+    assert "?key=***&" in text
+    assert f"={key}&" not in text
+    if format == "json":
+        assert [record["level"] for record in records(out)] == ["info", "info"]
+        assert records(out)[1]["echo"] == '"***"'
+        assert records(out)[0]["text"] == 3
+
+
+def test_the_tail_masks_and_escapes_as_the_lines_do() -> None:
+    tail = LogTail(redactor=Redactor(["sesame"]))
+    logging.getLogger().handlers[:] = [tail]
+    logger.error("the key is \x1b[31msesame")
+    assert tail.lines[0].endswith(r"the key is \x1b[31m***")
+
+
+def test_a_large_payload_is_searched_only_as_far_as_it_is_shown() -> None:
+    redactor = Redactor(["k3y-k3y-k3y"])
+    began = b"k3y-k3y-k3y" * 100_000
+    excerpt = redactor.excerpt(began)
+    assert "k3y" not in excerpt.replace("***", "")
+    assert redactor.excerpt("\\" * 1_000_000).count("\\") == 117

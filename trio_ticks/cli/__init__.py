@@ -17,7 +17,7 @@ import click
 import trio
 
 from ..errors import ConfigError, TickError
-from ..observability.logs import one_line
+from ..logs import one_line
 from ..version import __version__
 from .demo import demo
 from .exchange import exchange

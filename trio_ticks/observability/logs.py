@@ -1,7 +1,9 @@
 """Set up logging for programs: one line a record, as text or as JSON.
 
 Rules: only the command line calls this; the library itself never configures logging.
-Whatever a message holds, a record stays one line and carries no control codes.
+Whatever a message holds, a record stays one line and carries no control codes; the
+lines of a traceback are indented, so that none of them can pose as a record. Secrets
+are taken out of what a record says, and not out of our own words around it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from ..checks import check_word
-from ..logs import Redactor
+from ..logs import Redactor, one_line
 
 __all__ = [
     "LEVELS",
@@ -26,7 +28,6 @@ __all__ = [
     "TextFormatter",
     "configure_logging",
     "extra_fields",
-    "one_line",
 ]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -40,25 +41,29 @@ def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
-def one_line(text: str) -> str:
-    """Return *text* with line ends and control characters escaped.
-
-    So a message can neither fake a second record nor send a command to a terminal.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
 def _when(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
+
+
+def _message(record: logging.LogRecord, redactor: Redactor) -> str:
+    """Return the message without the secrets; the event that it begins with stays.
+
+    The event is ours, and a short secret may be a part of it.
+    """
+    message, event = record.getMessage(), vars(record).get("event")
+    if isinstance(event, str) and message.startswith(event):
+        return event + redactor.text(message[len(event) :])
+    return redactor.text(message)
+
+
+def _indented(traceback: str) -> str:
+    return "".join("\n  " + one_line(line) for line in traceback.split("\n"))
 
 
 class TextFormatter(logging.Formatter):
     """``12:00:01.123 WARNING trio_ticks.channel channel.dropped: ...``, in UTC.
 
-    A traceback follows on lines of its own.
+    A traceback follows on lines of its own, indented.
 
     The ``extra`` fields are not repeated: messages say their facts.
     """
@@ -68,15 +73,16 @@ class TextFormatter(logging.Formatter):
         self._redactor = redactor or Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_when(record):%H:%M:%S}.{int(record.msecs):03d} {short_line(record)}"
+        when = f"{_when(record):%H:%M:%S}.{int(record.msecs):03d}"
+        line = f"{when} {_short_line(record, self._redactor)}"
         if record.exc_info and record.exc_info[1] is not None:
-            line += "\n" + self.formatException(record.exc_info)
-        return self._redactor.text(line)
+            line += _indented(self._redactor.text(self.formatException(record.exc_info)))
+        return line
 
 
-def short_line(record: logging.LogRecord) -> str:
+def _short_line(record: logging.LogRecord, redactor: Redactor) -> str:
     """Return level, logger and message on one line."""
-    return f"{record.levelname} {record.name} {one_line(record.getMessage())}"
+    return one_line(f"{record.levelname} {record.name} {_message(record, redactor)}")
 
 
 class JsonFormatter(logging.Formatter):
@@ -101,26 +107,47 @@ class JsonFormatter(logging.Formatter):
             "time": _when(record).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record, self._redactor),
         }
         if "event" not in vars(record) and (event := _EVENT.match(line["message"])):
             line["event"] = event[0]
         if record.exc_info and record.exc_info[1] is not None:
-            line["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
+            told = "".join(traceback.format_exception(record.exc_info[1]))
+            line["exception"] = self._redactor.text(told)
         for key, value in extra_fields(record).items():
-            line[f"{key}_" if key in line else key] = _finite(value)
+            name = f"{key}_" if key in line else key
+            # The event is one of our own words.
+            line[name] = value if key == "event" else self._without_secrets(value)
         try:
-            text = json.dumps(line, default=str, allow_nan=False)
-        except (TypeError, ValueError):
+            text = json.dumps(line, default=self._as_text, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
             # A key that is no text, or a NaN deep inside: writing the record matters
             # more than keeping the types of its fields.
-            text = json.dumps({key: str(value) for key, value in line.items()})
-        return self._redactor.text(text)
+            text = json.dumps({key: self._as_text(value) for key, value in line.items()})
+        # The one control character that JSON does not escape.
+        return text.replace("\x7f", "\\u007f")
 
+    def _as_text(self, value: object) -> str:
+        return self._redactor.text(str(value))
 
-def _finite(value: object) -> object:
-    """Return *value*, or its text if it is a number that JSON does not know."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    def _without_secrets(self, value: object, depth: int = 8) -> object:
+        """Return *value* as JSON can say it, its texts without the secrets."""
+        if isinstance(value, str):
+            return self._redactor.text(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if depth and isinstance(value, dict):
+            return {
+                self._redactor.text(key) if isinstance(key, str) else key: self._without_secrets(
+                    each, depth - 1
+                )
+                for key, each in value.items()
+            }
+        if depth and isinstance(value, list | tuple):
+            return [self._without_secrets(each, depth - 1) for each in value]
+        if isinstance(value, int | float | None):
+            return value
+        return self._as_text(value)
 
 
 class LogTail(logging.Handler):
@@ -136,7 +163,8 @@ class LogTail(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.lines.append(self._redactor.text(f"{_when(record):%H:%M:%S} {short_line(record)}"))
+            line = _short_line(record, self._redactor)
+            self.lines.append(f"{_when(record):%H:%M:%S} {line}")
         except Exception:  # a rule of logging: a bad record must not end the program
             self.handleError(record)
 

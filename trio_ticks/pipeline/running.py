@@ -8,7 +8,7 @@ any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -206,6 +206,7 @@ class Pipeline(Generic[T]):
         registry: Any = None,
         fresh_s: float = 30.0,
         symbols: int | Sequence[str] = 0,
+        allow_hosts: Iterable[str] = (),
     ) -> str:
         """Serve ``/metrics``, ``/healthz`` and ``/readyz`` until the block is left.
 
@@ -221,6 +222,9 @@ class Pipeline(Generic[T]):
                 in seconds.
             symbols: which symbols have series of their own, or how many (the first to
                 come); all others are counted as ``other``.
+            allow_hosts: names by which the port may be reached, besides those of this
+                machine: the name that a proxy before it has. On a *host* that is no
+                loopback address every name is answered, unless some are given here.
 
         Raises:
             ConfigError: a setting cannot work, or is in use.
@@ -231,12 +235,17 @@ class Pipeline(Generic[T]):
 
         assert self._block is not None
         url: str = await self._block.start(
-            serve_pipeline, self, port, host, name, registry, fresh_s, symbols
+            serve_pipeline, self, port, host, name, registry, fresh_s, symbols, allow_hosts
         )
         return url
 
     async def serve_dashboard(
-        self, port: int = 9465, host: str = "127.0.0.1", *, title: str = "pipeline"
+        self,
+        port: int = 9465,
+        host: str = "127.0.0.1",
+        *,
+        title: str = "pipeline",
+        allow_hosts: Iterable[str] = (),
     ) -> str:
         """Serve a live page for a browser until the pipeline's block is left.
 
@@ -247,6 +256,7 @@ class Pipeline(Generic[T]):
             host: the address to listen on. The page has no password, so leave it on
                 this machine, or put a proxy with a password before it.
             title: what stands at the top of the page.
+            allow_hosts: as for :meth:`serve_metrics`.
 
         Raises:
             ConfigError: a setting cannot work, or is in use.
@@ -256,5 +266,5 @@ class Pipeline(Generic[T]):
         from ..observability.dashboard.serve import serve_dashboard
 
         assert self._block is not None
-        url: str = await self._block.start(serve_dashboard, self, port, host, title)
+        url: str = await self._block.start(serve_dashboard, self, port, host, title, allow_hosts)
         return url

@@ -2,22 +2,21 @@
 
 Rules: the server is that of the metrics. The page changes nothing. It loads nothing
 from elsewhere: a policy allows only this server's own files. It answers no other site:
-on a loopback address, only requests that name a loopback host are answered, since the
-name of another site may resolve to this machine.
+see :mod:`trio_ticks.hosts`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.resources import files
 from typing import Final
 
 import trio
 
 from ...checks import check_text
+from ...hosts import Hosts, is_loopback
 from ...logs import log_event
 from ...metrics.observed import Observed
 from ..web import Response, Route, listen, serve_routes, url_of
@@ -44,8 +43,6 @@ _HEADERS: Final = (
     ("Referrer-Policy", "no-referrer"),
 )
 _JSON: Final = "application/json"
-_REFUSED: Final = b"this page answers to localhost and to loopback addresses only\n"
-_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::\d+)?")
 
 
 async def serve_dashboard(
@@ -53,11 +50,13 @@ async def serve_dashboard(
     port: int,
     host: str,
     title: str,
+    allow_hosts: Iterable[str] = (),
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve *pipeline*'s live page until cancelled.
 
-    It reports its URL once it listens.
+    It reports its URL once it listens. For *allow_hosts* see
+    :class:`~trio_ticks.hosts.Hosts`.
 
     Raises:
         ConfigError: a setting cannot work, the port cannot be listened on, or the
@@ -66,17 +65,16 @@ async def serve_dashboard(
     Cancellation: stops listening, and closes every connection.
     """
     check_text("title", title)
+    allow_hosts = tuple(allow_hosts) if not isinstance(allow_hosts, str) else allow_hosts
+    Hosts(allow_hosts)  # What is wrong with them is said before anything is listened on.
     board = Board(pipeline, title)
     with board.watching():
         listeners = await listen(port, host)
-        only_local = _is_loopback(listeners[0].socket.getsockname()[0])
-        routes = {
-            path: _guarded(route) if only_local else route for path, route in _routes(board).items()
-        }
+        hosts = Hosts(allow_hosts, local=is_loopback(listeners[0].socket.getsockname()[0]))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(board.run)
-                nursery.start_soon(serve_routes, listeners, routes)
+                nursery.start_soon(partial(serve_routes, listeners, _routes(board), hosts=hosts))
                 task_status.started(url_of(listeners[0], host, "/"))
         except* Exception:
             # A failed page must not stop the pipeline. Its viewers notice that it is
@@ -103,27 +101,3 @@ def _routes(board: Board) -> dict[str, Route]:
 def _static(body: bytes, kind: str) -> Callable[[Mapping[str, str]], Response]:
     response = Response(body, kind, headers=_HEADERS)
     return lambda _headers: response
-
-
-def _guarded(route: Route) -> Route:
-    """Let *route* answer only requests that name this machine as loopback.
-
-    A DNS name of another site may lead to this machine, too.
-    """
-
-    def answer(headers: Mapping[str, str]) -> Response:
-        found = _AUTHORITY.fullmatch(headers.get("host", ""))
-        if found is not None and _is_loopback(found[1] or found[2]):
-            return route(headers)
-        return Response(_REFUSED, status=403, headers=_HEADERS)
-
-    return answer
-
-
-def _is_loopback(name: str) -> bool:
-    if name.lower().removesuffix(".") == "localhost" or name.lower().endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
