@@ -776,12 +776,24 @@ def test_run_prints_progress_and_a_report(tmp_path: Path) -> None:
     assert "every tick is accounted for" in done.stdout
 
 
-def test_exchange_on_a_port_that_is_taken() -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("exchange", "--port"),
+        ("exchange", "--venue", "coinbase", "--port"),
+        ("demo", "--duration", "5", "--metrics-port"),
+        ("demo", "--duration", "5", "--json", "--dashboard-port"),
+    ],
+    ids=["exchange", "coinbase", "metrics", "page"],
+)
+def test_a_port_that_is_taken_is_one_line_with_its_option(arguments: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = run_cli("exchange", "--port", str(taken.getsockname()[1]))
-    assert done.returncode == 1
+        port = taken.getsockname()[1]
+        done = run_cli(*arguments, str(port))
+    assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
+    assert f"error: {arguments[-1]} {port}: cannot listen on 127.0.0.1:{port}: " in done.stderr
     assert "in use" in done.stderr
 
 
@@ -882,6 +894,31 @@ def test_the_live_view_at_a_terminal_and_ctrl_c() -> None:
     assert "every tick is accounted for" in report
     assert "shutdown" in report
     assert "Traceback" not in report
+
+
+LEAK = """
+import logging, os
+async def on_tick(tick):
+    logging.warning("the key is %s, and \\x1b]0;owned\\x07", os.environ["TICKDB_API_KEY"])
+"""
+
+
+def test_the_live_view_masks_the_key_as_the_lines_do(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    (tmp_path / "mine.py").write_text(LEAK)
+    with exchange_process("--rate", "50", "--api-key", KEY) as url:
+        options = ("--url", url, "--symbols", "SPY,QQQ", "--handler", "mine:on_tick")
+        with Terminal(
+            *("-m", "trio_ticks", "run", *options, "--view", "live"),
+            TICKDB_API_KEY=KEY,
+            PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        ) as terminal:
+            terminal.read_until("the key is ***")
+            os.write(terminal.master, b"\x03")
+            assert terminal.finish() == 0
+    assert KEY not in terminal.text
+    assert "owned" in terminal.text
+    assert "\x1b]0;" not in terminal.text
 
 
 def test_no_colour_where_none_is_wanted() -> None:

@@ -109,6 +109,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
         parameters.pop("dashboard_port"),
         parameters.pop("metrics_symbols"),
     )
+    allow_hosts = parameters.pop("allow_host")
     options = PipelineOptions.take(parameters)
     duration, milliseconds = parameters.pop("duration"), parameters.pop("strategy_ms")
     capture = parameters["capture"]
@@ -125,6 +126,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
         metrics_port=metrics_port,
         metrics_symbols=metrics_symbols,
         dashboard_port=dashboard_port,
+        allow_hosts=allow_hosts,
         subtitle=f"demo: {what}, {milliseconds:g} ms a tick",
         duration_s=duration if math.isfinite(duration) else None,
     )

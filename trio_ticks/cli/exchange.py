@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AsyncExitStack
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from ..exchange.registry import fault_list
 from ..pipeline.signals import hear_signals
 from .child import Hello, end_with_parent, say
 from .options import Number, log_options, market_options, option, set_up_logging
+from .ports import naming
 
 __all__ = ["exchange"]
 
@@ -135,7 +137,9 @@ def _coinbase_config(parameters: dict[str, Any], fault: tuple[str, ...]) -> Coin
 async def _serve_coinbase(config: CoinbaseConfig) -> int:
     stop = trio.Event()
     with hear_signals(lambda _number, _again: stop.set()):
-        async with open_coinbase_exchange(config) as served:
+        async with AsyncExitStack() as stack:
+            with naming("--port", config.port):
+                served = await stack.enter_async_context(open_coinbase_exchange(config))
             click.echo(served.url)
             await stop.wait()
     return 0
@@ -144,7 +148,10 @@ async def _serve_coinbase(config: CoinbaseConfig) -> int:
 async def _serve(config: ExchangeConfig, child: bool) -> int:
     stop = trio.Event()
     with hear_signals(lambda _number, _again: stop.set()):
-        async with open_exchange(config) as served, trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack:
+            with naming("--port", config.port):
+                served = await stack.enter_async_context(open_exchange(config))
+            nursery = await stack.enter_async_context(trio.open_nursery())
             if child:
                 say(Hello(served.url, list(served.symbols)))
                 nursery.start_soon(_report_finished, served)

@@ -5,7 +5,6 @@ Rules: nothing is changed in the buffer. The exit code alone is enough for a scr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 import click
@@ -13,15 +12,18 @@ import trio
 
 from ..brokers import BufferView, GroupView, look
 from ..errors import ConfigError, TickError
-from ..logs import Redactor
+from ..logs import Redactor, one_line
 from ..observability.fetch import FetchError, HttpAddress, fetch
-from ..observability.remote import Samples, parse_metrics
+from ..observability.remote import MOST_PIPELINES, Samples, read_answer
 from .buffer_options import BufferAt, BufferUrl
 from .options import Number, option
+from .report import json_line
 
-__all__ = ["lag"]
+__all__ = ["lag", "lag_table"]
 
 _TOO_MUCH = 1
+_MOST_NAME = 60
+"""The longest name of a group or a worker that is shown, in characters."""
 
 
 @click.command(short_help="Show how far the workers of a buffer are behind.")
@@ -90,9 +92,9 @@ def lag(
         known = ", ".join(each.name for each in view.groups) or "none yet"
         raise ConfigError(f"{view.buffer} has no group {group!r}; it has: {known}")
     if parameters["json"]:
-        click.echo(json.dumps({**view.to_dict(), "lag": _largest(groups, view)}))
+        click.echo(json_line({**view.to_dict(), "lag": _largest(groups, view)}))
     else:
-        click.echo(_table(view, groups))
+        click.echo(lag_table(view, groups))
     too_much = max_lag is not None and _largest(groups, view) > max_lag
     oldest_s = max((each.lag_s or 0.0 for each in groups), default=0.0)
     too_old = max_lag_seconds is not None and oldest_s > max_lag_seconds
@@ -115,7 +117,10 @@ async def _ask(buffer: BufferAt, metrics: tuple[str, ...], timeout_s: float) -> 
             address = HttpAddress.parse(f"{url.rstrip('/')}/metrics")
         try:
             text = (await fetch(address, timeout_s=timeout_s)).decode("utf-8", "replace")
-            under_way += _under_way(parse_metrics(text).values())
+            answer = read_answer(text)
+            if answer.more:
+                raise FetchError(f"it serves more than {MOST_PIPELINES} pipelines")
+            under_way += _under_way(answer.pipelines.values())
         except FetchError as error:
             raise TickError(f"{address.shown}: {error}") from None
     group = GroupView(name="workers", lag=under_way)
@@ -135,14 +140,14 @@ def _under_way(pipelines: Iterable[Samples]) -> int:
     return sum(each.count("in_flight_ticks") for each in ingests)
 
 
-def _table(view: BufferView, groups: Sequence[GroupView]) -> str:
+def lag_table(view: BufferView, groups: Sequence[GroupView]) -> str:
     used = "?" if view.used is None else f"{view.used:,}"
     size = "" if view.maxsize is None else f" of {view.maxsize:,}"
     dead = "" if view.dead is None else f", {view.dead:,} dead letters"
     rows = [("group", "lag", "oldest", "fetched", "shards by worker")]
     rows += [
         (
-            each.name,
+            one_line(each.name, _MOST_NAME),
             f"{each.lag:,} {each.unit}",
             "-" if each.lag_s is None else f"{each.lag_s:,.1f} s",
             "-" if each.pending is None else f"{each.pending:,}",
@@ -151,7 +156,7 @@ def _table(view: BufferView, groups: Sequence[GroupView]) -> str:
         for each in groups
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [view.buffer, f"  {used}{size} ticks in it{dead}"]
+    lines = [one_line(view.buffer), f"  {used}{size} ticks in it{dead}"]
     if not groups:
         return "\n".join([*lines, "  no workers have been there yet"])
     table = [
@@ -171,4 +176,5 @@ def _table(view: BufferView, groups: Sequence[GroupView]) -> str:
 def _holders(group: GroupView) -> str:
     if group.holders is None:
         return "-"
-    return ", ".join(f"{name} {count}" for name, count in group.holders.items()) or "nobody"
+    holders = group.holders.items()
+    return ", ".join(f"{one_line(name, _MOST_NAME)} {count}" for name, count in holders) or "nobody"

@@ -346,6 +346,13 @@ def output_options(view: str) -> Callable[[Command], Command]:
                 "0: any free one.  [default: none]",
             ),
             option(
+                "--allow-host",
+                metavar="NAME",
+                multiple=True,
+                help="A name by which these ports may be reached, such as a proxy's; may be "
+                "given again.  [default: those of this machine]",
+            ),
+            option(
                 "--json",
                 is_flag=True,
                 help="Write the report as one JSON object, and nothing else, to standard output.",

@@ -5,12 +5,21 @@ Rules: no colours, no control codes, and nothing but the facts of a snapshot.
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from ..ledger import INTENTIONAL, REASONS
 from ..metrics.latency import LatencyStats
 from ..metrics.observed import Half
 from ..metrics.snapshots import PipelineMetrics, PipelineReport
 
-__all__ = ["progress_line", "report_text"]
+__all__ = ["json_line", "progress_line", "report_text"]
+
+
+def json_line(value: Any) -> str:
+    """Return *value* as JSON on one line, of printable ASCII alone."""
+    # The one control character that JSON does not escape.
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def progress_line(metrics: PipelineMetrics) -> str:

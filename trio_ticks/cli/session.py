@@ -7,7 +7,6 @@ display is lost, but never a tick.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -22,7 +21,7 @@ import attrs
 import click
 import trio
 
-from ..errors import TickError
+from ..errors import ConfigError, TickError
 from ..feeds.base import Feed
 from ..handlers.kinds import Handler
 from ..logs import Redactor, log_event
@@ -31,7 +30,8 @@ from ..pipeline.opening import open_pipeline
 from ..pipeline.running import Pipeline
 from ..pipeline.signals import hear_signals
 from .last_resort import LastResort
-from .report import progress_line, report_text
+from .ports import naming
+from .report import json_line, progress_line, report_text
 
 __all__ = ["Display", "run_session", "run_to_the_end"]
 
@@ -54,6 +54,10 @@ class Display:
     metrics_symbols: int = 0
     dashboard_port: int | None = None
     """The port of the live page; its URL is written to standard error."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names by which both ports may be reached, besides those of this machine."""
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """What no line of the live view may show."""
 
     def choose(self) -> View:
         """Return the view that is possible here.
@@ -81,6 +85,7 @@ class Display:
         """
         duration = parameters.pop("duration")
         names = ("view", "json", "metrics_port", "metrics_symbols", "dashboard_port")
+        more["allow_hosts"] = parameters.pop("allow_host")
         return cls(
             duration_s=duration if duration is not None and math.isfinite(duration) else None,
             **{name: parameters.pop(name) for name in names},
@@ -96,7 +101,7 @@ class Display:
                 result["half"] = pipeline.half
             if ingest is not None:
                 result["ingest"] = ingest.report.to_dict()
-            click.echo(json.dumps(result))
+            click.echo(json_line(result))
             return
         if ingest is not None:
             click.echo(f"ingest\n{report_text(ingest.report, ingest.half)}\n\nwork")
@@ -142,7 +147,8 @@ def run_to_the_end(
         TickError: the run failed; a venue's answer may have repeated a key.
     """
     try:
-        return trio.run(run_session, feed, handler, settings, display)
+        masking = attrs.evolve(display, secrets=tuple(secrets))
+        return trio.run(run_session, feed, handler, settings, masking)
     except TickError as error:
         error.args = (Redactor(secrets).text(str(error)),)
         raise error from None
@@ -168,14 +174,12 @@ async def run_session(
     view, stop = display.choose(), _Stop()
     pipeline: Pipeline[Any] | None = None
     failure: Exception | None = None
+    reported = True
     with ExitStack() as stack:
         if display.json:  # a strategy's prints would spoil the JSON
             stack.enter_context(redirect_stdout(sys.stderr))
         try:
-            async with (
-                open_pipeline(feed, handler, **settings) as pipeline,
-                trio.open_nursery() as nursery,
-            ):
+            async with open_pipeline(feed, handler, **settings) as pipeline:
                 # Signals are heard until the pipeline's block has been left: the
                 # clean-up may take its time too.
                 watch, timeout_s = pipeline.loop_watch, settings.get("shutdown_timeout", 5.0)
@@ -184,23 +188,22 @@ async def run_session(
                 stack.enter_context(
                     hear_signals(partial(stop.obey, pipeline), at_once=resort.on_signal)
                 )
-                if display.metrics_port is not None:
-                    url = await pipeline.serve_metrics(
-                        display.metrics_port, symbols=display.metrics_symbols
-                    )
-                    click.echo(f"metrics: {url}", err=True)
-                if display.dashboard_port is not None:
-                    title = display.subtitle or "pipeline"
-                    url = await pipeline.serve_dashboard(display.dashboard_port, title=title)
-                    click.echo(f"dashboard: {url}", err=True)
-                nursery.start_soon(_show, pipeline, view, display, stop)
-                if display.duration_s is not None:
-                    nursery.start_soon(_end_after, display.duration_s, pipeline, stop)
-                await pipeline.wait()
-                nursery.cancel_scope.cancel()
+                try:
+                    # Not beside other tasks: the error is to come out as itself.
+                    await _serve(pipeline, display)
+                except ConfigError:
+                    # A report of no run at all would hide the reason.
+                    reported = False
+                    raise
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_show, pipeline, view, display, stop)
+                    if display.duration_s is not None:
+                        nursery.start_soon(_end_after, display.duration_s, pipeline, stop)
+                    await pipeline.wait()
+                    nursery.cancel_scope.cancel()
         except Exception as error:
             failure = error
-    if pipeline is not None:
+    if pipeline is not None and reported:
         display.write(pipeline)
     if failure is not None:
         raise failure
@@ -213,6 +216,28 @@ def _write_last(display: Display, view: View, pipeline: Pipeline[Any]) -> None:
         click.echo("\x1b[?1049l\x1b[?25h", nl=False)  # the view has no time to leave the screen
     with redirect_stdout(sys.__stdout__ or sys.stdout):
         display.write(pipeline)
+
+
+async def _serve(pipeline: Pipeline[Any], display: Display) -> None:
+    """Open the ports that are asked for, and say where they are.
+
+    Raises:
+        ConfigError: one of them cannot be opened; the message names its option.
+    """
+    hosts = display.allow_hosts
+    if display.metrics_port is not None:
+        with naming("--metrics-port", display.metrics_port):
+            url = await pipeline.serve_metrics(
+                display.metrics_port, symbols=display.metrics_symbols, allow_hosts=hosts
+            )
+        click.echo(f"metrics: {url}", err=True)
+    if display.dashboard_port is not None:
+        title = display.subtitle or "pipeline"
+        with naming("--dashboard-port", display.dashboard_port):
+            url = await pipeline.serve_dashboard(
+                display.dashboard_port, title=title, allow_hosts=hosts
+            )
+        click.echo(f"dashboard: {url}", err=True)
 
 
 async def _end_after(seconds: float, pipeline: Pipeline[Any], stop: _Stop) -> None:
@@ -242,7 +267,7 @@ async def _show_lines(pipeline: Pipeline[Any], display: Display) -> None:
 async def _show_live(pipeline: Pipeline[Any], display: Display, stop: _Stop) -> None:
     from ..observability.terminal.render import Scene, show_live
 
-    with _log_lines() as tail:
+    with _log_lines(display.secrets) as tail:
 
         def scene() -> Scene:
             hint = (
@@ -261,14 +286,16 @@ async def _show_live(pipeline: Pipeline[Any], display: Display, stop: _Stop) -> 
 
 
 @contextmanager
-def _log_lines() -> Iterator[LogTail]:
+def _log_lines(secrets: Sequence[str]) -> Iterator[LogTail]:
     """Keep log records off the terminal while the view owns it.
+
+    Without the *secrets*, as in all other log lines.
 
     The last of them are written when the view has gone.
     """
     root = logging.getLogger()
     handlers = root.handlers[:]
-    tail = LogTail()
+    tail = LogTail(redactor=Redactor(secrets))
     torn = sys.stderr.isatty()
     root.handlers[:] = [tail] if torn else [*handlers, tail]
     try:

@@ -6,24 +6,25 @@ reported and tried again for ever. The terminal gets its settings back however i
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any, NoReturn
 
 import click
 import trio
 
 from ..errors import ConfigError
+from ..logs import one_line
 from ..observability.fetch import FetchError, HttpAddress
 from ..observability.readings import MOST_WORKERS
-from ..observability.remote import RemotePipeline, Watch
+from ..observability.remote import MOST_LABEL, RemotePipeline, Watch
 from ..pipeline.signals import hear_signals
 from .options import Number, ParamType, option
-from .report import progress_line
+from .report import json_line, progress_line
 from .session import Display
 
 __all__ = ["top"]
@@ -34,6 +35,8 @@ _FIRST_POLLS_S = 0.5
 
 Rates are differences between two polls, so nothing can be shown before the second.
 """
+_FEW = 20
+"""How many pipelines are listed where the one that is wanted is missing."""
 _NEXT, _BACK, _QUIT = frozenset("\tn"), frozenset("p"), frozenset("qQ\x04")
 
 
@@ -112,7 +115,8 @@ def top(
 async def _top(
     address: HttpAddress, name: str | None, interval: float, once: bool, as_json: bool
 ) -> int:
-    watch = Watch(address)
+    name = None if name is None else one_line(name, MOST_LABEL)
+    watch = Watch(address, name)
     await _begin(watch, name, interval if once or as_json else min(interval, _FIRST_POLLS_S))
     chosen = _Chosen(watch, name)
     if as_json:
@@ -164,15 +168,15 @@ async def _begin(watch: Watch, name: str | None, apart_s: float) -> None:
                 f"no metrics from {watch.address.shown}: {watch.failure}{hint}"
             ) from watch.failure
         if name is not None and name not in watch.pipelines:
-            raise ConfigError(
-                f"{watch.address.shown} has no pipeline {name!r}, only {', '.join(watch.pipelines)}"
-            )
+            more = len(watch.pipelines) - _FEW + watch.more
+            known = ", ".join(islice(watch.pipelines, _FEW)) + (f" and {more:,} more" * (more > 0))
+            raise ConfigError(f"{watch.address.shown} has no pipeline {name!r}, only {known}")
 
 
-async def _keep_polling(watch: Watch, interval: float) -> None:
+async def _keep_polling(watch: Watch, chosen: _Chosen, interval: float) -> None:
     while True:
         await trio.sleep(interval)
-        await watch.poll()
+        await watch.poll(keep=(chosen.name,))
 
 
 class _Chosen:
@@ -219,7 +223,7 @@ class _Chosen:
 
 def _write_json(watch: Watch, chosen: _Chosen) -> None:
     pipelines = {name: watch.pipelines[name].metrics.to_dict() for name in chosen.names}
-    click.echo(json.dumps({"url": watch.address.shown, "pipelines": pipelines}))
+    click.echo(json_line({"url": watch.address.shown, "pipelines": pipelines}))
 
 
 def _write_picture(watch: Watch, chosen: _Chosen) -> None:
@@ -240,7 +244,7 @@ def _write_picture(watch: Watch, chosen: _Chosen) -> None:
         scene = Scene(
             title=f"trio-ticks {name}",
             subtitle=watch.address.shown,
-            messages=_crowd(pipeline),
+            messages=_crowd(watch, pipeline),
             hint="",
             plain=plain,
         )
@@ -279,7 +283,7 @@ async def _show_lines(chosen: _Chosen, interval: float) -> NoReturn:
                     partial(_echo, _line(chosen, name)), abandon_on_cancel=True
                 )
         await trio.sleep(interval)
-        await watch.poll()
+        await watch.poll(keep=(chosen.name,))
 
 
 def _echo(line: str) -> None:
@@ -293,7 +297,7 @@ async def _show_live(chosen: _Chosen, interval: float, nursery: trio.Nursery) ->
     watch = chosen.watch
 
     def scene() -> Scene:
-        messages = _crowd(chosen.pipeline)
+        messages = _crowd(watch, chosen.pipeline)
         if watch.failure is not None:
             messages = (f"no answer: {watch.failure}; trying again every {interval:g} s",)
         names = chosen.names
@@ -310,7 +314,7 @@ async def _show_live(chosen: _Chosen, interval: float, nursery: trio.Nursery) ->
             hint=f"{several}q quits",
         )
 
-    nursery.start_soon(_keep_polling, watch, interval)
+    nursery.start_soon(_keep_polling, watch, chosen, interval)
     with _keys() as keys:
         if keys is not None:
             nursery.start_soon(_obey_keys, keys, chosen, nursery.cancel_scope)
@@ -321,11 +325,18 @@ async def _show_live(chosen: _Chosen, interval: float, nursery: trio.Nursery) ->
         )
 
 
-def _crowd(pipeline: RemotePipeline) -> tuple[str, ...]:
-    """Return a message if there are more workers than rows for them."""
-    metrics = pipeline.metrics
-    more = f"there are more than {MOST_WORKERS} workers, and only the first have rows"
-    return (more,) if pipeline.workers > len(metrics.workers) else ()
+def _crowd(watch: Watch, pipeline: RemotePipeline) -> tuple[str, ...]:
+    """Return a message if there are more workers than rows, or more pipelines than are
+    watched.
+    """
+    messages = []
+    if watch.more:
+        messages.append(
+            f"{watch.more:,} more pipelines are served there: choose one with --pipeline NAME"
+        )
+    if pipeline.workers > len(pipeline.metrics.workers):
+        messages.append(f"there are more than {MOST_WORKERS} workers, and only the first have rows")
+    return tuple(messages)
 
 
 async def _obey_keys(keys: int, chosen: _Chosen, scope: trio.CancelScope) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..metrics.observed import FeedCounts, Observed
+from .shown import shown
 from .sink import Sink
 
 __all__ = ["read_feeds"]
@@ -98,7 +99,7 @@ def _read_counts(pipeline: Observed, counts: FeedCounts, sink: Sink, label: dict
         counts.silent_symbols,
         **label,
     )
-    for symbol in counts.silent_names:
+    for symbol in dict.fromkeys(map(shown, counts.silent_names)):
         text = "The silent symbols by name, at most 20 of them; 1 each."
         sink.gauge("feed_silent_symbol", text, 1, **label, symbol=symbol)
     sink.gauge(

@@ -18,6 +18,7 @@ import h11
 import trio
 
 from ..errors import ConfigError, TickError
+from ..logs import one_line
 
 __all__ = ["FetchError", "HttpAddress", "fetch"]
 
@@ -26,7 +27,13 @@ _CHUNK: Final = 64 * 1024
 
 
 class FetchError(TickError):
-    """Nothing usable came from an address. The message has no address."""
+    """Nothing usable came from an address. The message has no address.
+
+    It is one line without control characters, since it may repeat what came.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, 500))
 
 
 @attrs.frozen(slots=True)
@@ -58,7 +65,7 @@ class HttpAddress:
             raise ConfigError(
                 "the address must not hold a user or a password; this client sends none"
             )
-        if not url.isascii() or any(char.isspace() for char in url):
+        if not url.isascii() or not url.isprintable() or " " in url:
             raise ConfigError("the address must be ASCII without spaces")
         tls = parts.scheme == "https"
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

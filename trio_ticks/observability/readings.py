@@ -27,6 +27,7 @@ from ..metrics.snapshots import WorkerMetrics
 from .buffer_readings import read_buffer
 from .feed_readings import read_feeds
 from .health import Health
+from .shown import merged
 from .sink import Sink
 from .symbols import SymbolCounts
 
@@ -265,10 +266,10 @@ class Readings:
         symbols = self._symbols
         if symbols is None:
             return
-        for symbol, count in symbols.received.items():
+        for symbol, count in merged(symbols.received).items():
             sink.counter("symbol_ticks_received", received, count, symbol=symbol)
         for intentional, counts in (("false", symbols.lost), ("true", symbols.intentional)):
-            for symbol, count in counts.items():
+            for symbol, count in merged(counts).items():
                 sink.counter(
                     "symbol_ticks_discarded", text, count, symbol=symbol, intentional=intentional
                 )

@@ -4,7 +4,8 @@ Where both halves of a pipeline with a buffer are served under one name, the sna
 the workers' half, with the ingest beside it, as in the pipeline itself.
 
 Rules: the numbers that are served are believed, but not trusted to be well-formed: a
-missing or senseless number is 0. Rates are differences between polls, as a pipeline's
+missing or senseless number is 0, names and states have no control characters, and a
+bounded part of an answer is read. Rates are differences between polls, as a pipeline's
 own are between its samples. Times are those of our clock, so the clocks of the two
 machines need to agree only at the first poll.
 """
@@ -12,7 +13,10 @@ machines need to agree only at the first poll.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import attrs
@@ -21,16 +25,39 @@ import trio
 from ..buffer import BufferStatistics
 from ..clock import Clock
 from ..ledger import REASONS
+from ..logs import one_line
 from ..metrics.latency import LatencyStats
 from ..metrics.rates import Rates
 from ..metrics.snapshots import FeedMetrics, IngestMetrics, PipelineMetrics, WorkerMetrics
 from .fetch import FetchError, HttpAddress, fetch
+from .readings import MOST_WORKERS
 from .terminal.history import History
 
-__all__ = ["RemotePipeline", "Samples", "Watch", "parse_metrics"]
+__all__ = [
+    "MOST_PIPELINES",
+    "Answer",
+    "RemotePipeline",
+    "Samples",
+    "Watch",
+    "parse_metrics",
+    "read_answer",
+]
 
 _PREFIX: Final = "trio_ticks_"
 _ACCEPT: Final = "text/plain; version=0.0.4"
+MOST_PIPELINES: Final = 200
+"""How many pipelines of one answer are shown, the first ones."""
+_MOST_SAMPLES: Final = 1000
+"""How many samples of one metric of a pipeline are read: more than we serve."""
+_MOST_FEEDS: Final = 200
+_MOST_SILENT: Final = 20
+MOST_LABEL: Final = 120
+"""The longest name or state that is shown, in characters."""
+_LARGEST: Final = 1e18
+"""No count, time or size that makes sense is larger."""
+_PIPELINE_LABEL: Final = re.compile(r'[{,]pipeline="((?:[^"\\]|\\.)*)"')
+_UNUSED: Final = _PREFIX + "symbol_ticks_"
+"""The metrics by symbol, which may be thousands of lines, and are not shown."""
 
 
 class Samples:
@@ -43,7 +70,10 @@ class Samples:
         self._samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
 
     def add(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        self._samples.setdefault(name, []).append((labels, value if math.isfinite(value) else 0.0))
+        samples = self._samples.setdefault(name, [])
+        if len(samples) < _MOST_SAMPLES:
+            # Also NaN is nothing: it is neither below nor above anything.
+            samples.append((labels, value if abs(value) <= _LARGEST else 0.0))
 
     def has(self, name: str) -> bool:
         return name in self._samples
@@ -72,8 +102,26 @@ class Samples:
         )
 
 
+@attrs.frozen(slots=True)
+class Answer:
+    """What one answer holds."""
+
+    pipelines: dict[str, Samples]
+    more: int
+    """How many further pipelines it has, which are not looked at."""
+
+
 def parse_metrics(text: str) -> dict[str, Samples]:
+    """Return the pipelines in *text*; as :func:`read_answer`, without the rest."""
+    return read_answer(text).pipelines
+
+
+def read_answer(text: str, *, only: str | None = None) -> Answer:
     """Return the pipelines that *text*, in Prometheus' format, has samples of.
+
+    Args:
+        text: the answer.
+        only: the name of the one that is wanted; ``None``: the first 200.
 
     Raises:
         FetchError: it has none, or is not in that format.
@@ -81,18 +129,72 @@ def parse_metrics(text: str) -> dict[str, Samples]:
     # Imported only here, so that the other commands need not wait for the import.
     from prometheus_client.parser import text_string_to_metric_families
 
-    # Keep only our own metrics: the others may be many, and may be malformed.
-    ours = "\n".join(line for line in text.splitlines() if line.startswith(_PREFIX))
+    lines, more = _wanted_lines(text, only)
     halves: dict[tuple[str, str | None], Samples] = {}
     try:
-        for family in text_string_to_metric_families(ours + "\n"):
+        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
             for sample in family.samples:
                 if "pipeline" in sample.labels:
-                    key = sample.labels["pipeline"], sample.labels.get("half")
+                    labels = {
+                        name: one_line(value, MOST_LABEL) for name, value in sample.labels.items()
+                    }
+                    key = labels["pipeline"], labels.get("half")
                     samples = halves.get(key) or halves.setdefault(key, Samples(key[1]))
-                    samples.add(sample.name.removeprefix(_PREFIX), sample.labels, sample.value)
+                    samples.add(sample.name.removeprefix(_PREFIX), labels, sample.value)
     except (ValueError, KeyError, IndexError) as error:
         raise FetchError(f"it serves metrics that cannot be read: {error}") from error
+    pipelines = _joined(halves)
+    if not pipelines:
+        raise FetchError("it answers, but not with the metrics of a trio_ticks pipeline")
+    return Answer(pipelines, more)
+
+
+def _wanted_lines(text: str, only: str | None) -> tuple[list[str], int]:
+    """Return our own lines in *text*, of a bounded number of pipelines.
+
+    Metrics of others may be many, and may be malformed. And to parse a line takes much
+    longer than to look at its label.
+
+    Returns:
+        The lines, and how many pipelines were left out.
+    """
+    wanted: list[str] = []
+    others: list[str] = []
+    known: dict[str, None] = {}
+    numbers: dict[tuple[str, str], int] = {}
+    left_out: set[str] = set()
+    # Not splitlines: it would also split at characters that a label may hold.
+    for line in text.split("\n"):
+        if not line.startswith(_PREFIX) or line.startswith(_UNUSED):
+            continue
+        found = _PIPELINE_LABEL.search(line)
+        name = None if found is None else found[1]
+        if name is None:
+            if len(others) < _MOST_SAMPLES:
+                others.append(line)
+        elif name in known:
+            metric = line.partition("{")[0], name
+            if numbers.get(metric, 0) < _MOST_SAMPLES:
+                numbers[metric] = numbers.get(metric, 0) + 1
+                wanted.append(line)
+        elif len(known) < MOST_PIPELINES and (only is None or only == _unescaped(name)):
+            known[name] = None
+            wanted.append(line)
+        else:
+            left_out.add(name)
+    if only is not None and not known and left_out:
+        return _wanted_lines(text, None)  # So that it can be said which there are.
+    return others + wanted, len(left_out)
+
+
+def _unescaped(label: str) -> str:
+    """Return the value of a label as it is chosen by ``--pipeline``."""
+    plain = re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else str(found[1]), label)
+    return one_line(plain, MOST_LABEL)
+
+
+def _joined(halves: Mapping[tuple[str, str | None], Samples]) -> dict[str, Samples]:
+    """Return the halves by their pipeline's name, the ingest beside the workers."""
     pipelines: dict[str, Samples] = {}
     for (name, half), samples in halves.items():
         other = pipelines.get(name)
@@ -102,8 +204,6 @@ def parse_metrics(text: str) -> dict[str, Samples]:
         if other is not None and other.half == "ingest":
             samples.ingest = other
         pipelines[name] = samples
-    if not pipelines:
-        raise FetchError("it answers, but not with the metrics of a trio_ticks pipeline")
     return pipelines
 
 
@@ -170,7 +270,7 @@ class RemotePipeline:
             producer_connected=_connected(samples),
             reconnects=samples.count("feed_reconnects_total", result="success"),
             silent_symbols=samples.count("feed_silent_symbols"),
-            silent_names=tuple(samples.by("feed_silent_symbol", "symbol")),
+            silent_names=tuple(islice(samples.by("feed_silent_symbol", "symbol"), _MOST_SILENT)),
             market_open=_market_open(samples),
             blocked_s=samples.number("queue_blocked_seconds_total"),
             pressure=samples.state("pressure"),
@@ -188,7 +288,8 @@ class RemotePipeline:
             worker_restarts=samples.count("worker_restarts_total"),
             throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
             workers=tuple(
-                _worker(samples, name) for name in samples.by("worker_busy_ratio", "worker")
+                _worker(samples, name)
+                for name in islice(samples.by("worker_busy_ratio", "worker"), MOST_WORKERS)
             ),
             **_of_halves(samples),
         )
@@ -299,7 +400,7 @@ def _feeds(samples: Samples) -> tuple[FeedMetrics, ...]:
             silent_symbols=samples.count("feed_silent_symbols", feed=name),
             market_open=bool(samples.number("feed_market_open", feed=name)),
         )
-        for name, connected in samples.by("feed_connected", "feed").items()
+        for name, connected in islice(samples.by("feed_connected", "feed").items(), _MOST_FEEDS)
     )
 
 
@@ -339,31 +440,46 @@ def _worker(samples: Samples, name: str) -> WorkerMetrics:
 
 
 class Watch:
-    """All pipelines that one address serves, as they were when it last answered."""
+    """The pipelines that one address serves, as they were when it last answered.
 
-    def __init__(self, address: HttpAddress) -> None:
+    Args:
+        address: of the metrics.
+        only: the name of the pipeline that is watched; ``None``: the first 200.
+    """
+
+    def __init__(self, address: HttpAddress, only: str | None = None) -> None:
         self.address = address
         self.pipelines: dict[str, RemotePipeline] = {}
         self.gone: set[str] = set()
         """Pipelines that the last answer no longer had."""
+        self.more = 0
+        """How many pipelines it has besides those that are watched."""
         self.failure: FetchError | None = None
         """Why the last poll had no answer; ``None`` if it had one."""
         self.answered_at = -math.inf
+        self._only = only
         self._clock = Clock()
 
-    async def poll(self) -> None:
+    async def poll(self, keep: Collection[str] = ()) -> None:
         """Ask once, and keep the result: the pipelines, or the failure.
 
-        Cancellation: changes nothing.
+        Args:
+            keep: names of pipelines that are kept though they are gone.
+
+        Cancellation: changes nothing; a thread that still reads the answer is left.
         """
         try:
             body = await fetch(self.address, accept=_ACCEPT)
-            answer = parse_metrics(body.decode("utf-8", "replace"))
+            # In a thread: a large answer takes seconds, and keys are to be heard.
+            answer = await trio.to_thread.run_sync(
+                partial(_read, body, self._only), abandon_on_cancel=True
+            )
         except FetchError as error:
             self.failure = error
             return
         self.failure, self.answered_at = None, trio.current_time()
-        for name, samples in answer.items():
+        self.more = answer.more
+        for name, samples in answer.pipelines.items():
             known = self.pipelines.get(name)
             if known is not None and known.started_at == samples.number(
                 "pipeline_start_time_seconds"
@@ -371,4 +487,14 @@ class Watch:
                 known.update(samples)
             else:
                 self.pipelines[name] = RemotePipeline(samples, self._clock)
-        self.gone = self.pipelines.keys() - answer.keys()
+        self.gone = self.pipelines.keys() - answer.pipelines.keys()
+        # Those that are gone are kept while they are few, in case that they come again.
+        for name in [name for name in self.pipelines if name in self.gone and name not in keep]:
+            if len(self.pipelines) <= MOST_PIPELINES:
+                break
+            del self.pipelines[name]
+            self.gone.discard(name)
+
+
+def _read(body: bytes, only: str | None) -> Answer:
+    return read_answer(body.decode("utf-8", "replace"), only=only)

@@ -24,6 +24,7 @@ from ...errors import ConfigError, LedgerError
 from ...ledger import INTENTIONAL, REASONS
 from ...metrics.observed import FeedCounts, Observed
 from ...metrics.reporting import feed_rows, is_connected
+from ..shown import shown
 from .history import ConnectionLog, FeedTotals, Gauges, History, Reading
 from .symbols import SymbolTable
 
@@ -50,7 +51,7 @@ class Board:
         self._bringing = pipeline.ingest or pipeline
         """The half that has the feed, if one of them is here: connection, pressure and
         throttle are its."""
-        self._title = title
+        self._title = shown(title)
         self._run = secrets.token_hex(8)
         self._sequence = 0
         self._clock = pipeline.clock.now
@@ -235,6 +236,7 @@ class Board:
             else {"rate": throttle.rate, "up": throttle.steps_up, "down": throttle.steps_down},
             "connection": {
                 **FeedTotals.of(bringing.feed_stats).to_dict(),
+                "silent_names": [shown(name) for name in bringing.feed_stats.silent_names],
                 "connected": is_connected(bringing),
                 "silent": _silent(bringing.feed_stats),
                 "events": [
@@ -243,7 +245,9 @@ class Board:
                 ],
             },
             "workers": self._workers(),
-            "feeds": [attrs.asdict(row) for row in feed_rows(pipeline)],
+            "feeds": [
+                {**attrs.asdict(row), "name": shown(row.name)} for row in feed_rows(pipeline)
+            ],
             "buffer": _buffer(pipeline),
             "ingest": self._ingest(),
             **self._slow,
@@ -274,6 +278,7 @@ class Board:
         rows = []
         for worker in self._pipeline.worker_statistics().rows:
             row = attrs.asdict(worker.metrics)
+            row["symbol"] = None if row["symbol"] is None else shown(row["symbol"])
             busy_then, life_then = before.get(worker.metrics.name, (0.0, 0.0))
             if worker.life_s > life_then:
                 row["busy_ratio"] = (worker.busy_s - busy_then) / (worker.life_s - life_then)
@@ -365,6 +370,8 @@ def _silent(stats: FeedCounts) -> str:
         words.append("the market is closed")
     if stats.silent_symbols:
         more = stats.silent_symbols - len(stats.silent_names[:3])
-        named = ", ".join(stats.silent_names[:3]) + (f" and {more:,} more" if more else "")
+        named = ", ".join(map(shown, stats.silent_names[:3])) + (
+            f" and {more:,} more" if more else ""
+        )
         words.append(f"silent: {named}")
     return " · ".join(words)

@@ -19,6 +19,7 @@ from random import Random
 from typing import Any, Final
 
 from ...ledger import INTENTIONAL, DropReason
+from ..shown import shown
 
 __all__ = ["MOST_PER_S", "MOST_SYMBOLS", "SymbolTable"]
 
@@ -150,7 +151,7 @@ class SymbolTable:
             }
             return [
                 {
-                    "symbol": symbol,
+                    "symbol": shown(symbol),
                     **{name: tally.per_s(symbol, span) for name, tally in named.items()},
                 }
                 for symbol in symbols

@@ -1,8 +1,9 @@
 """Show a pipeline in the terminal: draw one picture of it, or one after another.
 
-Rules: ``render`` is pure: the same snapshot and size give the same picture. A slow or
-stopped terminal may cost frames, never ticks: a thread writes the frames, and the
-pipeline never waits for it. Needs rich: ``pip install 'trio-ticks[cli]'``.
+Rules: ``render`` is pure: the same snapshot and size give the same picture. What comes
+from outside reaches the terminal only through :mod:`trio_ticks.observability.shown`. A
+slow or stopped terminal may cost frames, never ticks: a thread writes the frames, and
+the pipeline never waits for it. Needs rich: ``pip install 'trio-ticks[cli]'``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ...logs import one_line
 from ...metrics.snapshots import PipelineMetrics
+from ..shown import shown, shown_metrics
 from . import panels
 from .buffer_panel import buffer
 from .history import History
@@ -49,6 +52,21 @@ class Scene:
     plain: bool = False
     """Draw with ASCII alone, for a terminal that is not UTF-8."""
 
+    def shown(self) -> Scene:
+        """Return the scene without what a terminal must not get."""
+        clean = partial(shown, plain=self.plain)
+        return attrs.evolve(
+            self,
+            title=clean(self.title),
+            subtitle=clean(self.subtitle),
+            hint=clean(self.hint),
+            alarm=clean(self.alarm),
+            # These may be longer: they are cut at the terminal's width.
+            messages=tuple(one_line(each, 1000) for each in self.messages)
+            if not self.plain
+            else tuple(map(clean, self.messages)),
+        )
+
 
 def _beside(left: Panel, right: Panel, width: int) -> Table:
     table = Table.grid(expand=True)
@@ -70,7 +88,8 @@ def render(
 
     If the panels need more room than that, the least important ones are left out.
     """
-    scene = scene or Scene()
+    scene = (scene or Scene()).shown()
+    metrics = shown_metrics(metrics, plain=scene.plain)
     pen = panels.Pen(scene.plain)
     wide = width >= TWO_COLUMNS
     half = width // 2 if wide else width
