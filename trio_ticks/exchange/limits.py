@@ -14,12 +14,14 @@ __all__ = ["ClientLimits"]
 
 @attrs.frozen(slots=True, kw_only=True)
 class ClientLimits:
-    """How much a client may cost the exchange.
+    """How many clients there may be, and how much one of them may cost the exchange.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
+    clients: int = attrs.field(default=500, validator=checked(check_count))
+    """How many clients may be connected at once; others are refused (503)."""
     buffer_bytes: int = attrs.field(default=1 << 20, validator=checked(check_count, least=4096))
     """Bytes of frames that may wait for one client.
 

@@ -30,6 +30,7 @@ from .clients import Clients
 from .config import ExchangeConfig
 from .desk import Desk
 from .dialect import Conversation, Dialect, Refusal
+from .door import Door
 from .flat_dialect import FlatDialect
 from .http import Call, RestAnswer, is_plain_request, json_answer, read_head, serve_http
 from .registry import SPOKEN
@@ -82,6 +83,7 @@ class Service:
         self._clock = clock
         self._venue = venue
         self._desk = desk
+        self._door = Door(config.limits.clients)
         self._log_limit = LogLimit(trio.current_time)
         self.rejected: Counter[int] = Counter()
         """Clients that were not let in, by HTTP status."""
@@ -115,9 +117,13 @@ class Service:
         self._limit_socket(transport)
         stream = FrameStream(transport)
         try:
-            async with trio.open_nursery() as nursery:
-                await self._handshake(nursery, stream)
-                nursery.cancel_scope.cancel()
+            with self._door.connection() as room:
+                if not room:
+                    self.rejected[503] += 1
+                    return
+                async with trio.open_nursery() as nursery:
+                    await self._handshake(nursery, stream)
+                    nursery.cancel_scope.cancel()
         except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # It went away before it was a client.
         except* Exception:
@@ -151,13 +157,14 @@ class Service:
                 head = await read_head(stream)
                 if is_plain_request(head):
                     stream.on_lost = nursery.cancel_scope.cancel
+                    stream.handshake = None
                     patience.deadline = math.inf
                     await serve_http(stream, head, self._answer)
                     return
                 stream.unread(head)
             request = await wrap_server_stream(nursery, stream, max_message_size=MAX_REQUEST)
             dialect = self._dialect.at(urlsplit(request.path).path)
-            refusal = self._refuses(request, dialect)
+            refusal = self._refuses(request, dialect, bytes(stream.handshake or b""))
             if refusal:
                 await self._reject(request, refusal)
                 return
@@ -195,6 +202,9 @@ class Service:
     def _answer(self, call: Call) -> RestAnswer | None:
         """Answer a plain HTTP request."""
         self.calls += 1
+        if not self._door.admit(call.headers):
+            self.rejected[403] += 1
+            return json_answer(403, {"code": "FORBIDDEN_HOST"})
         if self.refusal or self.over:
             status, headers = self.refusal or (503, ())
             return json_answer(status, {"code": status}, headers)
@@ -273,7 +283,12 @@ class Service:
         finally:
             self._broadcast.recheck_audience()
 
-    def _refuses(self, request: WebSocketRequest, dialect: Dialect) -> Refusal | None:
+    def _refuses(
+        self, request: WebSocketRequest, dialect: Dialect, handshake: bytes
+    ) -> Refusal | None:
+        shut = self._door.refuses(handshake, len(self._clients.connected))
+        if shut is not None:
+            return Refusal(*shut)
         if self.refusal:
             status, headers = self.refusal
             return Refusal(status, "REFUSED", headers)

@@ -18,6 +18,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 
 from ..client import Client, FrameStream
+from ..door import Door
 from .config import CoinbaseConfig, CoinbaseSettings
 from .market import ProductMarket
 from .recorded import open_recorded_messages
@@ -51,6 +52,7 @@ class CoinbaseExchange:
         """Clients that have gone, by reason."""
         self.bad_requests = 0
         """Requests that made no sense, or were refused."""
+        self._door = Door(config.limits.clients)
         self._tongue = tongue
         self._stage = stage
         self._connects_left: float = _CONNECTS_AT_ONCE
@@ -111,9 +113,13 @@ class CoinbaseExchange:
         stream = FrameStream(transport)
         stream.answer_pings = "no-pong" not in self.config.faults
         try:
-            async with trio.open_nursery() as nursery:
-                await self._handshake(nursery, stream)
-                nursery.cancel_scope.cancel()
+            with self._door.connection() as room:
+                if not room:
+                    self.rejected[503] += 1
+                    return
+                async with trio.open_nursery() as nursery:
+                    await self._handshake(nursery, stream)
+                    nursery.cancel_scope.cancel()
         except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # It went away.
         finally:
@@ -135,7 +141,9 @@ class CoinbaseExchange:
         with trio.move_on_after(limits.handshake_timeout_s) as patience:
             stream.on_lost = patience.cancel
             request = await wrap_server_stream(nursery, stream, max_message_size=_MAX_REQUEST)
-            status = self._refusal()
+            shut = self._door.refuses(bytes(stream.handshake or b""), self.clients)
+            stream.handshake = None
+            status = self._refusal() if shut is None else shut[0]
             if status is not None:
                 self.rejected[status] += 1
                 await request.reject(status)
