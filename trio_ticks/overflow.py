@@ -33,6 +33,7 @@ __all__ = [
     "Policy",
     "Throttle",
     "check_policy",
+    "sheds",
 ]
 
 
@@ -299,6 +300,21 @@ def check_policy(overflow: object) -> Policy:
                 f"got {kind!r}: {strategy!r}"
             )
     return dict(overflow)
+
+
+def sheds(overflow: Overflow | None, default: OverflowStrategy) -> bool:
+    """Return whether a full channel may discard ticks, rather than let the feed wait.
+
+    Args:
+        overflow: what a pipeline was given.
+        default: the strategy of kinds that it does not name.
+    """
+    policy = default if overflow is None else check_policy(overflow)
+    each = [*policy.values(), default] if isinstance(policy, Mapping) else [policy]
+    # Fail discards nothing: it ends the run.
+    return not all(
+        isinstance(one, Fail) or (isinstance(one, Block) and one.timeout is None) for one in each
+    )
 
 
 def _refuse_class(name: str, strategy: object) -> None:

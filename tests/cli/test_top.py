@@ -99,6 +99,7 @@ async def test_it_sees_what_the_pipeline_itself_says(autojump_clock: MockClock) 
             "uptime_s",
             "produced_per_s",
             "consumed_per_s",
+            "dropped_per_s",
             "drop_rate_per_min",
         ):
             assert theirs == mine, field.name

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
+import trio_ticks as tt
 from trio_ticks.control.pressure import Pressure, PressureState
 from trio_ticks.errors import ConfigError
+from trio_ticks.overflow import sheds
 
 
 def states(pressure: Pressure, *levels: int) -> list[PressureState]:
@@ -212,3 +214,42 @@ async def test_a_wait_begun_later_does_not_see_what_was_before(autojump_clock: M
     with trio.move_on_after(1) as scope:
         await pressure.wait_for("shed")
     assert scope.cancelled_caught
+
+
+# What is said of a full queue that discards nothing
+
+
+async def test_where_nothing_is_shed_the_log_says_full(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    pressure = Pressure(lag_threshold=50, maxsize=100, sheds=False)
+    # The state is the one that programs wait for, whatever people are told.
+    assert states(pressure, 50, 100, 0) == ["warn", "shed", "ok"]
+    assert caplog.messages == [
+        "pressure.warn: 50 of 100 ticks queued (was ok)",
+        "pressure.full: 100 of 100 ticks queued (was warn); the feed waits for room",
+        "pressure.ok: 0 of 100 ticks queued (was shed)",
+    ]
+    assert [vars(record)["pressure"] for record in caplog.records] == ["warn", "shed", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("overflow", "expected"),
+    [
+        (None, True),
+        (tt.Block(), False),
+        (tt.Fail(), False),
+        (tt.Block(timeout=1), True),
+        (tt.DropOldest(), True),
+        (tt.Conflate(), True),
+        (tt.Throttle(fallback=tt.Block()), False),
+        (tt.Throttle(), True),
+        ({tt.Tick: tt.Block(), tt.Trade: tt.Fail()}, True),  # books have the default
+    ],
+)
+def test_which_strategies_shed(overflow: Any, expected: bool) -> None:
+    assert sheds(overflow, tt.DropNewest(1.0)) is expected
+    assert sheds(overflow, tt.Block()) is (
+        expected and overflow is not None and not (isinstance(overflow, dict))
+    )

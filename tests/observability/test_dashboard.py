@@ -157,6 +157,47 @@ async def test_rates_are_those_of_the_last_two_seconds(autojump_clock: MockClock
             nursery.cancel_scope.cancel()
 
 
+async def test_percentiles_at_the_top_are_of_the_same_time_as_the_rates(
+    autojump_clock: MockClock,
+) -> None:
+    async def handler(tick: tt.Tick) -> None:
+        await trio.sleep(0.9 if tick.volume < 10 else 0.01)
+
+    feed = sleepy_feed(make_ticks(200))
+    async with open_pipeline(feed, handler, workers=1, maxsize=500) as pipeline:
+        board = Board(pipeline, "x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(board.run)
+            await trio.sleep(60)
+            now = json.loads(board.snapshot())
+            points = board.history.tiers[0].points
+            nursery.cancel_scope.cancel()
+    # A minute ago ticks waited for nine seconds and more; in the last seconds none did.
+    assert now["latency_ms"]["wait"]["p99"] > 9_000
+    assert now["recent_ms"] == {"wait_p99": None, "lag_p99": None}
+    assert now["rates_per_s"]["handled"] == 0
+    assert points[-1].wait_p99 is None
+
+
+async def test_the_tile_is_never_above_the_chart(autojump_clock: MockClock) -> None:
+    async def handler(_tick: tt.Tick) -> None:
+        await trio.sleep(0.02)
+
+    async with open_pipeline(
+        sleepy_feed(make_ticks(2000)), handler, workers=1, maxsize=5000, shutdown_timeout=0
+    ) as pipeline:
+        board = Board(pipeline, "x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(board.run)
+            for _ in range(20):
+                await trio.sleep(1)
+                tile = json.loads(board.snapshot())["recent_ms"]["wait_p99"]
+                chart = [point.wait_p99 for point in list(board.history.tiers[0].points)[-2:]]
+                assert tile is None or tile <= max(p99 for p99 in chart if p99 is not None)
+            assert tile is not None
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_workers_load_is_that_of_the_last_seconds(autojump_clock: MockClock) -> None:
     async def script(send: Send) -> None:
         await send.send_many(make_ticks(1))

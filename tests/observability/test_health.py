@@ -32,6 +32,7 @@ from tests.worlds.pipeline_world import (
 )
 from tests.worlds.running_demo import running_demo
 from trio_ticks import open_pipeline
+from trio_ticks.cli.report import progress_line
 from trio_ticks.observability import web
 from trio_ticks.observability.health import Health
 
@@ -151,6 +152,25 @@ async def test_not_ready_while_it_sheds(autojump_clock: MockClock) -> None:
         gate.opened.set()
         await wait_all_tasks_blocked()
         assert health.ready(trio.current_time()).ok
+
+
+async def test_a_full_queue_that_lets_the_feed_wait_is_not_said_to_shed(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    feed = sleepy_feed(make_ticks(9))
+    async with open_pipeline(
+        feed, gate, workers=1, maxsize=3, overflow=tt.Block(), shutdown_timeout=0
+    ) as pipeline:
+        await wait_all_tasks_blocked()
+        health = Health(pipeline)
+        report = health.ready(trio.current_time())
+        assert not report.ok
+        assert failing(report.facts) == ["not_full"]
+        assert "not_shedding" not in report.facts
+        metrics = pipeline.metrics()
+        assert (metrics.pressure, metrics.pressure_word, metrics.sheds) == ("shed", "full", False)
+        assert "full)" in progress_line(metrics)
 
 
 async def test_alive_until_it_has_stopped_ready_until_it_drains(autojump_clock: MockClock) -> None:

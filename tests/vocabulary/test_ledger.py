@@ -184,3 +184,30 @@ def test_a_drop_that_cannot_be_is_an_error_and_is_not_counted(reason: Any, count
     with pytest.raises(LedgerError, match=f"reason '{reason}'"):
         drops.add(reason, count)
     assert drops == DropCounts()
+
+
+@given(st.lists(st.integers(0, 3), min_size=8, max_size=8))
+def test_a_number_without_an_outcome_is_there_exactly_where_a_half_is_broken(
+    numbers: list[int],
+) -> None:
+    produced, delivered, queued, consumed, failed, in_flight, overflow, stale = numbers
+    ledger = Ledger(lambda: queued)
+    ledger.attach_pool(
+        consumed=lambda: consumed, failed=lambda: failed, in_flight=lambda: in_flight
+    )
+    ledger.produced, ledger.delivered = produced, delivered
+    ledger.in_channel.overflow, ledger.in_pool.stale = overflow, stale
+    try:
+        ledger.check()
+    except LedgerError:
+        assert ledger.unaccounted != 0
+    else:
+        assert ledger.unaccounted == 0
+    assert ledger.snapshot().unaccounted == ledger.unaccounted
+    assert ledger.snapshot().to_dict()["unaccounted"] == ledger.unaccounted
+
+
+def test_a_channel_alone_accounts_for_what_it_has_delivered() -> None:
+    ledger = Ledger(lambda: 1)
+    ledger.produced, ledger.delivered = 4, 3
+    assert ledger.snapshot().unaccounted == ledger.unaccounted == 0

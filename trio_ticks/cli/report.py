@@ -31,11 +31,17 @@ def progress_line(metrics: PipelineMetrics) -> str:
         if metrics.state != "running"
         else "NOT CONNECTED"
     )
+    # What came in before the feed's end is no rate of now.
+    came = (
+        f"{metrics.produced_per_s:,.0f}/s"
+        if metrics.state == "running"
+        else f"{metrics.items_produced:,}"
+    )
     return (
-        f"{metrics.uptime_s:6.1f} s  {connection}  in {metrics.produced_per_s:,.0f}/s  "
+        f"{metrics.uptime_s:6.1f} s  {connection}  in {came}  "
         f"out {metrics.consumed_per_s:,.0f}/s  "
         f"queue {metrics.queue_size:,}/{metrics.queue_capacity:,} "
-        f"({metrics.queue_utilization_pct:.0f} %, {metrics.pressure})  "
+        f"({metrics.queue_utilization_pct:.0f} %, {metrics.pressure_word})  "
         f"dropped {metrics.items_dropped:,}  failed {metrics.items_failed:,}  "
         f"wait p99 {_ms(metrics.queue_wait_ms.p99)}"
     )
@@ -61,6 +67,12 @@ def _results(report: PipelineReport) -> list[str]:
         f"  {report.results_written:,} results written, {report.results_failed:,} failed, "
         f"workers waited {report.results_waiting_s:.2f} s for them"
     ]
+
+
+def _ignored(count: int) -> list[str]:
+    """Say what messages made no tick and need not: a bare number would alarm."""
+    what = "message held no tick, and needs" if count == 1 else "messages held no tick, and need"
+    return [f"  {count:,} {what} none: answers, heartbeats and the like"] if count else []
 
 
 def report_text(report: PipelineReport, half: Half = None) -> str:
@@ -109,8 +121,8 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         f"  ran {report.duration_s:.1f} s, {report.produced_per_s:,.0f} ticks/s in, "
         f"{report.consumed_per_s:,.0f} ticks/s handled",
         f"  queue peak {report.queue_peak:,} ticks, senders waited {report.blocked_s:.2f} s",
-        f"  {report.malformed:,} malformed and {report.ignored:,} ignored messages, "
-        f"{report.reconnects:,} reconnects",
+        f"  {report.malformed:,} malformed messages, {report.reconnects:,} reconnects",
+        *_ignored(report.ignored),
         *_results(report),
         "",
         f"  {'':18}{'p50':>11}{'p99':>11}{'max':>11}",

@@ -30,9 +30,17 @@ class Pressure:
     ``warn`` begins at *lag_threshold* queued ticks and ends at half of it. ``shed``
     begins when the channel is full, so that its overflow strategy is at work, and ends
     at three quarters of *maxsize*.
+
+    Args:
+        lag_threshold: in ticks.
+        maxsize: of the channel, in ticks.
+        sheds: whether the channel discards ticks when it is full. Under ``Block()`` it
+            does not: the state is the same, but people are told that it is full, and
+            not that it sheds.
     """
 
-    def __init__(self, lag_threshold: int, maxsize: int) -> None:
+    def __init__(self, lag_threshold: int, maxsize: int, *, sheds: bool = True) -> None:
+        self.sheds = sheds
         self._warn_at = min(lag_threshold, maxsize)
         self._calm_at = self._warn_at // 2
         self._full_at = maxsize
@@ -85,11 +93,12 @@ class Pressure:
             self._crossing_logged = self._crossing_logged or wanted
         if not wanted:
             return
+        full = new == "shed" and not self.sheds
         log_event(
             logger,
             logging.INFO if new == "ok" else logging.WARNING,
-            f"pressure.{new}",
-            "%d of %d ticks queued (was %s)",
+            f"pressure.{'full' if full else new}",
+            "%d of %d ticks queued (was %s)" + ("; the feed waits for room" if full else ""),
             queued,
             self._full_at,
             old,

@@ -144,6 +144,9 @@ class PressureLevel(Protocol):
     def state(self) -> str: ...
     @property
     def changes(self) -> int: ...
+    @property
+    def sheds(self) -> bool:
+        """Whether a full channel discards ticks, rather than let the feed wait."""
 
 
 class ThrottleSteps(Protocol):

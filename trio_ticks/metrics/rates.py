@@ -31,8 +31,13 @@ class Rates:
 
     def read(
         self, now: float, produced: int, consumed: int, dropped: int
-    ) -> tuple[float, float, float]:
-        """Return produced and consumed a second, dropped a minute; keep the reading."""
+    ) -> tuple[float, float, float, float]:
+        """Return the rates, and keep the reading.
+
+        Returns:
+            Produced, consumed and dropped a second, all three over the same time; and
+            dropped a minute.
+        """
         current = (now, produced, consumed, dropped)
         recent = self._before(now - _RATE_WINDOW_S)
         minute = self._before(now - _DROP_WINDOW_S)
@@ -40,10 +45,11 @@ class Rates:
             self._readings.append(current)
         span = now - recent[0]
         if span <= 0:
-            return 0.0, 0.0, 0.0
+            return 0.0, 0.0, 0.0, 0.0
         return (
             (produced - recent[1]) / span,
             (consumed - recent[2]) / span,
+            (dropped - recent[3]) / span,
             (dropped - minute[3]) / max(now - minute[0], 1e-9) * 60,
         )
 

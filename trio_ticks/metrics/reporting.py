@@ -67,7 +67,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
     now = pipeline.clock.now()
     ledger, meters, feed = pipeline.ledger.snapshot(), pipeline.meters, pipeline.feed_stats
     channel, workers = pipeline.statistics(), pipeline.worker_statistics()
-    produced_per_s, consumed_per_s, drops_per_min = rates.read(
+    produced_per_s, consumed_per_s, dropped_per_s, drops_per_min = rates.read(
         now, ledger.produced, ledger.consumed, ledger.dropped
     )
     handler, watch = meters.handler.stats(now), pipeline.loop_watch
@@ -91,6 +91,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         ignored=feed.ignored,
         produced_per_s=produced_per_s,
         consumed_per_s=consumed_per_s,
+        dropped_per_s=dropped_per_s,
         drop_rate_per_min=drops_per_min,
         processing_lag_ms=meters.lag.stats(now),
         queue_wait_ms=meters.wait.stats(now),
@@ -100,6 +101,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         reconnects=feed.reconnects,
         blocked_s=channel.blocked_s,
         pressure=pipeline.pressure.state,
+        sheds=pipeline.pressure.sheds,
         workers=tuple(row.metrics for row in workers.rows),
         workers_wanted=workers.wanted,
         workers_limit=workers.limit,

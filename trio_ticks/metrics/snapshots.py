@@ -128,6 +128,7 @@ class PipelineMetrics:
     Over a longer time if snapshots are taken less often than that.
     """
     consumed_per_s: float
+    """Over the same time as ``produced_per_s``."""
     drop_rate_per_min: float
     """Drops a minute over the last minute, or over the run if it is shorter."""
     processing_lag_ms: LatencyStats
@@ -147,7 +148,7 @@ class PipelineMetrics:
     blocked_s: float
     """How long senders have waited for room, in seconds."""
     pressure: str
-    """``"ok"``, ``"warn"`` or ``"shed"``."""
+    """``"ok"``, ``"warn"`` or ``"shed"``: the queue is full."""
     workers: tuple[WorkerMetrics, ...]
     workers_wanted: int | None = None
     """How many workers the load asks for; ``None`` unless the pool sizes itself."""
@@ -186,6 +187,10 @@ class PipelineMetrics:
 
     A handler or a feed blocked it.
     """
+    dropped_per_s: float = 0.0
+    """Over the same time as ``produced_per_s``."""
+    sheds: bool = True
+    """Whether a full queue discards ticks; under ``Block()`` the feed waits instead."""
     items_given_back: int = 0
     """Ticks that went back to the buffer unhandled."""
     half: str | None = None
@@ -208,6 +213,11 @@ class PipelineMetrics:
     results_waiting_s: float = 0.0
     """How long workers have waited for results to be written, in seconds, summed over
     workers."""
+
+    @property
+    def pressure_word(self) -> str:
+        """The pressure in a word for people: ``"full"`` where nothing is shed."""
+        return "full" if self.pressure == "shed" and not self.sheds else self.pressure
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

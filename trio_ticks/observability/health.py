@@ -91,7 +91,10 @@ class Health:
         return HealthReport(state != "stopped", facts)
 
     def ready(self, now: float) -> HealthReport:
-        """Return whether it runs, is connected, gets fresh data and does not shed.
+        """Return whether it runs, is connected, gets fresh data and has room.
+
+        What a full queue is called depends on what it does: ``not_shedding`` is false
+        while it discards ticks, ``not_full`` while it lets the feed wait.
 
         While the market is closed nothing is expected of the feed. The broker of an
         ingest must be there, or must have been a short time ago. The workers' half is
@@ -103,13 +106,14 @@ class Health:
             return self._work_ready(now)
         age = math.inf if self.last_data_at is None else now - self.last_data_at
         market_open = self._pipeline.feed_stats.expects_data
+        room = "not_shedding" if self._pipeline.pressure.sheds else "not_full"
         checks = {
             "running": self._pipeline.phase == "running",
             "connected": self.connected,
             "fresh": age <= self._fresh_s and self.last_data_at is not None,
-            "not_shedding": self._pipeline.pressure.state != "shed",
+            room: self._pipeline.pressure.state != "shed",
         }
-        needed = set(checks) if market_open else {"running", "not_shedding"}
+        needed = set(checks) if market_open else {"running", room}
         facts: dict[str, Any] = {
             **self._half(),
             **checks,

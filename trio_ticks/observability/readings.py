@@ -213,6 +213,11 @@ class Readings:
         text = "How full the queue is: 1 for the state that it is in."
         for each in ("ok", "warn", "shed"):
             sink.gauge("pressure", text, each == pressure.state, state=each)
+        sink.gauge(
+            "queue_sheds",
+            "Whether a full queue discards ticks (1) or lets the feed wait (0).",
+            pressure.sheds,
+        )
         sink.counter(
             "pressure_changes", "How often the pressure's state has changed.", pressure.changes
         )

@@ -236,7 +236,7 @@ class RemotePipeline:
         now = self._clock.now()
         produced, handled, dropped = _totals(samples)
         failed = samples.count("ticks_handled_total", result="failure")
-        produced_per_s, consumed_per_s, drops_per_min = self._rates.read(
+        produced_per_s, consumed_per_s, dropped_per_s, drops_per_min = self._rates.read(
             now, produced, handled, dropped
         )
         size, capacity = samples.count("queue_items"), samples.count("queue_capacity_items")
@@ -262,6 +262,7 @@ class RemotePipeline:
             ignored=samples.count("feed_ignored_messages_total"),
             produced_per_s=produced_per_s,
             consumed_per_s=consumed_per_s,
+            dropped_per_s=dropped_per_s,
             drop_rate_per_min=drops_per_min,
             processing_lag_ms=_latency(samples, "tick_lag"),
             queue_wait_ms=_latency(samples, "queue_wait"),
@@ -274,6 +275,8 @@ class RemotePipeline:
             market_open=_market_open(samples),
             blocked_s=samples.number("queue_blocked_seconds_total"),
             pressure=samples.state("pressure"),
+            # A program of an older version does not say.
+            sheds=not samples.has("queue_sheds") or bool(samples.number("queue_sheds")),
             workers_wanted=samples.count("workers_wanted")
             if samples.has("workers_wanted")
             else None,

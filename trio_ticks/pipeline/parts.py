@@ -26,7 +26,7 @@ from ..handlers.kinds import Handler, resolve_executor, takes_events
 from ..ledger import Ledger
 from ..metrics.meters import Meters
 from ..metrics.observed import GapCounts, ItemListener, WorkerRow, WorkerStatistics
-from ..overflow import Block, DropNewest, Throttle
+from ..overflow import Block, DropNewest, Throttle, sheds
 from ..settings import OnError, Settings
 from ..ticks import MarketData
 from ..workers.pool import WorkerPool
@@ -77,7 +77,9 @@ class Parts(Generic[T]):
             random=random,
         )
         self._is_fetched = isinstance(feed, SourceFeed)
-        self.pressure = Pressure(settings.lag_threshold, settings.maxsize)
+        self.pressure = Pressure(
+            settings.lag_threshold, settings.maxsize, sheds=sheds(settings.overflow, default)
+        )
         self._state: ChannelState[T] = self.receive.state
         self._state.drops.listeners = (self,)
         self.book_lost = on_book_lost

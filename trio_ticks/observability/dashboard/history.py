@@ -34,6 +34,8 @@ __all__ = [
 
 TIERS: Final = ((1.0, 300), (10.0, 360), (300.0, 288))
 """The seconds of a point and the number of points: 5 minutes, an hour, a day."""
+RECENT: Final = 2
+"""How many points of the finest tier the figures at the top of the page cover."""
 _PRESSURES: Final = ("ok", "warn", "shed")
 _FRACTIONS: Final = (0.5, 0.99)
 _MOST_MOMENTS: Final = 200
@@ -229,6 +231,8 @@ class History:
         tiers: Sequence[tuple[float, int]] = TIERS,
     ) -> None:
         self._read = read
+        self.readings = deque([first], maxlen=RECENT + 1)
+        """The last readings of the finest tier, the newest last."""
         self.tiers = tuple(Tier(step_s, most, first) for step_s, most in tiers)
 
     def sample(self, now: float, t: int, gauges: Gauges) -> bool:
@@ -247,6 +251,7 @@ class History:
         if not self.tiers[0].is_due(now):
             return False
         reading = self._read()
+        self.readings.append(reading)
         for tier in self.tiers:
             if tier.is_due(now):
                 tier.close(reading, t)

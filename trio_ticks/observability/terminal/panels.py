@@ -181,7 +181,8 @@ def queue(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
         "ok": (pen.glyph("●", "*") + " ok", "green"),
         "warn": (pen.glyph("▲", "!") + " WARN", "yellow"),
         "shed": (pen.glyph("■", "#") + " SHED", "bold red"),
-    }.get(metrics.pressure, (metrics.pressure, ""))
+        "full": (pen.glyph("■", "#") + " FULL, the feed waits", "bold yellow"),
+    }.get(metrics.pressure_word, (metrics.pressure, ""))
     waited = duration(metrics.blocked_s * 1e3, plain=pen.plain)
     return pen.panel(
         body,
@@ -196,10 +197,15 @@ def queue(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
 
 
 def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> Panel:
-    """Return ticks a second in, out and dropped, now and recently, to one scale."""
-    dropped = history.recent().dropped if history.rates else metrics.drop_rate_per_min / 60
+    """Return ticks a second in, out and dropped, now and recently, to one scale.
+
+    The numbers are of one time, so that they can be compared.
+    """
     numbers = [
-        f"{count(rate)}/s" for rate in (metrics.produced_per_s, metrics.consumed_per_s, dropped)
+        # What came in before the feed's end is no rate of now.
+        f"{count(metrics.produced_per_s)}/s" if metrics.state == "running" else "ended",
+        f"{count(metrics.consumed_per_s)}/s",
+        f"{count(metrics.dropped_per_s)}/s",
     ]
     room = max(0, width - 4 - 7 - max(map(len, numbers)))
     seen = history.rates[-room:] if room else ()
@@ -220,7 +226,8 @@ def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> P
         f"malformed {count(metrics.malformed)}, ignored {count(metrics.ignored)} messages",
         "red" if metrics.malformed else "bright_black",
     )
-    return pen.panel(Group(grid, bad), "rates", f"last {room * history.step_s:.0f} s", height=6)
+    times = f"of 5 s, lines of {room * history.step_s:.0f} s"
+    return pen.panel(Group(grid, bad), "rates", times, height=6)
 
 
 def latency(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
@@ -242,7 +249,7 @@ def latency(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
                 for each in names
             ),
         )
-    return pen.panel(grid, "latency", height=6)
+    return pen.panel(grid, "latency", "of a minute", height=6)
 
 
 def ledger(metrics: PipelineMetrics, pen: Pen) -> Panel:

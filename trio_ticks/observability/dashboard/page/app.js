@@ -84,6 +84,8 @@ const CHIPS = {
 // What the words mean in a half of a pipeline with a buffer between processes.
 const OF_INGEST = { handled: "appended", in_flight: "in doubt" };
 const BROKER = { true: ["●", "broker connected", "good"], false: ["×", "broker away", "bad"] };
+// Under Block() a full queue discards nothing.
+const WAITING = { ...CHIPS.pressure, shed: ["■", "queue full: the feed waits", "warn"] };
 const FETCHED = { ok: ["●", "fetched: room", "good"], warn: ["●", "fetched: enough", "good"], shed: ["●", "fetched: all that fits", "good"] };
 const news = new News(by("news"));
 
@@ -146,7 +148,7 @@ function showSnapshot() {
   showChip("state", snapshot.state);
   const alone = snapshot.half === "work" && !snapshot.ingest;
   showChip("connection", snapshot.connection.connected, alone ? BROKER : undefined);
-  showChip("pressure", snapshot.pressure.state, alone ? FETCHED : undefined);
+  showChip("pressure", snapshot.pressure.state, alone ? FETCHED : snapshot.pressure.sheds ? undefined : WAITING);
   showChip("law", snapshot.ledger.holds);
   showWords();
   showLaw(snapshot.ledger);

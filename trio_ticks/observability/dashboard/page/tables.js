@@ -134,7 +134,7 @@ export class Strip {
       }),
     );
     const away = points.filter((point) => !point.connected).length;
-    const shedding = points.filter((point) => point.pressure === "shed").length;
-    setAttribute(this.picture, "aria-label", `Connection and pressure over the range: ${away ? `not always connected in ${away} of ${points.length} stretches` : "connected throughout"}, shedding in ${shedding}; ${shown.length} events, listed below`);
+    const full = points.filter((point) => point.pressure === "shed").length;
+    setAttribute(this.picture, "aria-label", `Connection and pressure over the range: ${away ? `not always connected in ${away} of ${points.length} stretches` : "connected throughout"}, full in ${full}; ${shown.length} events, listed below`);
   }
 }
