@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gzip
 import json
 import logging
+import math
 import os
 import pty
 import re
@@ -27,6 +29,7 @@ from typing import Any
 
 import click
 import pytest
+import trio
 
 import trio_ticks
 from tests.worlds.command_line import PATIENCE_S, command, environment, run_cli
@@ -620,6 +623,29 @@ def test_a_capture_is_played_to_its_end(capture: Path) -> None:
     assert report["produced"] == report["consumed"] == 200
     assert report["reconnects"] == 0
     assert done.stderr == ""
+
+
+def test_a_damaged_capture_is_reported_as_a_replay_reports_it(
+    capture: Path, tmp_path: Path
+) -> None:
+    lines = capture.read_text().splitlines()
+    junk = ["\x00\xff not a message", "1723161253937085768 {", '{"symbol": 3}', "[" * 50]
+    mixed = [part for n, line in enumerate(lines) for part in (line, junk[n % 4])]
+    path = tmp_path / "damaged.gz"
+    path.write_bytes(gzip.compress("\n".join(mixed * 3).encode())[:-20])
+    feed = trio_ticks.ReplayFeed(path, speed=math.inf)
+    replayed = trio.run(trio_ticks.run_pipeline, feed, lambda _tick: None)
+    assert feed.stats.malformed > 500
+    done = run_cli(
+        *("demo", "--capture", str(path), "--speed", "inf", "--strategy-ms", "0"),
+        *("--json", "--view", "none"),
+    )
+    assert done.returncode == 0
+    report = only_json(done.stdout)
+    assert report["malformed"] == feed.stats.malformed == replayed.malformed
+    assert report["produced"] == replayed.produced
+    assert done.stderr.count("capture.truncated") == 1
+    assert str(path) in done.stderr
 
 
 def test_the_exchange_keeps_a_burst_of_a_capture_while_the_pipeline_waits(tmp_path: Path) -> None:

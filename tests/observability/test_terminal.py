@@ -276,7 +276,7 @@ class TestRender:
             ({"producer_connected": False}, "NOT CONNECTED"),
             ({"state": "draining"}, "DRAINING"),
             ({"state": "stopped"}, "feed stopped"),
-            ({"state": "draining", "produced_per_s": 15_817.0}, "in   ended"),
+            ({"state": "draining", "produced_per_s": 15_817.0}, "in      ended"),
             ({"sheds": False}, "FULL, the feed waits"),
             ({"unaccounted": 3}, "3 UNACCOUNTED"),
             ({"pressure": "warn"}, "WARN"),

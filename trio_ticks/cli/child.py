@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,7 @@ import msgspec
 import trio
 
 from ..errors import ConfigError, TickError
+from ..exchange.recorded import Damage
 
 __all__ = ["ChildExchange", "Hello", "end_with_parent", "open_child_exchange", "say"]
 
@@ -35,6 +36,7 @@ _PROGRAM = (
 START_S = 30.0
 """How long the child may take until it serves; it starts slowly on a busy machine."""
 END_S = 0.5
+_message = msgspec.json.Decoder(Damage | str).decode
 EXIT_USAGE = 2
 
 
@@ -45,7 +47,7 @@ class Hello(msgspec.Struct):
     symbols: list[str]
 
 
-def say(message: Hello | str) -> None:
+def say(message: Hello | Damage | str) -> None:
     """Write *message* to the parent, as one line of JSON."""
     click.echo(msgspec.json.encode(message).decode())
 
@@ -68,18 +70,29 @@ class ChildExchange:
     hello: Hello
     _lines: _Lines
     _log: IO[bytes]
+    damage: Damage = attrs.field(factory=Damage)
+    """What of the recording it could not read so far."""
 
-    async def wait_finished(self) -> None:
+    async def wait_finished(self, tell: Callable[[], object] = bool) -> None:
         """Wait until it has played everything and has announced that to its clients.
+
+        Args:
+            tell: called whenever ``damage`` has changed.
 
         Raises:
             TickError: it ended for another reason.
 
-        Cancellation: harmless.
+        Cancellation: harmless; it can be called again.
         """
-        line = await self._lines.next()
-        if line is None:
-            raise TickError(f"the local exchange has ended by itself: {_last_line(self._log)}")
+        while True:
+            line = await self._lines.next()
+            if line is None:
+                raise TickError(f"the local exchange has ended by itself: {_last_line(self._log)}")
+            message = _message(line)
+            if not isinstance(message, Damage):
+                return
+            self.damage = message
+            tell()
 
 
 @attrs.define(slots=True)

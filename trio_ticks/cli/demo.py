@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 import trio
 
-from ..errors import FeedBrokenError
+from ..errors import FeedBrokenError, TickError
+from ..exchange.recorded import Damage
 from ..feeds.websocket.feed import WebSocketFeed
+from ..logs import log_event
 from ..ticks import Tick
-from .child import open_child_exchange
+from .child import ChildExchange, open_child_exchange
 from .options import (
     SECONDS,
     Number,
@@ -30,6 +35,9 @@ from .session import Display, run_session
 
 __all__ = ["demo"]
 
+logger = logging.getLogger("trio_ticks.feeds.captures")
+
+_COUNTED_S = 10.0
 _REASON_S = 1.0
 """How long to wait for the exchange's own reason after the connection has broken."""
 
@@ -133,11 +141,51 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
     arguments = [
         f"--{name}={_text(value)}" for name, value in parameters.items() if value is not None
     ]
-    return trio.run(_run, arguments, _strategy(milliseconds, options.executor), options, display)
+    strategy = _strategy(milliseconds, options.executor)
+    return trio.run(_run, arguments, strategy, options, display, capture)
 
 
 def _text(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+class _Damaged:
+    """Counts what the exchange cannot read of its recording as the feed's own.
+
+    So a damaged recording is reported here as :class:`~trio_ticks.ReplayFeed` does.
+
+    Args:
+        child: the exchange.
+        feed: the feed that reads from it.
+        capture: the recording; ``None``: there is none.
+    """
+
+    def __init__(self, child: ChildExchange, feed: WebSocketFeed, capture: str | None) -> None:
+        self._child = child
+        self._feed = feed
+        self._capture = capture
+        self._counted = Damage()
+        self._all = trio.Event()
+
+    async def follow(self) -> None:
+        """Count until the exchange has read all of it."""
+        with suppress(TickError):
+            await self._child.wait_finished(self._count)
+        self._all.set()
+
+    async def told_all(self) -> None:
+        """Wait, for some seconds at most, until all has been counted."""
+        if self._capture is not None:
+            with trio.move_on_after(_COUNTED_S):
+                await self._all.wait()
+
+    def _count(self) -> None:
+        before, now = self._counted, self._child.damage
+        self._counted = now
+        self._feed.stats.malformed += now.malformed - before.malformed
+        if now.truncated and not before.truncated:
+            event = "capture.truncated"
+            log_event(logger, logging.WARNING, event, path=self._capture, lines=now.lines)
 
 
 async def _run(
@@ -145,11 +193,14 @@ async def _run(
     strategy: Callable[[Tick], Any],
     options: PipelineOptions,
     display: Display,
+    capture: str | None,
 ) -> int:
     async with open_child_exchange(arguments) as child:
         feed = WebSocketFeed(
             child.hello.url, child.hello.symbols, stale_after=None, reconnect=False, give_up_after=0
         )
+        damage = _Damaged(child, feed, capture)
+        display = attrs.evolve(display, beside=damage.follow, before_report=damage.told_all)
         try:
             return await run_session(feed, strategy, options.settings(), display)
         except FeedBrokenError:

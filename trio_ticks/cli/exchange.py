@@ -12,6 +12,7 @@ import trio
 from ..errors import ConfigError
 from ..exchange import ClientLimits, Exchange, ExchangeConfig, open_exchange
 from ..exchange.coinbase import CoinbaseConfig, open_coinbase_exchange
+from ..exchange.recorded import Damage
 from ..exchange.registry import fault_list
 from ..pipeline.signals import hear_signals
 from .child import Hello, end_with_parent, say
@@ -21,6 +22,7 @@ from .ports import naming
 __all__ = ["exchange"]
 
 _DAY_S = 86_400.0
+_REPORT_EVERY_S = 0.25
 _WHOLE_BURSTS = 1 << 26
 """Buffer size in bytes, for hundreds of thousands of ticks."""
 
@@ -164,7 +166,14 @@ async def _serve(config: ExchangeConfig, child: bool) -> int:
 
 
 async def _report_finished(served: Exchange) -> None:
-    await served.finished.wait()
+    """Tell the parent what of the recording could not be read, and when it is over."""
+    told = Damage()
+    while not served.finished.is_set():
+        with trio.move_on_after(_REPORT_EVERY_S):
+            await served.finished.wait()
+        if served.damage != told:
+            told = served.damage
+            say(told)
     say("finished")
 
 

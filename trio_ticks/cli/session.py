@@ -12,7 +12,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
 from typing import Any, Literal
@@ -56,6 +56,10 @@ class Display:
     """The port of the live page; its URL is written to standard error."""
     allow_hosts: tuple[str, ...] = ()
     """Names by which both ports may be reached, besides those of this machine."""
+    beside: Callable[[], Awaitable[None]] | None = None
+    """Runs beside the pipeline, and is cancelled with it."""
+    before_report: Callable[[], Awaitable[None]] | None = None
+    """Called when the feed has ended by itself and all its ticks have been handled."""
     secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
     """What no line of the live view may show."""
 
@@ -199,7 +203,11 @@ async def run_session(
                     nursery.start_soon(_show, pipeline, view, display, stop)
                     if display.duration_s is not None:
                         nursery.start_soon(_end_after, display.duration_s, pipeline, stop)
+                    if display.beside is not None:
+                        nursery.start_soon(display.beside)
                     await pipeline.wait()
+                    if display.before_report is not None and stop.reason is None:
+                        await display.before_report()
                     nursery.cancel_scope.cancel()
         except Exception as error:
             failure = error

@@ -9,6 +9,7 @@ import math
 from functools import partial
 from pathlib import Path
 
+import attrs
 import msgspec
 
 from ..feeds.captures import CaptureReader, capture_symbols, recognise
@@ -17,7 +18,19 @@ from ..feeds.venues import Codec
 from ..ticks import Tick
 from .wire import FlatTick, iso_utc
 
-__all__ = ["RecordedMarket", "open_recording"]
+__all__ = ["Damage", "RecordedMarket", "open_recording"]
+
+
+@attrs.frozen(slots=True)
+class Damage:
+    """How much of a recording is no message; counted as by ``ReplayFeed``."""
+
+    lines: int = 0
+    """Lines read so far."""
+    malformed: int = 0
+    """Those that are no valid message, or have no time."""
+    truncated: bool = False
+    """Whether the compressed data is cut off or damaged after them."""
 
 
 class RecordedMarket:
@@ -49,6 +62,12 @@ class RecordedMarket:
     def left_out(self) -> int:
         """Items read so far that are no quotes."""
         return self._reader.counts.left_out
+
+    @property
+    def damage(self) -> Damage:
+        """What of the recording could not be read so far."""
+        reader = self._reader
+        return Damage(reader.lines, reader.counts.malformed, reader.truncated)
 
     @property
     def ended(self) -> bool:

@@ -20,7 +20,7 @@ from .clients import Clients
 from .config import DEFAULT_SYMBOLS, ExchangeConfig, Settings
 from .desk import Stock
 from .market import Market
-from .recorded import open_recording
+from .recorded import Damage, RecordedMarket, open_recording
 from .recorded_words import open_recorded_words
 from .registry import SPOKEN
 from .service import Service
@@ -139,6 +139,12 @@ class Counters:
     def left_out(self) -> int:
         """Trades, books and the like in a recording so far, which are not played."""
         return self._source.left_out
+
+    @property
+    def damage(self) -> Damage:
+        """What of a recording could not be read so far; nothing without a recording."""
+        source = self._source
+        return source.damage if isinstance(source, RecordedMarket) else Damage()
 
     @property
     def behind(self) -> float:
