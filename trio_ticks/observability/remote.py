@@ -277,23 +277,13 @@ class RemotePipeline:
             pressure=samples.state("pressure"),
             # A program of an older version does not say.
             sheds=not samples.has("queue_sheds") or bool(samples.number("queue_sheds")),
-            workers_wanted=samples.count("workers_wanted")
-            if samples.has("workers_wanted")
-            else None,
-            workers_limit=next(
-                (limit for limit, value in samples.by("workers_limit", "limit").items() if value),
-                None,
-            ),
             handler_timeouts=samples.count("handler_timeouts_total"),
             handler_retries=samples.count("handler_retries_total"),
             symbols_set_aside=samples.count("breaker_open_symbols"),
             hand_over_ms=_latency(samples, "hand_over"),
             worker_restarts=samples.count("worker_restarts_total"),
             throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
-            workers=tuple(
-                _worker(samples, name)
-                for name in islice(samples.by("worker_busy_ratio", "worker"), MOST_WORKERS)
-            ),
+            **_of_workers(samples),
             **_of_halves(samples),
         )
 
@@ -310,6 +300,19 @@ def _connected(samples: Samples) -> bool:
     """Return whether the feed is connected; of several, all of them."""
     feeds = samples.by("feed_connected", "feed")
     return all(feeds.values()) if feeds else bool(samples.number("feed_connected"))
+
+
+def _of_workers(samples: Samples) -> dict[str, Any]:
+    """Return the fields of a snapshot that tell of workers, and what they wish for."""
+    limits = samples.by("workers_limit", "limit").items()
+    names = islice(samples.by("worker_busy_ratio", "worker"), MOST_WORKERS)
+    return {
+        "workers_wanted": samples.count("workers_wanted")
+        if samples.has("workers_wanted")
+        else None,
+        "workers_limit": next((limit for limit, value in limits if value), None),
+        "workers": tuple(_worker(samples, name) for name in names),
+    }
 
 
 def _of_halves(samples: Samples) -> dict[str, Any]:

@@ -31,7 +31,7 @@ __all__ = ["Scrapes", "serve_pipeline"]
 logger = logging.getLogger(__name__)
 
 _SAMPLE_EVERY_S: Final = 1.0
-SCRAPES_SHARE, SCRAPES_BURST_S = 0.04, 0.1
+SCRAPES_SHARE, SCRAPES_BURST_S = 0.03, 0.1
 """The share of the event loop for scrapes; see :class:`LoopShare`."""
 
 
@@ -99,7 +99,7 @@ class Scrapes:
 
     Reading all numbers takes milliseconds of the event loop, and any number of clients
     may ask for it at once. Once their share of the loop is used up, they get the last
-    answer until there is credit for another: with readings of 5 ms that is eight times
+    answer until there is credit for another: with readings of 5 ms that is six times
     a second.
     """
 
