@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, final
 
-__all__ = ["LogLimit", "Redactor", "log_event", "one_line"]
+__all__ = ["Lines", "LogLimit", "Redactor", "log_event", "one_line"]
 
 
 def one_line(text: str, most: int | None = None) -> str:
@@ -110,6 +110,22 @@ _MASK: Final = "***"
 _MOST_TOLD: Final = 20
 
 
+@final
+class Lines(str):
+    """A text of several lines that are ours, such as a stack, for a log line.
+
+    The log keeps its line ends. Each line is escaped and indented, so that none of them
+    can pose as a record.
+    """
+
+    __slots__ = ()
+
+    def shown(self) -> Lines:
+        """Return the lines as a log may show them."""
+        lines = (one_line(line) for line in self.rstrip("\n").split("\n"))
+        return Lines("\n".join(line if line.startswith("  ") else f"  {line}" for line in lines))
+
+
 class _Shown:
     """A value of a log line, written without line ends and control characters."""
 
@@ -124,6 +140,8 @@ class _Shown:
 
 
 def _shown(value: object) -> object:
+    if isinstance(value, Lines):
+        return value.shown()
     if isinstance(value, str):
         return one_line(value)
     # Numbers stay what they are, for %d and %.3f.
@@ -144,7 +162,7 @@ def log_event(
 
     A filter or a handler of the application's that raises loses the line, and no more.
     Whatever the values hold, the message is one line without control characters, and so
-    are facts that are texts.
+    are facts that are texts; :class:`Lines` keep their line ends.
 
     Args:
         logger: of the part of the library that logs.

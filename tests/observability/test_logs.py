@@ -13,7 +13,7 @@ import pytest
 
 from tests.worlds.hostile import HOSTILE, MARK, is_clean
 from trio_ticks.errors import ConfigError
-from trio_ticks.logs import Redactor, log_event
+from trio_ticks.logs import Lines, Redactor, log_event
 from trio_ticks.observability.logs import LogTail, configure_logging
 
 logger = logging.getLogger("trio_ticks.of.a.test")
@@ -226,3 +226,15 @@ def test_a_large_payload_is_searched_only_as_far_as_it_is_shown() -> None:
     excerpt = redactor.excerpt(began)
     assert "k3y" not in excerpt.replace("***", "")
     assert redactor.excerpt("\\" * 1_000_000).count("\\") == 117
+
+
+def test_a_stack_of_ours_keeps_its_lines_and_poses_as_no_record() -> None:
+    out = io.StringIO()
+    configure_logging("text", stream=out)
+    stack = Lines('  File "a.py", line 3\n    await x\nERROR forged \x1b[31m\n')
+    log_event(logger, logging.WARNING, "loop.blocked", "of %s, here:\n%s", "a\nb", stack, n=1)
+    logger.warning("an application's\n%s", "text")
+    first, *lines, last = out.getvalue().removesuffix("\n").split("\n")
+    assert first.endswith("loop.blocked: of a\\nb, here:")
+    assert lines == ['  File "a.py", line 3', "    await x", r"  ERROR forged \x1b[31m"]
+    assert last.endswith(r"an application's\ntext")

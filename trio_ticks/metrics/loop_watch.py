@@ -28,7 +28,7 @@ from typing import Final, final
 import trio
 
 from ..clock import Clock, monotonic
-from ..logs import LogLimit, log_event
+from ..logs import Lines, LogLimit, log_event
 from .latency import LatencyWindow
 
 __all__ = ["LoopWatch", "watch_loop"]
@@ -176,7 +176,7 @@ class LoopWatch:
             "read. Code that blocks belongs into a plain def (it runs in a thread), or "
             "behind trio.to_thread.run_sync. The loop is here:\n%s",
             since_s,
-            self.stack(),
+            Lines(self.stack()),
             seconds=since_s,
             times=times,
         )

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from ..checks import check_word
-from ..logs import Redactor, one_line
+from ..logs import Lines, Redactor, one_line
 
 __all__ = [
     "LEVELS",
@@ -74,10 +74,19 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         when = f"{_when(record):%H:%M:%S}.{int(record.msecs):03d}"
-        line = f"{when} {_short_line(record, self._redactor)}"
+        head, *lines = _lines(record, self._redactor)
+        line = "\n".join([f"{when} {record.levelname} {one_line(record.name)} {head}", *lines])
         if record.exc_info and record.exc_info[1] is not None:
             line += _indented(self._redactor.text(self.formatException(record.exc_info)))
         return line
+
+
+def _lines(record: logging.LogRecord, redactor: Redactor) -> list[str]:
+    """Return the message line by line: one, but for a stack of the library's."""
+    message, args = _message(record, redactor), record.args
+    if isinstance(args, tuple) and any(isinstance(each, Lines) for each in args):
+        return [one_line(line) for line in message.split("\n")]
+    return [one_line(message)]
 
 
 def _short_line(record: logging.LogRecord, redactor: Redactor) -> str:

@@ -3,9 +3,9 @@
 Where both halves of a pipeline with a buffer are served under one name, the snapshot is
 the workers' half, with the ingest beside it, as in the pipeline itself.
 
-Rules: :mod:`.samples` reads what is served, and trusts none of it. Rates are differences between polls, as a pipeline's
-own are between its samples. Times are those of our clock, so the clocks of the two
-machines need to agree only at the first poll.
+Rules: :mod:`.samples` reads what is served, and trusts none of it. Rates are
+differences between polls, as a pipeline's own are between its samples. Times are those
+of our clock, so the clocks of the two machines need to agree only at the first poll.
 """
 
 from __future__ import annotations

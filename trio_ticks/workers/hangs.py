@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 import attrs
 import trio
 
-from ..logs import LogLimit, log_event
+from ..logs import Lines, LogLimit, log_event
 from ..ticks import MarketData
 from .crew import Crew
 from .worker import Worker
@@ -128,7 +128,7 @@ class HangWatch(Generic[T]):
             "It is here:\n%s",
             seen.symbol,
             self._timeout_s,
-            "".join(traceback.format_list(_handlers_frames(traceback.extract_stack(frame)))),
+            Lines("".join(traceback.format_list(_handlers_frames(traceback.extract_stack(frame))))),
             symbol=seen.symbol,
             worker=worker.name,
             timeout_s=self._timeout_s,
