@@ -11,6 +11,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -29,7 +30,7 @@ from tests.observability.test_terminal import make_metrics, make_worker
 from tests.worlds.dashboard_client import ask
 from tests.worlds.helpers import make_tick
 from tests.worlds.hostile import HOSTILE, MARK, is_clean
-from tests.worlds.pipeline_world import Gate, sleepy_feed
+from tests.worlds.pipeline_world import Gate, ScriptFeed, Send, sleepy_feed
 from trio_ticks import open_pipeline
 from trio_ticks.brokers import BufferView, GroupView
 from trio_ticks.cli import main
@@ -246,18 +247,30 @@ async def test_the_labels_of_metrics() -> None:
 
 
 async def test_what_the_live_page_gets() -> None:
-    feed = sleepy_feed([make_tick(symbol, n) for n, symbol in enumerate(HOSTILE)])
+    looked = trio.Event()
+
+    async def script(send: Send) -> None:
+        await looked.wait()
+        await send.send_many([make_tick(symbol, n) for n, symbol in enumerate(HOSTILE)])
+        await trio.sleep_forever()
+
+    feed = ScriptFeed(script)
+    feed.stats = tt.FeedStats(True, silent_symbols=len(HOSTILE), silent_names=HOSTILE)
     with trio.fail_after(PATIENCE_S):
         async with open_pipeline(feed, Gate(), workers=30, shutdown_timeout=0) as pipeline:
             url = await pipeline.serve_dashboard(0, title=HOSTILE[5])
-            await ask(url, "/api/snapshot")
-            feed.stats = tt.FeedStats(True, silent_symbols=len(HOSTILE), silent_names=HOSTILE)
-            await wait_all_tasks_blocked()
-            status, _headers, body = await ask(url, "/api/snapshot")
-    assert status == 200
-    texts = [text for text in strings(json.loads(body)) if MARK in text]
-    assert len(texts) > 20
+            seen: dict[str, Any] = {}
+            # Symbols are counted from the first look on, and read once a second.
+            while not (seen.get("symbols") or {}).get("by_rate"):
+                status, _headers, body = await ask(url, "/api/snapshot")
+                assert status == 200
+                looked.set()
+                seen = json.loads(body)
+                await trio.sleep(0.05)
+    texts = [text for text in strings(seen) if MARK in text]
     assert all(is_clean(text, lines=False) for text in texts)
+    for part in ("title", "symbols", "workers", "connection"):
+        assert any(MARK in text for text in strings(seen[part])), part
 
 
 def strings(value: object) -> list[str]:
