@@ -470,5 +470,5 @@ async def test_the_report_in_words(autojump_clock: MockClock) -> None:
     assert "the law holds" in text
     assert "overflow 1,000" in text
     # A broken law would show.
-    broken = attrs.evolve(report, ledger=attrs.evolve(report.ledger, consumed=999))
+    broken = attrs.evolve(report, ledger=attrs.evolve(report.ledger, consumed=999, unaccounted=1))
     assert "1 UNACCOUNTED" in str(broken)
