@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .observed import Observed
+from typing import Any
+
+from .observed import Observed, WorkerStatistics
 from .rates import Rates
 from .snapshots import FeedMetrics, IngestMetrics, PipelineMetrics, PipelineReport
 
@@ -60,6 +62,15 @@ def _make_ingest(pipeline: Observed) -> IngestMetrics | None:
         throttle_rate=None if throttle is None else throttle.rate,
         buffer=buffer,
     )
+
+
+def _results(workers: WorkerStatistics) -> dict[str, Any]:
+    """Return the fields of a snapshot that tell of results."""
+    return {
+        "results_written": workers.results_written,
+        "results_failed": workers.results_failed,
+        "results_waiting_s": workers.results_waiting_s,
+    }
 
 
 def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
@@ -121,9 +132,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         buffer=pipeline.buffer_statistics,
         ingest=_make_ingest(pipeline),
         feeds=feed_rows(pipeline),
-        results_written=workers.results_written,
-        results_failed=workers.results_failed,
-        results_waiting_s=workers.results_waiting_s,
+        **_results(workers),
     )
 
 
