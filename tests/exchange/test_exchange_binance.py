@@ -291,8 +291,8 @@ async def test_refusals_over_rest(path: str, parameters: Any, status: int) -> No
     "request_",
     [
         b"GET /api/v3/depth HTTP/1.1\r\n\r\n",
-        b"POST /api/v3/depth HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"POST /api/v3/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
         b"GET " + b"x" * 200_000,
         b"\x00" * 100,
         b"",

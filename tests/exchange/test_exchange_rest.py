@@ -302,7 +302,7 @@ async def test_what_is_no_request_ends_its_connection_only(request_bytes: bytes)
 
 
 async def test_a_request_may_come_in_pieces() -> None:
-    request = b"GET /v1/symbols/available HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    request = b"GET /v1/symbols/available HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     async with serving("tickdb") as (exchange, _):
         stream = await trio.open_tcp_stream("127.0.0.1", exchange.port)
         async with stream:
