@@ -41,6 +41,7 @@ nitpick_ignore_regex = [
     (
         r"py:.*",
         r"trio_ticks\.(feeds\.websocket\.options\.WebSocketKeywords"
+        r"|feeds\.polling\.options\.PollingKeywords|exchange\.recorded\.Damage"
         r"|channel\.sleepers\.Watch|exchange\.wire\.FlatTick|feeds\.captures"
         r"|exchange\.coinbase\.market\.ProductMarket)",
     ),

@@ -53,7 +53,7 @@ long it has, in seconds."""
 
 @final
 class LoopWatch:
-    """The watch of one event loop.
+    """The watch of one event loop: ``pipeline.loop_watch``.
 
     Args:
         token: of the loop.
