@@ -5,23 +5,17 @@ Rules: reads only. The buffer's own settings count, not those of the value.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import partial
 
 import attrs
 
-from ...errors import BrokerError
-from ...logs import Redactor
-from .connection import Connection, LostError, NotRespError, ReplyError
+from .connection import Connection
 from .keys import Keys
 from .options import Options
-from .refusals import MovedError, judge
 from .scripts import LAG
-from .topology import Topology
+from .visiting import ask, kept_settings, visit
 
 __all__ = ["BufferLook", "GroupLook", "look"]
-
-_MOVES: Final = 3
-"""How many nodes of a cluster are asked, at most."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -72,50 +66,12 @@ async def look(buffer: Options) -> BufferLook:
 
     Cancellation: nothing is left open.
     """
-    target = buffer.target
-    topology = Topology(target, buffer.ssl_context, buffer.timeout, buffer.shown)
-    redactor = Redactor(target.secrets)
-    for _ in range(_MOVES):
-        connection: Connection | None = None
-        try:
-            connection = await topology.open()
-            if target.password is not None:
-                name = (target.username,) if target.username else ()
-                await connection.call("AUTH", *name, target.password)
-            if target.database:
-                await connection.call("SELECT", target.database)
-            return await _look(connection, buffer)
-        except ReplyError as error:
-            judged = judge(redactor.text(str(error)), buffer.shown)
-            if isinstance(judged, MovedError):
-                topology.moved(judged.address)
-                continue
-            if isinstance(judged, BrokerError):
-                raise judged from None
-            raise _gone(buffer, redactor.excerpt(str(error))) from None
-        except (LostError, NotRespError) as error:
-            raise _gone(buffer, redactor.excerpt(str(error))) from error
-        finally:
-            if connection is not None:
-                await connection.aclose()
-    raise _gone(buffer, "its node moves")
-
-
-def _gone(buffer: Options, why: str) -> BrokerError:
-    text = f"{buffer.shown}: no answer from the server: {why}"
-    return BrokerError(text, buffer=buffer.shown)
+    return await visit(buffer, partial(_look, buffer=buffer))
 
 
 async def _look(connection: Connection, buffer: Options) -> BufferLook:
-    settings = await _ask(connection, ("HMGET", buffer.keys.settings, "maxsize", "shards"))
-    if settings[0][0] is None or settings[0][1] is None:
-        raise BrokerError(
-            f"{buffer.shown}: there is no such buffer yet; the first program that uses it makes it",
-            buffer=buffer.shown,
-        )
-    maxsize, shards = int(settings[0][0]), int(settings[0][1])
-    keys = Keys(buffer.name, shards)
-    state, groups, dead_kept, clock, *lengths = await _ask(
+    maxsize, keys = await kept_settings(connection, buffer)
+    state, groups, dead_kept, clock, *lengths = await ask(
         connection,
         ("HMGET", keys.state, "in", "out", "dead"),
         ("SMEMBERS", keys.groups),
@@ -128,7 +84,7 @@ async def _look(connection: Connection, buffer: Options) -> BufferLook:
     return BufferLook(
         buffer=buffer.shown,
         maxsize=maxsize,
-        shards=shards,
+        shards=len(keys.streams),
         used=came - out,
         appended=came,
         deleted=out,
@@ -140,7 +96,7 @@ async def _look(connection: Connection, buffer: Options) -> BufferLook:
 
 
 async def _group(connection: Connection, keys: Keys, name: str, now: float) -> GroupLook:
-    lag, members, leases, *pending = await _ask(
+    lag, members, leases, *pending = await ask(
         connection,
         ("EVAL", LAG.body, 2 + len(keys.streams), keys.state, keys.done, *keys.streams, name),
         ("ZRANGE", keys.members(name), 0, -1, "WITHSCORES"),
@@ -165,11 +121,3 @@ async def _group(connection: Connection, keys: Keys, name: str, now: float) -> G
         ),
         holders=holders,
     )
-
-
-async def _ask(connection: Connection, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
-    replies = await connection.call_all(commands)
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            raise reply
-    return replies

@@ -31,11 +31,13 @@ __all__ = [
     "BEAT",
     "BURY",
     "FETCH",
+    "FREE",
     "LAG",
     "LAYOUT",
     "MARK",
     "PENDING",
     "RELEASE",
+    "RETIRE",
     "SETUP",
     "Script",
 ]
@@ -86,6 +88,31 @@ local function ticks_of(fields)  -- 0: not of ours; anybody may write into a str
   return count and #count < 10 and tonumber(count) or 0
 end
 """
+
+_FREE = (
+    _TICKS
+    + """
+local function before(a, b)
+  local am, as = a:match('^(%d+)-(%d+)$'); local bm, bs = b:match('^(%d+)-(%d+)$')
+  am, as, bm, bs = tonumber(am), tonumber(as), tonumber(bm), tonumber(bs)
+  return am < bm or (am == bm and as < bs)
+end
+-- Delete the first entries of a stream, up to an id; return ticks, and whether that is all.
+local function free(stream, upto, pages)
+  local ticks = 0
+  while pages ~= 0 do
+    local entries = redis.call('XRANGE', stream, '-', upto, 'COUNT', 100)
+    for _, entry in ipairs(entries) do
+      redis.call('XDEL', stream, entry[1])
+      ticks = ticks + ticks_of(entry[2])
+    end
+    if #entries < 100 then return ticks, 1 end
+    pages = pages - 1
+  end
+  return ticks, 0
+end
+"""
+)
 
 SETUP = Script.of(
     """
@@ -273,15 +300,10 @@ return found
 
 ACKNOWLEDGE = Script.of(
     _HELD
-    + _TICKS
+    + _FREE
     + """
 -- KEYS: state, leases, done, progress, groups, streams.
 -- ARGV: group, me, then for each shard: shard, token, how many, and their ids and ticks.
-local function before(a, b)
-  local am, as = a:match('^(%d+)-(%d+)$'); local bm, bs = b:match('^(%d+)-(%d+)$')
-  am, as, bm, bs = tonumber(am), tonumber(as), tonumber(bm), tonumber(bs)
-  return am < bm or (am == bm and as < bs)
-end
 local group, me = ARGV[1], ARGV[2]
 local groups, noted = redis.call('SMEMBERS', KEYS[5]), redis.call('HLEN', KEYS[4]) > 0
 local answers, i, key, acked, out = {}, 3, 5, 0, 0
@@ -308,14 +330,7 @@ while ARGV[i] do
         if not at then least = nil elseif before(at, least) then least = at end
       end
     end
-    while least do
-      local entries = redis.call('XRANGE', KEYS[key], '-', least, 'COUNT', 100)
-      for _, entry in ipairs(entries) do
-        redis.call('XDEL', KEYS[key], entry[1])
-        out = out + ticks_of(entry[2])
-      end
-      if #entries < 100 then break end
-    end
+    if least then out = out + free(KEYS[key], least, -1) end
     answers[#answers + 1] = count
   end
 end
@@ -394,6 +409,48 @@ return {
 """
 )
 """Count what the group has not acknowledged, and say since when the oldest is there."""
+
+RETIRE = Script.of(
+    _NOW
+    + """
+-- KEYS: groups, state, done, leases, members, progress, streams.  ARGV: group.
+local group = ARGV[1]
+if redis.call('SISMEMBER', KEYS[1], group) == 0 then return -1 end
+local there = redis.call('ZCOUNT', KEYS[5], now, '+inf')
+for _, lease in ipairs(redis.call('HVALS', KEYS[4])) do
+  -- One that is leaving is no member any more, and ends what it holds.
+  if there == 0 and tonumber(lease:match('|(%d+)$')) >= now then there = 1 end
+end
+if there > 0 then return there end
+redis.call('SREM', KEYS[1], group)
+redis.call('HDEL', KEYS[2], 'acked:' .. group)
+redis.call('DEL', KEYS[4], KEYS[5], KEYS[6])
+for i = 7, #KEYS do
+  redis.call('HDEL', KEYS[3], (i - 7) .. ':' .. group)
+  redis.pcall('XGROUP', 'DESTROY', KEYS[i], group)  -- a stream may not be there
+end
+return 0
+"""
+)
+"""Forget a group that has no workers: 0; -1: there is none; else how many are there."""
+
+FREE = Script.of(
+    _FREE
+    + """
+-- KEYS: groups, state, done, stream.  ARGV: shard, pages of 100 entries.
+local groups, least = redis.call('SMEMBERS', KEYS[1]), nil
+for i, group in ipairs(groups) do
+  local at = redis.call('HGET', KEYS[3], ARGV[1] .. ':' .. group)
+  if not at then return {0, 1} end
+  if not least or before(at, least) then least = at end
+end
+if not least then return {0, 1} end
+local ticks, all = free(KEYS[4], least, tonumber(ARGV[2]))
+if ticks > 0 then redis.call('HINCRBY', KEYS[2], 'out', ticks) end
+return {ticks, all}
+"""
+)
+"""Delete some of what every group has acknowledged; say whether that is all of it."""
 
 ALL: Final = (
     SETUP,

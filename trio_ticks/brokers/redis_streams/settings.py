@@ -13,6 +13,7 @@ import attrs
 from ...errors import ConfigError
 from .addresses import parse_url
 from .options import Options
+from .retiring import retire
 from .sink import RedisSink
 from .source import RedisSource
 
@@ -34,7 +35,8 @@ class RedisStreams(Options):
     acknowledged comes again, in order: at least once.
 
     Several groups may use one buffer; each gets every tick, and a tick is kept until
-    each group has acknowledged it. A group is there from its first worker on.
+    each group has acknowledged it. A group is there from its first worker on, until
+    :meth:`retire`.
 
     Args:
         url: ``redis://user:password@host:6379/0``, ``rediss://`` for TLS,
@@ -102,6 +104,30 @@ class RedisStreams(Options):
     def source(self) -> RedisSource:
         """Return a new end for workers."""
         return RedisSource(self)
+
+    async def retire(self, group: str) -> int:
+        """Keep nothing more for *group*, whose workers are gone for good.
+
+        A tick is kept until every group has acknowledged it, so a group that nobody
+        reads fills the buffer. What the other groups have acknowledged is deleted; if
+        there is no other group, nothing is. A worker that comes back under this name
+        makes the group anew, and begins with the oldest tick that is there.
+
+        Args:
+            group: its name; this buffer's own ``group`` says nothing here.
+
+        Returns:
+            How many ticks were deleted.
+
+        Raises:
+            BrokerError: the group still has workers (or some were killed, and their
+                leases are not over), there is no such group or no such buffer, or the
+                server is away or refuses us.
+
+        Cancellation: the group is there as before, or is retired; what was not deleted
+        yet is by the next acknowledgements of the other groups.
+        """
+        return await retire(self, group)
 
 
 def _number(name: str, text: str, kind: type[int] | type[float]) -> float:

@@ -1,0 +1,87 @@
+"""Brokers for the runs: a real server each, and the buffers at it.
+
+Rules: on 127.0.0.1 and free ports; whoever opens one ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import attrs
+
+from tests.worlds.kafka_world import QUICK, open_broker
+from tests.worlds.servers import Server, free_port, running
+
+__all__ = ["KAFKA", "LEASE_S", "REDIS", "ZEROMQ", "Station", "opened"]
+
+LEASE_S = 2.0
+"""A lease of Redis and ZeroMQ, a session of Kafka, in seconds."""
+REDIS = ("valkey", "redis")
+KAFKA, ZEROMQ = "kafka", "zeromq"
+_numbers = count()
+
+
+@attrs.frozen
+class Station:
+    """A broker, and how programs are told of it."""
+
+    kind: str
+    shards: int
+    """Of a buffer; of ZeroMQ, of each ingest."""
+    address: str = ""
+    server: Server | None = None
+    name: str = attrs.Factory(lambda: f"proof{next(_numbers)}")
+    ports: tuple[int, ...] = ()
+    """ZeroMQ: where the ingests listen."""
+
+    def buffer(self, *, ingest: int | None = None, group: str = "workers") -> dict[str, Any]:
+        """Return the buffer as the processes are told it.
+
+        Args:
+            ingest: the number of the ingest; None for a worker.
+            group: of the worker.
+        """
+        if self.kind == ZEROMQ:
+            each = [f"tcp://127.0.0.1:{port}" for port in self.ports]
+            beats = {"heartbeat": LEASE_S / 8, "lease": LEASE_S}
+            if ingest is None:
+                return {"kind": "ZeroMQ", "addresses": each, **beats}
+            return {"kind": "ZeroMQ", "bind": each[ingest], **beats}
+        if self.kind == KAFKA:
+            return {
+                "kind": "Kafka",
+                "servers": self.address,
+                "topic": self.name,
+                "group": group,
+                "consumer_settings": {**QUICK, "session.timeout.ms": int(LEASE_S * 1000)},
+            }
+        return {
+            "kind": "RedisStreams",
+            "url": self.address,
+            "name": self.name,
+            "group": group,
+            "lease": LEASE_S,
+        }
+
+
+@contextmanager
+def opened(kind: str, *, ingests: int = 1, fsync: str = "") -> Iterator[Station]:
+    """Start a broker of *kind* for the time of the block.
+
+    Args:
+        kind: one of ``REDIS``, ``KAFKA``, ``ZEROMQ``.
+        ingests: how many there will be.
+        fsync: when Redis is to sync its log; empty: it has none.
+    """
+    if kind == ZEROMQ:
+        yield Station(kind, 64, ports=tuple(free_port() for _ in range(ingests)))
+    elif kind == KAFKA:
+        with open_broker() as broker:
+            yield Station(kind, 8, broker.address)
+    else:
+        log = ("--appendonly", "yes", "--appendfsync", fsync) if fsync else ()
+        with running(kind, *log) as server:
+            yield Station(kind, 64, server.url, server)

@@ -1,0 +1,103 @@
+"""A short visit to a buffer's server, for an operator: no worker, no producer.
+
+Rules: one connection, which is closed at the end; nothing is tried again. The buffer's
+own settings count, not those of the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from ...errors import BrokerError
+from ...logs import Redactor
+from .connection import Command, Connection, LostError, NotRespError, ReplyError
+from .keys import Keys
+from .options import Options
+from .refusals import MovedError, judge
+from .topology import Topology
+
+__all__ = ["ask", "kept_settings", "visit"]
+
+T = TypeVar("T")
+
+_MOVES: Final = 3
+"""How many nodes of a cluster are asked, at most."""
+
+
+async def visit(buffer: Options, errand: Callable[[Connection], Awaitable[T]]) -> T:
+    """Connect to the server of *buffer*, log in, and return what *errand* returns.
+
+    Args:
+        buffer: its settings.
+        errand: is called with the connection; after a move in a cluster, again.
+
+    Raises:
+        BrokerError: the server is away or refuses us, or what *errand* raised.
+
+    Cancellation: nothing is left open.
+    """
+    target = buffer.target
+    topology = Topology(target, buffer.ssl_context, buffer.timeout, buffer.shown)
+    redactor = Redactor(target.secrets)
+    for _ in range(_MOVES):
+        connection: Connection | None = None
+        try:
+            connection = await topology.open()
+            if target.password is not None:
+                name = (target.username,) if target.username else ()
+                await connection.call("AUTH", *name, target.password)
+            if target.database:
+                await connection.call("SELECT", target.database)
+            return await errand(connection)
+        except ReplyError as error:
+            judged = judge(redactor.text(str(error)), buffer.shown)
+            if isinstance(judged, MovedError):
+                topology.moved(judged.address)
+                continue
+            if isinstance(judged, BrokerError):
+                raise judged from None
+            raise _gone(buffer, redactor.excerpt(str(error))) from None
+        except (LostError, NotRespError) as error:
+            raise _gone(buffer, redactor.excerpt(str(error))) from error
+        finally:
+            if connection is not None:
+                await connection.aclose()
+    raise _gone(buffer, "its node moves")
+
+
+def _gone(buffer: Options, why: str) -> BrokerError:
+    text = f"{buffer.shown}: no answer from the server: {why}"
+    return BrokerError(text, buffer=buffer.shown)
+
+
+async def kept_settings(connection: Connection, buffer: Options) -> tuple[int, Keys]:
+    """Return ``maxsize`` of *buffer* and its keys, by the settings that it keeps.
+
+    Raises:
+        BrokerError: there is no such buffer.
+
+    Cancellation: nothing is left behind; the connection is of no more use.
+    """
+    (found,) = await ask(connection, ("HMGET", buffer.keys.settings, "maxsize", "shards"))
+    if found[0] is None or found[1] is None:
+        raise BrokerError(
+            f"{buffer.shown}: there is no such buffer yet; the first program that uses it makes it",
+            buffer=buffer.shown,
+        )
+    return int(found[0]), Keys(buffer.name, int(found[1]))
+
+
+async def ask(connection: Connection, *commands: Command) -> list[Any]:
+    """Send *commands* at once, and return their replies.
+
+    Raises:
+        ReplyError: one of them is an error.
+
+    Cancellation: as :meth:`Connection.call_all`.
+    """
+    replies = await connection.call_all(commands)
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            raise reply
+    return replies
