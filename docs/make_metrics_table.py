@@ -96,6 +96,9 @@ async def rows() -> list[tuple[str, str, str, str]]:
     async def handler(_tick: tt.Tick) -> None:
         await trio.sleep(0.05)
 
+    async def write(_result: tt.Result) -> None:
+        await trio.lowlevel.checkpoint()
+
     async with tt.open_pipeline(
         Feed(),
         handler,
@@ -103,6 +106,7 @@ async def rows() -> list[tuple[str, str, str, str]]:
         overflow=tt.Throttle(tt.DropNewest(timeout=0)),
         breaker=tt.Breaker(),
         max_age=tt.MaxAge(60.0, since="timestamp"),
+        results=write,
         shutdown_timeout=0,
     ) as pipeline:
         with export_metrics(pipeline, registry, symbols=["A"]):

@@ -1,4 +1,4 @@
-"""``ingest``, ``work``, ``lag`` and ``run --buffer``, as a user meets them."""
+"""The commands for buffers: ``ingest``, ``work``, ``lag``, ``retire``, ``run``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import pytest
 import trio
 
 import trio_ticks
+import trio_ticks.brokers
 from tests.worlds.command_line import PATIENCE_S, command, environment, run_cli
 from tests.worlds.memory_buffer import MemoryBuffer
+from tests.worlds.redis_world import Book, Workers, until_held
 from tests.worlds.servers import Server, free_port, running
 from trio_ticks.brokers.urls import SCHEMES, from_url, secrets_of, shown
 from trio_ticks.errors import ConfigError
@@ -147,6 +149,31 @@ def test_lag_of_no_buffer_is_one_line(server: Server) -> None:
     assert "no broker can be asked" in done.stderr
 
 
+def test_a_group_is_retired_once(server: Server) -> None:
+    server.ask("FLUSHALL")
+    buffer = trio_ticks.brokers.RedisStreams(server.url, "few")
+
+    async def begin() -> None:
+        source = buffer.source()
+        workers = Workers(Book())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run, source)
+            await until_held(source)
+            source.drain()
+
+    trio.run(begin)
+    url = f"{server.url}?name=few"
+    done = run_cli("retire", "--group", "workers", TRIO_TICKS_BUFFER=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{url}: the group workers is gone, 0 ticks were deleted\n"
+    again = run_cli("retire", url, "--group", "workers")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "there is no group 'workers'; there are: none yet" in again.stderr
+    other = run_cli("retire", "zmq+tcp://127.0.0.1:5555", "--group", "workers")
+    assert other.returncode == 2
+    assert "only a buffer in Redis" in other.stderr
+
+
 @pytest.mark.parametrize("url", ["amqp://host", "redis:/host", "host:6379", "", "kafka"])
 def test_an_unknown_scheme_is_told_the_known_ones(url: str) -> None:
     with pytest.raises(ConfigError, match="one of redis://") as caught:
@@ -213,7 +240,7 @@ def test_brokers_cost_nothing_until_they_are_used() -> None:
     ]
 
 
-@pytest.mark.parametrize("half", ["ingest", "work", "lag"])
+@pytest.mark.parametrize("half", ["ingest", "work", "lag", "retire"])
 def test_help_teaches_by_examples(half: str) -> None:
     done = run_cli(half, "--help")
     assert done.returncode == 0

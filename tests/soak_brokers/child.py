@@ -43,7 +43,7 @@ _SHOWN = (
 
 
 def make_buffer(spec: dict[str, Any]) -> Any:
-    """Make the buffer that *spec* describes: the name of its class, and its settings."""
+    """Make the buffer of *spec*: the name of its class, and its settings."""
     settings = dict(spec)
     return getattr(tt.brokers, settings.pop("kind"))(**settings)
 

@@ -179,11 +179,19 @@ class Stage:
             RunError: one has.
         """
         while not condition():
-            for program in [*self.ingests, *self.everyone()]:
-                code = program.process.poll()
-                if code and not program.killed:
-                    raise RunError(f"{program.half} ended with {code}: {self.errors()}")
+            self.check_processes()
             await trio.sleep(0.02)
+
+    def check_processes(self) -> None:
+        """Raise if a process has ended by itself with an error.
+
+        Raises:
+            RunError: one has.
+        """
+        for program in [*self.ingests, *self.everyone()]:
+            code = program.process.poll()
+            if code and not program.killed:
+                raise RunError(f"{program.half} ended with {code}: {self.errors()}")
 
     def errors(self) -> str:
         """Return the end of what the processes wrote as errors."""
@@ -227,12 +235,8 @@ class Stage:
 
         await self.until(reached)
 
-    async def finish(self) -> dict[str, Any]:
-        """Wait until all is handled, have all end, and return their sums.
-
-        Raises:
-            RunError: a law is broken, or a process ended with an error.
-        """
+    async def complete(self) -> None:
+        """Wait until each group has handled all."""
 
         def complete() -> bool:
             for judge in self.judges.values():
@@ -240,6 +244,13 @@ class Stage:
             return all(judge.is_complete for judge in self.judges.values())
 
         await self.until(complete)
+
+    async def finish(self) -> dict[str, Any]:
+        """Have all processes end, and return the sums of what they counted.
+
+        Raises:
+            RunError: a law is broken, or a process ended with an error.
+        """
         last = [await ingest.ended() for ingest in self.ingests]
         everyone = [each for group in self.workers for each in self.living(group)]
         for worker in everyone:

@@ -15,10 +15,8 @@ import attrs
 from tests.worlds.kafka_world import QUICK, open_broker
 from tests.worlds.servers import Server, free_port, running
 
-__all__ = ["KAFKA", "LEASE_S", "REDIS", "ZEROMQ", "Station", "opened"]
+__all__ = ["KAFKA", "REDIS", "ZEROMQ", "Station", "opened"]
 
-LEASE_S = 2.0
-"""A lease of Redis and ZeroMQ, a session of Kafka, in seconds."""
 REDIS = ("valkey", "redis")
 KAFKA, ZEROMQ = "kafka", "zeromq"
 _numbers = count()
@@ -31,6 +29,8 @@ class Station:
     kind: str
     shards: int
     """Of a buffer; of ZeroMQ, of each ingest."""
+    lease_s: float
+    """A lease of Redis and ZeroMQ, a session of Kafka, in seconds."""
     address: str = ""
     server: Server | None = None
     name: str = attrs.Factory(lambda: f"proof{next(_numbers)}")
@@ -46,7 +46,7 @@ class Station:
         """
         if self.kind == ZEROMQ:
             each = [f"tcp://127.0.0.1:{port}" for port in self.ports]
-            beats = {"heartbeat": LEASE_S / 8, "lease": LEASE_S}
+            beats = {"heartbeat": self.lease_s / 8, "lease": self.lease_s}
             if ingest is None:
                 return {"kind": "ZeroMQ", "addresses": each, **beats}
             return {"kind": "ZeroMQ", "bind": each[ingest], **beats}
@@ -56,32 +56,35 @@ class Station:
                 "servers": self.address,
                 "topic": self.name,
                 "group": group,
-                "consumer_settings": {**QUICK, "session.timeout.ms": int(LEASE_S * 1000)},
+                "consumer_settings": {**QUICK, "session.timeout.ms": int(self.lease_s * 1000)},
             }
         return {
             "kind": "RedisStreams",
             "url": self.address,
             "name": self.name,
             "group": group,
-            "lease": LEASE_S,
+            "lease": self.lease_s,
         }
 
 
 @contextmanager
-def opened(kind: str, *, ingests: int = 1, fsync: str = "") -> Iterator[Station]:
+def opened(
+    kind: str, *, ingests: int = 1, fsync: str = "", lease_s: float = 2.0
+) -> Iterator[Station]:
     """Start a broker of *kind* for the time of the block.
 
     Args:
         kind: one of ``REDIS``, ``KAFKA``, ``ZEROMQ``.
         ingests: how many there will be.
         fsync: when Redis is to sync its log; empty: it has none.
+        lease_s: see :class:`Station`.
     """
     if kind == ZEROMQ:
-        yield Station(kind, 64, ports=tuple(free_port() for _ in range(ingests)))
+        yield Station(kind, 64, lease_s, ports=tuple(free_port() for _ in range(ingests)))
     elif kind == KAFKA:
         with open_broker() as broker:
-            yield Station(kind, 8, broker.address)
+            yield Station(kind, 8, lease_s, broker.address)
     else:
         log = ("--appendonly", "yes", "--appendfsync", fsync) if fsync else ()
         with running(kind, *log) as server:
-            yield Station(kind, 64, server.url, server)
+            yield Station(kind, 64, lease_s, server.url, server)

@@ -24,6 +24,7 @@ from .exchange import exchange
 from .history import history
 from .ingest import ingest
 from .lag import lag
+from .retire import retire
 from .run import run
 from .top import top
 from .work import work
@@ -83,6 +84,7 @@ cli.add_command(ingest)
 cli.add_command(work)
 cli.add_command(lag)
 cli.add_command(history)
+cli.add_command(retire)
 cli.add_command(exchange)
 cli.add_command(top)
 

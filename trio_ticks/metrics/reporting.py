@@ -69,6 +69,7 @@ def _results(workers: WorkerStatistics) -> dict[str, Any]:
     return {
         "results_written": workers.results_written,
         "results_failed": workers.results_failed,
+        "results_waiting": workers.results_waiting,
         "results_waiting_s": workers.results_waiting_s,
     }
 

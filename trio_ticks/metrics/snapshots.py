@@ -210,6 +210,9 @@ class PipelineMetrics:
     :func:`~trio_ticks.open_pipeline`."""
     results_failed: int = 0
     """Results that could not be written, so that their ticks failed."""
+    results_waiting: int | None = None
+    """Results that are being written, or wait for a store that is away; ``None``
+    without ``results``."""
     results_waiting_s: float = 0.0
     """How long workers have waited for results to be written, in seconds, summed over
     workers."""

@@ -22,7 +22,7 @@ from ..gaps import GapReason
 from ..ledger import INTENTIONAL
 from ..loop import LoopHandle
 from ..metrics.latency import LatencyWindow
-from ..metrics.observed import Half, Observed
+from ..metrics.observed import Half, Observed, WorkerStatistics
 from ..metrics.snapshots import WorkerMetrics
 from .buffer_readings import read_buffer
 from .feed_readings import read_feeds
@@ -328,7 +328,34 @@ class Readings:
             "Symbols whose gap, home or failures were forgotten, since others came.",
             workers.symbols_forgotten,
         )
+        self._read_results(sink, workers)
         self._read_each_worker(sink, rows[:MOST_WORKERS])
+
+    def _read_results(self, sink: Sink, workers: WorkerStatistics) -> None:
+        known = workers.results_waiting is not None
+        sink.counter(
+            "results_written",
+            "Results of handlers that were written; absent without results=.",
+            workers.results_written if known else None,
+        )
+        sink.counter(
+            "results_failed",
+            "Results that could not be written, so that their ticks failed; "
+            "absent without results=.",
+            workers.results_failed if known else None,
+        )
+        sink.gauge(
+            "results_waiting",
+            "Results that are being written, or wait for a store that is away; their workers "
+            "wait, too. Absent without results=.",
+            workers.results_waiting,
+        )
+        sink.counter(
+            "results_waiting_seconds",
+            "Time that workers waited for results to be written, summed over workers; "
+            "absent without results=.",
+            self._rising("results", workers.results_waiting_s) if known else None,
+        )
 
     def _read_each_worker(self, sink: Sink, rows: Iterable[WorkerMetrics]) -> None:
         for row in rows:

@@ -124,6 +124,7 @@ class RemotePipeline:
             throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
             **_of_workers(samples),
             **_of_halves(samples),
+            **_of_results(samples),
         )
 
 
@@ -162,6 +163,18 @@ def _of_halves(samples: Samples) -> dict[str, Any]:
         "buffer": _buffer(samples),
         "ingest": _ingest(samples.ingest),
         "feeds": _feeds(samples.ingest or samples),
+    }
+
+
+def _of_results(samples: Samples) -> dict[str, Any]:
+    """Return the fields of a snapshot that tell of results; none without a store."""
+    if not samples.has("results_waiting"):
+        return {}
+    return {
+        "results_written": samples.count("results_written_total"),
+        "results_failed": samples.count("results_failed_total"),
+        "results_waiting": samples.count("results_waiting"),
+        "results_waiting_s": samples.number("results_waiting_seconds_total"),
     }
 
 

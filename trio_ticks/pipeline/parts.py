@@ -259,6 +259,7 @@ class _PoolEnd(Generic[T]):
             limit=None if scaling is None else scaling.limit,
             results_written=0 if outlet is None else outlet.written,
             results_failed=0 if outlet is None else outlet.failed,
+            results_waiting=None if outlet is None else outlet.waiting,
             results_waiting_s=0.0 if outlet is None else outlet.waiting_s(now),
         )
 

@@ -65,6 +65,8 @@ class Outlet:
         """Results that could not be written; their ticks have failed."""
         self._now = state.now
         self._random = state.random
+        self.waiting = 0
+        """Results that are being written, or wait for a store that is away."""
         self._waited_s = 0.0
         self._waiting: dict[object, float] = {}
         """When each of the writings that are under way began, the oldest first."""
@@ -123,6 +125,7 @@ class Outlet:
     async def _write(self, results: list[Result]) -> None:
         key, wait_s = object(), _FIRST_WAIT_S
         self._waiting[key] = self._now()
+        self.waiting += len(results)
         self._some_wait.set()
         try:
             while True:
@@ -139,6 +142,7 @@ class Outlet:
             raise
         finally:
             self._waited_s += self._now() - self._waiting.pop(key)
+            self.waiting -= len(results)
             if not self._waiting:
                 self._why = ""
         self.written += len(results)
@@ -177,8 +181,8 @@ class Outlet:
             return
         text = "%d results wait to be written, the oldest for %.0f s; their workers wait, too%s"
         why = f": {self._why}" if self._why else ""
-        facts = {"results": len(self._waiting), "waited_s": waited_s}
-        arguments = (len(self._waiting), waited_s, why)
+        facts = {"results": self.waiting, "waited_s": waited_s}
+        arguments = (self.waiting, waited_s, why)
         log_event(logger, logging.WARNING, "results.waiting", text, *arguments, **facts)
 
     # Around the handlers

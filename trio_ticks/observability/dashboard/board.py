@@ -254,6 +254,7 @@ class Board:
                 ],
             },
             "workers": self._workers(),
+            "results": _results(pipeline),
             "feeds": [
                 {**attrs.asdict(row), "name": shown(row.name)} for row in feed_rows(pipeline)
             ],
@@ -340,6 +341,19 @@ def _buffer(pipeline: Observed) -> dict[str, Any] | None:
     """Return what a half knows of the buffer; ``None`` without one."""
     buffer = pipeline.buffer_statistics
     return None if buffer is None else attrs.asdict(buffer)
+
+
+def _results(pipeline: Observed) -> dict[str, float] | None:
+    """Return what became of what handlers return; ``None`` without a store for it."""
+    workers = pipeline.worker_statistics()
+    if workers.results_waiting is None:
+        return None
+    return {
+        "written": workers.results_written,
+        "failed": workers.results_failed,
+        "waiting": workers.results_waiting,
+        "waiting_s": round(workers.results_waiting_s, 3),
+    }
 
 
 def _ledger(pipeline: Observed) -> dict[str, Any]:

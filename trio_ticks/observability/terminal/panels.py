@@ -401,6 +401,18 @@ def workers(metrics: PipelineMetrics, pen: Pen, width: int, height: int) -> Pane
     return pen.panel(grid, title, height=max(deep, 1) + 2)
 
 
+def results(metrics: PipelineMetrics, pen: Pen) -> Text:
+    """Return a line on what handlers return: what is written, and what is not yet."""
+    waiting, failed = metrics.results_waiting or 0, metrics.results_failed
+    line = Text("  results  ", "bright_black", no_wrap=True, overflow="crop")
+    line.append(f"{count(metrics.results_written)} written", "bold")
+    line.append(f"  {count(waiting)} waiting", "yellow" if waiting else "bright_black")
+    line.append(f"  {count(failed)} failed", "red" if failed else "bright_black")
+    waited = duration(metrics.results_waiting_s * 1e3, plain=pen.plain)
+    line.append(f"  workers waited {waited} for them", "bright_black")
+    return line
+
+
 def outcomes(history: History, pen: Pen, width: int, height: int) -> Panel:
     """Return columns of the ticks of the last seconds: handled below, dropped above."""
     inside, lines = width - 4, height - 2

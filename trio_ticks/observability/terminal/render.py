@@ -126,6 +126,8 @@ def render(
         show(2, 6, rates)
         show(3, 6, latency)
         show(5, 8, drops)
+    if metrics.results_waiting is not None:
+        show(5, 1, panels.results(metrics, pen))
     if len(metrics.feeds) > 1 and left >= 4:
         feeds = panels.feeds(metrics, pen, min(left - 1, 2 + _MOST_FEEDS))
         show(6, feeds.height or left, feeds)
