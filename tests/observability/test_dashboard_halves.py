@@ -166,3 +166,25 @@ def test_without_a_buffer_there_is_no_card_and_one_feed_has_no_row(browser: Brow
         expect(page.locator("#buffer")).to_be_hidden()
         expect(page.locator("#feeds")).to_be_hidden()
         expect(page.locator(".figure.handled h2")).to_have_text("Handled")
+
+
+def test_results_have_a_row_where_they_go_somewhere(browser: Browser) -> None:
+    async def keep(_tick: Any) -> int:
+        await trio.sleep(0.001)
+        return 1
+
+    async def away(_result: tt.Result) -> None:
+        raise ConnectionRefusedError
+
+    with (
+        serving(two_feeds, keep, workers=2, results=away, overflow=tt.DropOldest()) as served,
+        watched(browser) as page,
+    ):
+        page.goto(served.url)
+        row = page.locator("#results")
+        expect(row).to_contain_text("written 0 · waiting 2 · failed 0")
+        served.do(served.pipeline.cancel)
+    with serving(two_feeds, keep, overflow=tt.DropOldest()) as served, watched(browser) as page:
+        page.goto(served.url)
+        expect(page.locator("#pool")).to_be_visible()
+        expect(page.locator("#results")).to_be_hidden()

@@ -57,6 +57,10 @@ async def eventful(send: Send) -> None:
     await trio.sleep_forever()
 
 
+async def keep(_result: tt.Result) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 async def scraped(path: Path) -> list[bytes]:
     """Return what two ports serve.
 
@@ -74,6 +78,7 @@ async def scraped(path: Path) -> list[bytes]:
             overflow=tt.Throttle(tt.DropNewest()),
             breaker=tt.Breaker(),
             handler_timeout=60.0,
+            results=keep,
             shutdown_timeout=5,
         ) as processes,
         open_pipeline(sleepy_feed(make_ticks(30)), lambda _tick: None, workers=3) as threads,
