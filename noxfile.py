@@ -44,6 +44,7 @@ SAME = (
     "tests/brokers/test_redis_errors.py",
     "tests/brokers/test_redis_large.py",
     "tests/brokers/test_redis_processes.py",
+    "tests/brokers/test_redis_retire.py",
     "tests/brokers/test_redis_settings.py",
     "tests/brokers/test_redis_takeover.py",
     "tests/brokers/test_redis_topology.py",
@@ -320,6 +321,27 @@ def kill(session: nox.Session) -> None:
     """
     install(session, "test")
     session.run("python", "-m", "tests.soak_kill", *session.posargs)
+
+
+@nox.session(default=False)
+def brokers(session: nox.Session) -> None:
+    """Kill, stop and restart workers and servers of each broker under load.
+
+    Judged by tick: nothing is lost, nothing skipped. It writes each run down, and goes
+    on where it was cut off; ``-- --anew`` begins anew.
+    """
+    install(session, "test")
+    session.run("python", "-m", "tests.soak_brokers", *session.posargs)
+
+
+@nox.session(default=False)
+def broker_memory(session: nox.Session) -> None:
+    """Memory of ingests and workers is flat without their broker, and with a full one.
+
+    It takes about an hour, writes as it goes, and goes on where it was cut off.
+    """
+    install(session, "test")
+    session.run("python", "-m", "tests.soak_broker_memory", *session.posargs)
 
 
 @nox.session(default=False)

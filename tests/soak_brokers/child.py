@@ -1,10 +1,11 @@
 """The processes of a run: an ingest, or a worker. Each is a pipeline as a user has it.
 
 ``python -m tests.soak_brokers.child ingest|work SPEC``, where SPEC is JSON: the buffer,
-and for an ingest ``seed``, ``count``, ``prefix``, ``rate``, for a worker ``log`` and
-``name``. On standard output they say in lines of JSON how their half is doing whenever
-that has changed, and what their ledger was at the end. An ingest begins to send at the
-first line on its standard input.
+and for an ingest ``seed``, ``count``, ``prefix`` and ``rate``, for a worker ``log``. An
+ingest may be told to ``drop`` the oldest where there is no room, a worker how long a
+handling takes (``pause_s``). On standard output they say in lines of JSON how their half
+is doing whenever that has changed, and what their ledger was at the end. An ingest
+begins to send at the first line on its standard input.
 """
 
 from __future__ import annotations
@@ -77,9 +78,13 @@ def say(**facts: Any) -> None:
 
 
 def shown(pipeline: tt.Pipeline[Any]) -> dict[str, Any]:
-    """Return what this half knows of its buffer."""
+    """Return what this half knows of its buffer; its law holds at this moment."""
     statistics = pipeline.buffer_statistics
-    return {name: getattr(statistics, name) for name in _SHOWN}
+    pipeline.ledger.check()
+    return {name: getattr(statistics, name) for name in _SHOWN} | {
+        "produced": pipeline.ledger.produced,
+        "dropped": pipeline.ledger.dropped,
+    }
 
 
 async def tell(pipeline: tt.Pipeline[Any]) -> None:
@@ -114,7 +119,8 @@ async def run(half: str, spec: dict[str, Any]) -> None:
     handler: Any = None
     settings: dict[str, Any]
     if half == "ingest":
-        feed, settings = Paced(spec, told), {"overflow": tt.Block(), "shutdown_timeout": 60.0}
+        overflow = tt.DropOldest() if spec.get("drop") else tt.Block()
+        feed, settings = Paced(spec, told), {"overflow": overflow, "shutdown_timeout": 60.0}
     else:
         handler, settings = make_handler(spec), {"workers": 8}
     async with trio.open_nursery() as nursery:
@@ -132,9 +138,10 @@ async def run(half: str, spec: dict[str, Any]) -> None:
 def make_handler(spec: dict[str, Any]) -> Any:
     """Return a handler that writes what it has handled into the log."""
     log = os.open(spec["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    pause_s = spec.get("pause_s", HANDLING_S)
 
     async def handler(item: tt.Tick) -> None:
-        await trio.sleep(HANDLING_S)
+        await trio.sleep(pause_s)
         # The file's order is the order in which all workers have handled.
         os.write(log, f"{item.symbol} {int(item.volume)}\n".encode())
 
