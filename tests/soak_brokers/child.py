@@ -3,8 +3,8 @@
 ``python -m tests.soak_brokers.child ingest|work SPEC``, where SPEC is JSON: the buffer,
 and for an ingest ``seed``, ``count``, ``prefix`` and ``rate``, for a worker ``log``. An
 ingest may be told to ``drop`` the oldest where there is no room, a worker how long a
-handling takes (``pause_s``). On standard output they say in lines of JSON how their half
-is doing whenever that has changed, and what their ledger was at the end. An ingest
+handling takes (``pause_s``). On standard output they say in lines of JSON how their
+half is doing whenever that has changed, and what their ledger was at the end. An ingest
 begins to send at the first line on its standard input.
 """
 
