@@ -149,5 +149,7 @@ def make_handler(spec: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    form = "%(relativeCreated)d %(process)d %(name)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
+    logging.getLogger("trio_ticks.brokers").setLevel(logging.INFO)
     trio.run(run, sys.argv[1], json.loads(sys.argv[2]))

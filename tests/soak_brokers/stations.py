@@ -11,14 +11,20 @@ from itertools import count
 from typing import Any
 
 import attrs
+from confluent_kafka import Producer
 
 from tests.worlds.kafka_world import QUICK, open_broker
 from tests.worlds.servers import Server, free_port, running
 
-__all__ = ["KAFKA", "REDIS", "ZEROMQ", "Station", "opened"]
+__all__ = ["CLUSTER", "KAFKA", "REDIS", "ZEROMQ", "Station", "opened"]
 
 REDIS = ("valkey", "redis")
 KAFKA, ZEROMQ = "kafka", "zeromq"
+CLUSTER = "kafka-cluster"
+"""librdkafka's own test cluster, in this process. Other than tansu it keeps the
+metadata of commits, as Apache Kafka does."""
+_CLUSTER_S = 6.0
+"""The shortest session that it allows."""
 _numbers = count()
 
 
@@ -50,12 +56,13 @@ class Station:
             if ingest is None:
                 return {"kind": "ZeroMQ", "addresses": each, **beats}
             return {"kind": "ZeroMQ", "bind": each[ingest], **beats}
-        if self.kind == KAFKA:
+        if self.kind in (KAFKA, CLUSTER):
             return {
                 "kind": "Kafka",
                 "servers": self.address,
                 "topic": self.name,
                 "group": group,
+                "partitions": self.shards,
                 "consumer_settings": {**QUICK, "session.timeout.ms": int(self.lease_s * 1000)},
             }
         return {
@@ -74,7 +81,7 @@ def opened(
     """Start a broker of *kind* for the time of the block.
 
     Args:
-        kind: one of ``REDIS``, ``KAFKA``, ``ZEROMQ``.
+        kind: one of ``REDIS``, ``KAFKA``, ``CLUSTER``, ``ZEROMQ``.
         ingests: how many there will be.
         fsync: when Redis is to sync its log; empty: it has none.
         lease_s: see :class:`Station`.
@@ -84,6 +91,15 @@ def opened(
     elif kind == KAFKA:
         with open_broker() as broker:
             yield Station(kind, 8, lease_s, broker.address)
+    elif kind == CLUSTER:
+        # It lives as long as this client.
+        made = Producer({"bootstrap.servers": "none:1", "test.mock.num.brokers": 1, "log_level": 0})
+        (broker,) = made.list_topics(timeout=10).brokers.values()
+        station = Station(kind, 4, max(lease_s, _CLUSTER_S), f"{broker.host}:{broker.port}")
+        # A topic is made by a look for it.
+        for topic in (station.name, f"{station.name}.dead"):
+            made.list_topics(topic, timeout=10)
+        yield station
     else:
         log = ("--appendonly", "yes", "--appendfsync", fsync) if fsync else ()
         with running(kind, *log) as server:
