@@ -2,7 +2,9 @@
 
 When partitions are revoked, their ticks go on for half of ``hand_over_s``; what is
 still queued then is withdrawn, what has been begun is waited for until the end of it,
-and what is done is committed before the partitions go.
+and what is done is committed before the partitions go. Where the broker keeps no
+metadata of commits, what is done behind a tick that is withdrawn comes again: there
+they go on for nine tenths.
 
 Rules: called in the event loop, from inside a turn of the client's thread. A tick that
 is withdrawn is no longer unfinished, and yet not handled: what was withdrawn is found
@@ -31,6 +33,10 @@ __all__ = ["Parting"]
 _logger = logging.getLogger("trio_ticks.brokers")
 
 _STEP_S: Final = 0.002
+_FIRST: Final = 0.5
+"""The part of ``hand_over_s`` in which what is queued may still be begun."""
+_WITHOUT_METADATA: Final = 0.9
+"""The same at a broker that keeps no metadata."""
 
 
 @final
@@ -56,6 +62,8 @@ class Parting:
         """Partitions that were lost."""
         self.seeks: dict[int, int] = {}
         """From where partitions are to be fetched once more."""
+        self.last: dict[int, Mark] = {}
+        """The last commits of a worker that leaves, until they are taken."""
         self.awake_at = send.clock.now()
         """When the event loop ran last, or was asked something that takes long."""
 
@@ -77,15 +85,17 @@ class Parting:
         Cancellation: they are not given up.
         """
         holding = self._holding
+        # Of those that were given up already, what is not committed yet.
+        marks = {shard: self.last.pop(shard) for shard in shards if shard in self.last}
         shards = [shard for shard in shards if shard in holding.shards]
         holding.recall(shards)
-        half_s = self._kafka.hand_over_s / 2
-        await self._wait_for(shards, half_s)
+        whole_s = self._kafka.hand_over_s
+        first_s = whole_s * (_FIRST if holding.keeps_metadata is not False else _WITHOUT_METADATA)
+        await self._wait_for(shards, first_s)
         gone = await self._withdraw(shards)
-        await self._wait_for(shards, half_s)
+        await self._wait_for(shards, whole_s - first_s)
         begun = identities(self._outcomes.unfinished())
         undone = self.unfinished() | gone
-        marks: dict[int, Mark] = {}
         for shard in shards:
             mark = holding.leave(shard, undone, begun)
             if mark is not None:
@@ -112,6 +122,9 @@ class Parting:
         Cancellation: they are given up, and the handler may not have been told.
         """
         holding = self._holding
+        gone = {shard: self.last.pop(shard) for shard in shards if shard in self.last}
+        if gone:
+            self.handed_over(gone, False)
         shards = [shard for shard in shards if shard in holding.shards]
         self.fenced += len(shards)
         holding.recall(shards)

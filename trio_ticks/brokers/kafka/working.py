@@ -11,7 +11,8 @@ partitions come and go is in :mod:`.parting`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -27,6 +28,7 @@ from .dead_letters import DeadLetters, Letter
 from .delivering import Delivering
 from .health import Health
 from .holding import Holding
+from .leaving import leave
 from .library import confluent
 from .parting import Parting
 from .settings import KafkaSettings
@@ -48,7 +50,8 @@ _MEASURE_S: Final = 0.5
 _STEP_S: Final = 0.002
 _TOPIC_S: Final = 2.0
 _LEAVE_S: Final = 3.0
-"""Seconds that the last commit may take."""
+"""Seconds that the last commit may take where the broker does not answer. Where it does,
+the group may be rebalancing, which takes up to a session."""
 _CLOSE_S: Final = 2.0
 """Seconds that the client may take to end when all is cancelled."""
 _MOST_RECORDS: Final = 1000
@@ -83,6 +86,8 @@ class Working:
         self._session_s = session_s(kafka)
         self._full_since: float | None = None
         self._commit_at = self._measure_at = self._sent_at = self._poll_at = 0.0
+        self._again_at = 0.0
+        """When commits may be sent again after a refusal."""
         self._topic_at = self._parting.awake_at + _TOPIC_S
         self._behind: int | None = None
         self._open = 0
@@ -146,7 +151,9 @@ class Working:
                 nursery.start_soon(self._delivering.run)
                 try:
                     await self._turns(consuming, admin, limiter)
-                    await self._leave(consuming, limiter)
+                    timeout_s = max(_LEAVE_S, self._session_s if self._health.connected else 0)
+                    poll = partial(self._poll, consuming, limiter)
+                    await leave(self._holding, self._parting, poll, timeout_s)
                     await trio.to_thread.run_sync(
                         consuming.close, limiter=limiter, abandon_on_cancel=True
                     )
@@ -208,23 +215,6 @@ class Working:
             if turn.topic_is_gone or not holding.shards:
                 await self._check_topic(admin)
 
-    async def _leave(self, consuming: Consuming, limiter: trio.CapacityLimiter) -> None:
-        """Give all partitions up, and wait, in bounds, until that is committed."""
-        marks = await self._parting.hand_over(list(self._holding.shards))
-        commits: Mapping[int, Mark] = marks
-        refused: Collection[int] | None = None
-        with trio.move_on_after(_LEAVE_S):
-            while refused is None or self._holding.book.is_sent:
-                if self._holding.book.is_sent:
-                    # The answer to the last usual commit comes first.
-                    turn = await self._poll(consuming, limiter, {})
-                    if turn.refused is not None:
-                        self._holding.confirm(turn.refused)
-                    continue
-                turn = await self._poll(consuming, limiter, commits)
-                commits, refused = {}, turn.refused
-        self._parting.handed_over(marks, not marks or refused == ())
-
     @staticmethod
     async def _poll(
         consuming: Consuming, limiter: trio.CapacityLimiter, commits: Mapping[int, Mark]
@@ -267,7 +257,7 @@ class Working:
         commits: dict[int, Mark] = {}
         waiting = holding.unacknowledged - holding.outstanding.ticks
         urgent = holding.is_urgent or waiting > holding.window // 2
-        if book.pending and (now >= self._commit_at or urgent):
+        if book.pending and now >= self._again_at and (now >= self._commit_at or urgent):
             commits = book.take()
             if commits:
                 self._commit_at = now + _COMMIT_S
@@ -303,7 +293,10 @@ class Working:
             self._verified(turn.verified)
         if turn.refused is not None:
             holding.confirm(turn.refused)
-            if not turn.refused:
+            if turn.refused:
+                # A group that is rebalancing refuses all of them for a while.
+                self._again_at = self._send.clock.now() + _COMMIT_S
+            else:
                 self._health.heard(self._sent_at)
         ticks = records = 0
         for entry in turn.entries:

@@ -1,0 +1,92 @@
+"""The page "Across processes": its promises have tests, its tables are up to date."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from docs.make_brokers_table import MEMORY, PAGE, RUNS, read, written
+from tests.soak_broker_memory import GROWTH_MB
+from tests.soak_brokers.judge import Found
+from tests.soak_brokers.scenes import SCENES, broken
+
+TESTS = Path(__file__).parents[1]
+TEXT = PAGE.read_text()
+NOTHING = "\N{EN DASH}"
+
+
+def table(before: str) -> list[list[str]]:
+    """Return the rows of the first table after the text *before*, without its head."""
+    after = TEXT[TEXT.index(before) :]
+    lines = re.search(r"(?:^\|.*\n)+", after, re.MULTILINE)
+    assert lines is not None
+    _head, _line, *rest = lines[0].splitlines()
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rest]
+
+
+PROMISES = table("## What is promised")
+PROOFS = table("Each promise has tests")
+
+
+@cache
+def names_in(file: str) -> set[str]:
+    (path,) = TESTS.rglob(file)
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_every_promise_has_a_row_of_tests() -> None:
+    assert [row[0] for row in PROOFS] == [row[0] for row in PROMISES]
+    assert len(PROMISES) > 8
+    for promise, proof in zip(PROMISES, PROOFS, strict=True):
+        for said, shown in zip(promise[1:], proof[1:], strict=True):
+            untried = said in (NOTHING, "no broker") or "not tried" in said
+            assert (shown == NOTHING) == untried, (promise[0], said)
+
+
+@pytest.mark.parametrize(
+    "shown", sorted({cell for row in PROOFS for cell in row[1:] if cell != NOTHING})
+)
+def test_the_tests_of_the_promises_are_there(shown: str) -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", shown)
+    assert named
+    for file, name in named:
+        assert name in names_in(file), f"{file} has no {name}"
+
+
+def test_the_tables_are_up_to_date() -> None:
+    assert written(TEXT) == TEXT, "run python docs/make_brokers_table.py"
+
+
+def test_every_scene_was_played_with_each_of_its_brokers_and_held() -> None:
+    records = read(RUNS)
+    played = {(each["scene"], each["kind"]) for each in records}
+    assert played == {(name, kind) for name, scene in SCENES.items() for kind in scene.kinds}
+    for each in records:
+        wrong = [
+            text
+            for found in each["groups"]
+            for text in broken(SCENES[each["scene"]], each["kind"], Found(**found))
+        ]
+        assert each["held"] == (not each["wrong"]) == (not wrong), each
+        assert each["held"], each
+
+
+def test_memory_was_flat_in_each_phase() -> None:
+    whole = [each for each in read(MEMORY) if each["whole"]]
+    assert {(each["kind"], each["phase"]) for each in whole} == {
+        (kind, phase)
+        for kind in ("valkey", "redis", "kafka", "zeromq")
+        for phase in ("away", "full")
+    }
+    for each in whole:
+        assert each["held"], json.dumps(each)
+        assert max(each["ingest_growth_mb"], each["work_growth_mb"]) <= GROWTH_MB
