@@ -3,9 +3,10 @@
 ``python -m tests.soak_brokers.child ingest|work SPEC``, where SPEC is JSON: the buffer,
 and for an ingest ``seed``, ``count``, ``prefix`` and ``rate``, for a worker ``log``. An
 ingest may be told to ``drop`` the oldest where there is no room, a worker how long a
-handling takes (``pause_s``). On standard output they say in lines of JSON how their
-half is doing whenever that has changed, and what their ledger was at the end. An ingest
-begins to send at the first line on its standard input.
+handling takes (``pause_s``), or to wait for a line before it begins (``waits``). On
+standard output they say in lines of JSON how their half is doing whenever that has
+changed, and what their ledger was at the end. An ingest begins to send at the first
+line on its standard input.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ async def run(half: str, spec: dict[str, Any]) -> None:
         handler, settings = make_handler(spec), {"workers": 8}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen, told)
+        if spec.get("waits"):
+            await told.wait()
         async with tt.open_pipeline(feed, handler, buffer=buffer, **settings) as pipeline:
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 nursery.start_soon(tell, pipeline)

@@ -87,7 +87,7 @@ async def restart_all(stage: Stage, _proxy: Any) -> None:
     """Replace each of the workers, one after another, in good order."""
     await stage.until_part(0.1)
     for worker in list(stage.workers["workers"]):
-        heir = stage.start_worker()
+        heir = stage.begin_spare()
         # Where there is no shard to spare it has to wait for the old one to leave.
         spare = stage.station.shards > len(stage.workers["workers"]) - 1
         what = "shards" if spare else "connected"
@@ -108,6 +108,8 @@ class Scene:
     runs: int = 2
     count: int = 32_000
     workers: int = 2
+    spare: int = 0
+    """Workers that take the place of others."""
     ingests: int = 1
     groups: tuple[str, ...] = ("workers",)
     fsync: str = ""
@@ -191,6 +193,7 @@ SCENES = {
         script=restart_all,
         kinds=(*ALL, CLUSTER),
         workers=4,
+        spare=4,
         count=80_000,
         most_back=None,
         most_repeats=_none_but_zeromq,
@@ -254,7 +257,7 @@ async def play(case: Case) -> dict[str, Any]:
             with trio.fail_after(PATIENCE_S):
                 async with _staged(case, folder) as (stage, proxy):
                     try:
-                        await stage.begin(workers=scene.workers)
+                        await stage.begin(workers=scene.workers, spare=scene.spare)
                         await scene.script(stage, proxy)
                         await stage.complete()
                         await until_empty(stage)

@@ -62,7 +62,7 @@ class Program:
         return self.process.pid
 
     def begin(self) -> None:
-        """Have an ingest begin to send."""
+        """Have an ingest begin to send, or a worker that waits begin."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"\n")
         self.process.stdin.flush()
@@ -128,6 +128,8 @@ class Stage:
         self.workers: dict[str, list[Program]] = {group: [] for group in groups}
         self.gone: list[Program] = []
         """Workers that left in good order."""
+        self.spare: list[Program] = []
+        """Workers that wait for their turn: a process takes seconds to start."""
         self._nursery = nursery
         self._parts = [(seed * 100 + number, f"I{number}-") for number in range(ingests)]
         self._each = count // ingests
@@ -155,19 +157,27 @@ class Stage:
             }
             self.ingests.append(self._start("ingest", spec))
 
-    def start_worker(self, group: str = "workers") -> Program:
-        """Start one more worker."""
+    def start_worker(self, group: str = "workers", *, waits: bool = False) -> Program:
+        """Start one more worker; one that *waits* is not at work yet."""
         spec = {
             "buffer": self.station.buffer(group=group),
             "log": str(self.judges[group].log),
+            "waits": waits,
         }
         worker = self._start("work", spec)
-        self.workers[group].append(worker)
+        (self.spare if waits else self.workers[group]).append(worker)
+        return worker
+
+    def begin_spare(self) -> Program:
+        """Have a worker that waits begin."""
+        worker = self.spare.pop()
+        self.workers["workers"].append(worker)
+        worker.begin()
         return worker
 
     def close(self) -> None:
         """End all processes."""
-        for program in [*self.ingests, *self.everyone(), *self.gone]:
+        for program in [*self.ingests, *self.everyone(), *self.gone, *self.spare]:
             program.close()
 
     # Events
@@ -215,8 +225,10 @@ class Stage:
                 return False
         return True
 
-    async def begin(self, *, workers: int) -> None:
+    async def begin(self, *, workers: int, spare: int = 0) -> None:
         """Start the ingests, and in each group *workers*; have the ingests send."""
+        for _ in range(spare):
+            self.start_worker(waits=True)
         self.start_ingests()
         for group in self.workers:
             for _ in range(workers):
