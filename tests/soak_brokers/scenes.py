@@ -29,7 +29,7 @@ __all__ = ["SCENES", "Case", "Scene", "play"]
 ALL = (*REDIS, KAFKA, ZEROMQ)
 WINDOW = 4096
 """Of ZeroMQ: the default."""
-PATIENCE_S = 240.0
+PATIENCE_S = 900.0
 CUT_EVERY_S = 0.013
 
 Script = Callable[[Stage, Any], Awaitable[None]]
