@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from docs.make_brokers_table import MEMORY, PAGE, RUNS, read, written
+from docs.make_brokers_table import PAGE, read, written
 from tests.soak_broker_memory import GROWTH_MB
+from tests.soak_broker_memory import RECORDS as MEMORY
+from tests.soak_brokers.__main__ import RECORDS as RUNS
 from tests.soak_brokers.judge import Found
 from tests.soak_brokers.scenes import SCENES, broken
 

@@ -35,7 +35,7 @@ def text_of(name: str) -> str:
 
 def of_keda() -> str:
     (query,) = re.findall(r"^ +query: (.+)$", text_of("keda.yml"), re.MULTILINE)
-    return query
+    return str(query)
 
 
 def of_adapter() -> str:
@@ -46,7 +46,7 @@ def of_adapter() -> str:
     assert f"name: {{as: {name}}}" in text_of("prometheus-adapter.yml")
     (labels,) = re.findall(r"matchLabels: \{(.+?)\}", text_of("hpa.yml"))
     matchers = ",".join(re.sub(r"(\w+): ([\w-]+)", r'\1="\2"', labels).split(", "))
-    return template.replace("<<.Series>>", series).replace("<<.LabelMatchers>>", matchers)
+    return str(template.replace("<<.Series>>", series).replace("<<.LabelMatchers>>", matchers))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,10 @@ class Program:
                 if lines:
                     self.told = json.loads(lines[-1])
 
+    def says(self, what: str) -> bool:
+        """Tell whether *what* is true, or not 0, by what it said last."""
+        return bool(self.told.get(what))
+
     @property
     def pid(self) -> int:
         """Its number."""

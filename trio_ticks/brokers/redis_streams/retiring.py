@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from ...errors import BrokerError
-from .connection import Connection
+from .connection import Command, Connection
 from .options import Options
 from .scripts import FREE, RETIRE
 from .visiting import ask, kept_settings, visit
@@ -58,10 +58,10 @@ async def _retire(connection: Connection, buffer: Options, group: str) -> int:
         )
     ticks, shards = 0, list(range(len(keys.streams)))
     while shards:
-        replies = await ask(
-            connection,
-            *(("EVAL", FREE.body, 4, *own, keys.streams[shard], shard, _PAGES) for shard in shards),
-        )
+        commands: list[Command] = [
+            ("EVAL", FREE.body, 4, *own, keys.streams[shard], shard, _PAGES) for shard in shards
+        ]
+        replies = await ask(connection, *commands)
         ticks += sum(deleted for deleted, _ in replies)
         shards = [shard for shard, (_, whole) in zip(shards, replies, strict=True) if not whole]
     return ticks
