@@ -7,6 +7,7 @@ down in ``docs/_static``. A test fails while the tables are out of date.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def rows(head: tuple[str, ...], found: list[tuple[str, ...]]) -> str:
+def rows(head: tuple[str, ...], found: Sequence[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
     every = [head, ("---",) * len(head), *found]
     return "".join(f"| {' | '.join(row)} |\n" for row in every)

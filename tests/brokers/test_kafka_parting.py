@@ -56,14 +56,10 @@ class Channel:
         return count
 
 
-@pytest.mark.parametrize(
-    ("keeps", "ends_at", "withdrawn"),
-    [(True, 8.0, 2), (None, 8.0, 2), (False, 8.0, 0), (False, 9.5, 2)],
-)
-async def test_what_is_queued_goes_on_for_longer_where_no_metadata_is_kept(
-    keeps: bool | None, ends_at: float, withdrawn: int, autojump_clock: MockClock
-) -> None:
-    kafka, channel = Kafka("127.0.0.1:1", hand_over_s=10.0), Channel()
+def held(channel: Channel, *, keeps: bool | None) -> tuple[Parting, list[Any]]:
+    """Return a partition that was taken, and its four ticks, which are delivered."""
+    session = {"session.timeout.ms": 2000}
+    kafka = Kafka("127.0.0.1:1", hand_over_s=10.0, consumer_settings=session)
     holding = Holding(kafka, "us")
     holding.keeps_metadata = keeps
     parting = Parting(
@@ -81,8 +77,20 @@ async def test_what_is_queued_goes_on_for_longer_where_no_metadata_is_kept(
     found = holding.next_ready()
     assert found is not None
     holding.delivered(found[1])
+    return parting, found[1].items
+
+
+@pytest.mark.parametrize(
+    ("keeps", "ends_at", "withdrawn"),
+    [(True, 8.0, 2), (None, 8.0, 2), (False, 8.0, 0), (False, 9.5, 2)],
+)
+async def test_what_is_queued_goes_on_for_longer_where_no_metadata_is_kept(
+    keeps: bool | None, ends_at: float, withdrawn: int, autojump_clock: MockClock
+) -> None:
+    channel = Channel()
+    parting, items = held(channel, keeps=keeps)
     # Two are handled, two are queued behind others for long.
-    channel.queued = found[1].items[2:]
+    channel.queued = items[2:]
     began = trio.current_time()
 
     async def end() -> None:
@@ -98,3 +106,27 @@ async def test_what_is_queued_goes_on_for_longer_where_no_metadata_is_kept(
     assert channel.given_up == [0]
     # The record is committed only if all of it is done.
     assert marks[0].offset == (0 if withdrawn else 1)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_to_wait_for_ticks_is_no_standstill_and_to_be_stopped_meanwhile_is_one(
+    stopped: bool, autojump_clock: MockClock
+) -> None:
+    channel = Channel()
+    parting, items = held(channel, keeps=False)
+    channel.queued = items[2:]
+    began = trio.current_time()
+
+    async def end() -> None:
+        await trio.sleep(4.0)
+        if stopped:
+            autojump_clock.jump(3.0)
+        await trio.sleep(1.0)
+        channel.queued.clear()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        await parting.hand_over([0])
+    now = trio.current_time()
+    assert now - began == pytest.approx(8.0 if stopped else 5.0, abs=0.1)
+    assert (now - parting.awake_at > 2.0) == stopped

@@ -124,7 +124,6 @@ class RemotePipeline:
             throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
             **_of_workers(samples),
             **_of_halves(samples),
-            **_of_results(samples),
         )
 
 
@@ -156,13 +155,14 @@ def _of_workers(samples: Samples) -> dict[str, Any]:
 
 
 def _of_halves(samples: Samples) -> dict[str, Any]:
-    """Return the fields of a snapshot that tell of halves and of feeds."""
+    """Return the fields of a snapshot that tell of halves, of feeds and of results."""
     return {
         "items_given_back": samples.count("ticks_given_back_total"),
         "half": samples.half,
         "buffer": _buffer(samples),
         "ingest": _ingest(samples.ingest),
         "feeds": _feeds(samples.ingest or samples),
+        **_of_results(samples),
     }
 
 

@@ -23,6 +23,7 @@ from ...buffer import Outcomes, Send
 from ...logs import log_event
 from ..acknowledging import identities
 from .committing import Mark
+from .consuming import session_s
 from .dead_letters import DeadLetters
 from .delivering import Delivering
 from .holding import Holding
@@ -64,6 +65,7 @@ class Parting:
         """From where partitions are to be fetched once more."""
         self.last: dict[int, Mark] = {}
         """The last commits of a worker that leaves, until they are taken."""
+        self._session_s = session_s(kafka)
         self.awake_at = send.clock.now()
         """When the event loop ran last, or was asked something that takes long."""
 
@@ -190,8 +192,15 @@ class Parting:
         """Wait, at most *timeout_s*, until no tick of *shards* is being handled."""
         with trio.move_on_after(timeout_s):
             # Nobody says when a tick has its outcome: asking costs less.
-            while self._is_busy(shards):  # noqa: ASYNC110
+            while self._is_busy(shards):
                 await trio.sleep(_STEP_S)
+                self._stay_awake()
+
+    def _stay_awake(self) -> None:
+        """Note that the event loop runs while it is waited; a longer gap stays seen."""
+        now = self._send.clock.now()
+        if now - self.awake_at <= self._session_s:
+            self.awake_at = now
 
     def _is_busy(self, shards: Collection[int]) -> bool:
         """Tell whether ticks of *shards* are queued, begun or being delivered."""

@@ -50,8 +50,8 @@ _MEASURE_S: Final = 0.5
 _STEP_S: Final = 0.002
 _TOPIC_S: Final = 2.0
 _LEAVE_S: Final = 3.0
-"""Seconds that the last commit may take where the broker does not answer. Where it does,
-the group may be rebalancing, which takes up to a session."""
+"""Seconds that the last commit may take where the broker does not answer. Where it
+does, the group may be rebalancing, which takes up to a session."""
 _CLOSE_S: Final = 2.0
 """Seconds that the client may take to end when all is cancelled."""
 _MOST_RECORDS: Final = 1000

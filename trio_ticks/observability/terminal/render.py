@@ -104,8 +104,7 @@ def render(
         duration_s=scene.duration_s,
         alarm=scene.alarm,
     )
-    left = height
-    shown: list[tuple[int, RenderableType]] = []
+    left, shown = height, list[tuple[int, RenderableType]]()
 
     def show(place: int, lines: int, part: RenderableType) -> None:
         nonlocal left
