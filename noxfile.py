@@ -35,6 +35,8 @@ SAME = (
     "tests/control/test_scaling.py",
     "tests/observability/test_dashboard_page.py",
     "tests/observability/test_alerts.py",
+    "tests/observability/test_autoscaling.py",
+    "tests/brokers/test_brokers_page.py",
     "tests/brokers/test_buffers_page.py",
     "tests/brokers/test_kafka_cluster.py",
     "tests/brokers/test_kafka_delivery.py",
