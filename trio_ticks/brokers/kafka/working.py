@@ -86,8 +86,6 @@ class Working:
         self._session_s = session_s(kafka)
         self._full_since: float | None = None
         self._commit_at = self._measure_at = self._sent_at = self._poll_at = 0.0
-        self._again_at = 0.0
-        """When commits may be sent again after a refusal."""
         self._topic_at = self._parting.awake_at + _TOPIC_S
         self._behind: int | None = None
         self._open = 0
@@ -257,7 +255,7 @@ class Working:
         commits: dict[int, Mark] = {}
         waiting = holding.unacknowledged - holding.outstanding.ticks
         urgent = holding.is_urgent or waiting > holding.window // 2
-        if book.pending and now >= self._again_at and (now >= self._commit_at or urgent):
+        if book.pending and (now >= self._commit_at or urgent):
             commits = book.take()
             if commits:
                 self._commit_at = now + _COMMIT_S
@@ -293,10 +291,7 @@ class Working:
             self._verified(turn.verified)
         if turn.refused is not None:
             holding.confirm(turn.refused)
-            if turn.refused:
-                # A group that is rebalancing refuses all of them for a while.
-                self._again_at = self._send.clock.now() + _COMMIT_S
-            else:
+            if not turn.refused:
                 self._health.heard(self._sent_at)
         ticks = records = 0
         for entry in turn.entries:
