@@ -91,8 +91,7 @@ def render(
     scene = (scene or Scene()).shown()
     metrics = shown_metrics(metrics, plain=scene.plain)
     pen = panels.Pen(scene.plain)
-    wide = width >= TWO_COLUMNS
-    half = width // 2 if wide else width
+    half = width // 2 if (wide := width >= TWO_COLUMNS) else width
     rates, latency = panels.rates(metrics, history, pen, half), panels.latency(metrics, pen, half)
     ledger, drops = panels.ledger(metrics, pen), panels.drops(metrics, pen, half)
     first = panels.header(
