@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .brokers import BROKERS, PARTS, measure_brokers
 from .contenders import CONTENDERS
 from .latency import RATES, measure_latency
 from .limits import evaluate
@@ -25,6 +26,7 @@ from .throughput import LossError, Say, measure_throughput
 __all__ = ["main"]
 
 _SECTIONS = ("throughput", "tls", "latency", "scaling", "memory")
+_ON_REQUEST = ("brokers",)
 
 
 def _list_of(known: Sequence[str]) -> Any:
@@ -66,10 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only",
-        type=_list_of(_SECTIONS),
+        type=_list_of(_SECTIONS + _ON_REQUEST),
         default=list(_SECTIONS),
         metavar="SECTION,…",
-        help=", ".join(_SECTIONS),
+        help=f"{', '.join(_SECTIONS)}; on request: {', '.join(_ON_REQUEST)}",
     )
     parser.add_argument(
         "--contenders",
@@ -83,6 +85,20 @@ def _parser() -> argparse.ArgumentParser:
         default=list(GROUPS),
         metavar="GROUP,…",
         help="of scaling: " + ", ".join(GROUPS),
+    )
+    parser.add_argument(
+        "--brokers",
+        type=_list_of(BROKERS),
+        default=list(BROKERS),
+        metavar="BROKER,…",
+        help="of brokers: " + ", ".join(BROKERS),
+    )
+    parser.add_argument(
+        "--parts",
+        type=_list_of(PARTS),
+        default=list(PARTS),
+        metavar="PART,…",
+        help="of brokers: " + ", ".join(PARTS),
     )
     parser.add_argument(
         "--quick",
@@ -134,6 +150,15 @@ def _measure(options: argparse.Namespace, say: Say) -> dict[str, Any]:
             )
         elif section == "memory":
             results[section] = measure_memory(ticks=min(ticks, 500_000), say=say)
+        elif section == "brokers":
+            results[section] = measure_brokers(
+                options.brokers,
+                ticks=ticks,
+                rounds=rounds,
+                seconds=seconds,
+                say=say,
+                parts=options.parts,
+            )
     results["limits"] = [limit.to_dict() for limit in evaluate(results)]
     return results
 

@@ -33,6 +33,16 @@ class Limit:
         return {**attrs.asdict(self), "met": self.met}
 
 
+_BROKERS = (
+    ("redis", "ours", "loop", 40.0),
+    ("redis", "ours", "batch", 3.0),
+    ("kafka", "ours", "loop", 20.0),
+    ("kafka", "ours", "auto", 1.5),
+    ("zeromq", "ours", "loop", 1.3),
+    ("zeromq", "bare", "loop", 2.0),
+)
+
+
 def _ratio(section: dict[str, Any], letter: str) -> float | None:
     entry = section.get("ratios", {}).get(letter)
     return None if entry is None else float(entry["median"])
@@ -94,6 +104,28 @@ def _scaling(results: dict[str, Any]) -> list[Limit]:
     ]
 
 
+def _brokers(results: dict[str, Any]) -> list[Limit]:
+    section = results.get("brokers", {})
+    limits: list[Limit] = []
+    for broker, mine, other, bound in _BROKERS:
+        row = section.get(broker, {}).get("throughput", {}).get(mine)
+        if row is not None and other in row["against"]:
+            theirs = section[broker]["throughput"][other]["name"]
+            name = f"{broker}: {row['name']} against {theirs}"
+            limits.append(Limit(name, float(row["against"][other]), bound))
+    for broker, found in section.items():
+        if "scaling" in found:
+            ratio = float(found["scaling"]["ratio"])
+            limits.append(Limit(f"{broker}: two processes against one", ratio, 1.8))
+        if broker == "kafka":
+            continue
+        for rate, rows in found.get("latency", {}).items():
+            p50 = float(rows["ours"]["p50_us"])
+            name = f"{broker}: p50 of a lone tick at {rate}/s"
+            limits.append(Limit(name, p50, 1000.0, at_least=False, unit="µs"))
+    return limits
+
+
 def evaluate(results: dict[str, Any]) -> list[Limit]:
     """Return every limit for which *results* have the figures."""
-    return [*_throughput(results), *_latency(results), *_scaling(results)]
+    return [*_throughput(results), *_latency(results), *_scaling(results), *_brokers(results)]

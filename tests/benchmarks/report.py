@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
+from .brokers import brokers_report
 from .limits import Limit
+from .tables import table
 
 __all__ = ["limits_table", "report", "table"]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """Align *rows* under *header*: the first *left* columns left, the others right."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def _throughput(title: str, section: dict[str, Any]) -> str:
@@ -145,4 +133,6 @@ def report(results: dict[str, Any]) -> str:
     if "memory" in results:
         rows = [(queue, f"{size:.0f}") for queue, size in results["memory"].items()]
         parts.append(f"Memory of one queued tick\n\n{table(('queue', 'bytes'), rows)}")
+    if "brokers" in results:
+        parts.append(brokers_report(results["brokers"]))
     return "\n\n\n".join(parts)
