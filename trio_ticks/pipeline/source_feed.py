@@ -31,6 +31,8 @@ __all__ = ["SourceFeed", "SourceLinks"]
 _MOST_KNOWN: Final = 100_000
 """Symbols whose shard is remembered, so that a handler can be told that it lost them;
 beyond that the oldest are forgotten, and lost, first."""
+_MANY: Final = 256
+"""After so many ticks the workers get a turn, while these are in the CPU's cache."""
 _MOST_BURIED: Final = 1000
 """Buried ticks that wait to be told to ``on_error``; all are counted."""
 
@@ -119,6 +121,8 @@ class SourceFeed:
         brought, the others wait for their turn."""
         self._turn = trio.Lock()
         self._first = _FirstError()
+        self._brought = 0
+        """Ticks that were brought since the last checkpoint."""
         self._buried: deque[tuple[Any, Exception]] = deque(maxlen=_MOST_BURIED)
         self._buried_some = trio.Event()
         self._reporting = trio.Lock()
@@ -208,13 +212,25 @@ class SourceFeed:
         bringing = Bringing(self._send, stretch)
         self._bringing.append(bringing)
         try:
-            async with self._turn:
+            # An entry of a broker has few ticks, and a checkpoint costs more than all of
+            # them: so there is one only to wait for others, for room, or now and then.
+            try:
+                self._turn.acquire_nowait()
+            except trio.WouldBlock:
+                await self._turn.acquire()
+            try:
                 if self._links.keeper is not None:
                     await self._tell_gained(self._links.keeper, shard, stretch)
                 await bringing.run()
+            finally:
+                self._turn.release()
         finally:
             bringing.abandon()
             self._bringing.remove(bringing)
+        self._brought += len(stretch.items)
+        if self._brought >= _MANY:
+            self._brought = 0
+            await trio.lowlevel.checkpoint()
 
     async def _tell_gained(self, keeper: Keeper, shard: int, stretch: Stretch) -> None:
         homes = self._homes
