@@ -22,16 +22,20 @@ from .state import ChannelState
 __all__ = ["Bringing", "leave_all", "take_stretch"]
 
 
-def take_stretch(state: ChannelState[Any], most: int) -> Stretch:
+def take_stretch(
+    state: ChannelState[Any], most: int, stretch: Stretch | None = None
+) -> Stretch:
     """Remove and return up to *most* fresh ticks, with the gaps between them.
 
     What waits for room moves up. Ticks that are too old, and what a book holds back,
-    are dropped. Sync.
+    are dropped. A *stretch* that is given is continued, up to *most* ticks in all.
+    Sync.
     """
     buffer, taking = state.buffer, state.taking
     offset_s = state.clock.offset_s
-    stretch = Stretch()
+    stretch = Stretch() if stretch is None else stretch
     items, arrived = stretch.items, stretch.arrived
+    begin = len(items)
     while buffer and len(items) < most:
         item: Any = buffer.take()
         at = buffer.arrival()
@@ -45,7 +49,7 @@ def take_stretch(state: ChannelState[Any], most: int) -> Stretch:
                 stretch.gaps.append((len(items), gap))
         items.append(item)
         arrived.append(at + offset_s)
-    state.ledger.delivered += len(items)
+    state.ledger.delivered += len(items) - begin
     taking.move_up()
     return stretch
 

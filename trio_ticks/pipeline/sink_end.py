@@ -1,5 +1,9 @@
 """The receiving end of an ingest: a broker's sink, in the place of a worker pool.
 
+A broker's price is by the entry, and a stretch has an entry for each shard, so that
+large stretches cost less a tick. Under load the sink gets what came in several steps of
+the event loop at once.
+
 Rules: what the sink has taken and the broker has not confirmed counts as in flight,
 what the broker has confirmed as consumed. The channel tells the sink of gaps, since
 they travel with the ticks.
@@ -9,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
 import trio
@@ -26,6 +30,13 @@ from ..metrics.observed import WorkerStatistics
 from ..ticks import MarketData
 
 __all__ = ["SinkEnd", "SinkOf"]
+
+_BURST: Final = 128
+"""So many ticks at once are load: then more are waited for, for a step of the event
+loop. Fewer go to the sink at once."""
+_IDLE_STEPS: Final = 2
+"""After so many steps with fewer ticks nothing more is waited for. One is not enough:
+trio may resume the sink before the task that brings ticks."""
 
 T = TypeVar("T", bound=MarketData)
 
@@ -62,11 +73,13 @@ class SinkEnd(Generic[T]):
         self.meters = Meters(self.clock)
         self._state.attach(self)
         self._born = self._state.now()
+        self._gathered = Stretch()
+        """What was taken, and the sink does not have yet."""
         ledger: Ledger = self._state.ledger
         ledger.attach_pool(
             consumed=lambda: sink.statistics().appended,
             failed=lambda: sink.statistics().failed,
-            in_flight=lambda: sink.statistics().in_doubt,
+            in_flight=lambda: sink.statistics().in_doubt + len(self._gathered.items),
         )
 
     async def run(self) -> None:
@@ -100,18 +113,35 @@ class SinkEnd(Generic[T]):
         """
         await trio.lowlevel.checkpoint()
         while True:
-            # From here to the return there is no checkpoint: the sink counts the ticks
-            # as in doubt in the same step in which they leave the channel.
+            # From here to the return nothing can be cancelled, and the sink counts the
+            # ticks as in doubt in the step in which this returns them.
             stretch = take_stretch(self._state, most)
             if stretch.items:
                 self._state.drops.queue_changed()
                 self._measure(stretch)
+                if _BURST <= len(stretch.items) < most:
+                    await self._gather(stretch, most)
                 return stretch
             try:
                 await self._receive.wait()
             except trio.EndOfChannel:
                 if not self._state.buffer:
                     raise
+
+    async def _gather(self, stretch: Stretch, most: int) -> None:
+        """Add to *stretch* what comes in the next steps of the event loop."""
+        self._gathered = stretch
+        idle = 0
+        while idle < _IDLE_STEPS and len(stretch.items) < most:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            before = len(stretch.items)
+            take_stretch(self._state, most, stretch)
+            if len(stretch.items) > before:
+                self._state.drops.queue_changed()
+            # Also few ticks are an end: else one that comes now and then, again and
+            # again, would hold up the others.
+            idle = 0 if len(stretch.items) >= before + _BURST else idle + 1
+        self._gathered = Stretch()
 
     def _measure(self, stretch: Stretch) -> None:
         now = self._state.now()

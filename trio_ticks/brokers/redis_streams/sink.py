@@ -30,7 +30,7 @@ from .scripts import APPEND
 __all__ = ["RedisSink"]
 
 _LOGGER: Final = logging.getLogger("trio_ticks.brokers")
-_MOST: Final = 2048
+_MOST: Final = 4096
 """Ticks that are taken at once, at most."""
 _MOST_BYTES: Final = 4_000_000
 """Bytes that one round trip appends, about: what takes longer than the link's patience
@@ -42,6 +42,9 @@ _IDLE_S: Final = 1.0
 """After so long without a tick the server is asked how full it is."""
 _FULL_WAITS_S: Final = (0.002, 0.05)
 """The first and the longest wait for room, in seconds."""
+_MORE_ROOM_S: Final = (0.002, 0.01)
+"""How long a nearly full server is left to drain before ticks are taken for the little
+room that there is: a look in seconds, and all of them."""
 
 
 @final
@@ -82,6 +85,7 @@ class RedisSink:
             await link.connect()
             await self._append([])
             while True:
+                await self._wait_for_room(receive)
                 stretch = None
                 with trio.move_on_after(_IDLE_S):
                     # One where there is no room: else the end would not be seen.
@@ -95,6 +99,18 @@ class RedisSink:
             return
         finally:
             await link.aclose()
+
+    async def _wait_for_room(self, receive: Receive) -> None:
+        """Wait a little where there is room for few ticks.
+
+        Each entry has its price, and few ticks make small entries.
+        """
+        look_s, patience_s = _MORE_ROOM_S
+        enough = min(_MOST, self._buffer.maxsize // 4)
+        until = receive.clock.now() + patience_s
+        while self._room < enough and not receive.is_over and receive.clock.now() < until:
+            await trio.sleep(look_s)
+            await self._append([])
 
     def _records(self, stretch: Stretch, limit: LogLimit) -> list[tuple[int, Record]]:
         difference = self._times.difference_s or 0.0
