@@ -4,8 +4,9 @@ An object of the class ``Upstream`` stands for each of them, with a task that re
 a task that delivers. One task here goes round: it asks once a turn which ticks are
 unfinished, and each upstream acknowledges by that.
 
-Rules: a turn is made when something may have finished: soon after the last one that
-found something, later and later after turns that did not.
+Rules: a turn looks at all that is unfinished, so it is made when about a third has an
+outcome, by the room in the channel; at least every fiftieth of a second. After turns
+that found nothing the next ones come later and later.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _SOON_S: Final = 0.0015
 """The wait after a turn that found something, in seconds."""
 _LATE_S: Final = 0.02
 """The longest wait while something is unfinished, in seconds."""
+_FEW: Final = 64
+"""So few unfinished ticks are looked at whenever the wait is over."""
 _IDLE_S: Final = 0.25
 """The wait while nothing is, in seconds: an arrival ends it."""
 _GOODBYE_S: Final = 1.0
@@ -51,6 +54,8 @@ class ZeroMQSource:
         self._symbols = Symbols()
         self._draining = False
         self._over = False
+        self._capacity = 0
+        """The most room that was seen in the channel."""
         self._delivered = trio.Event()
         """Set when there is something to acknowledge, or to do at once."""
 
@@ -141,7 +146,7 @@ class ZeroMQSource:
             for index in range(len(settings.addresses)):
                 self._ingests.append(Upstream(settings, index, hello, workers))
             if not self._draining:
-                await self._work(outcomes)
+                await self._work(send, outcomes)
         except* BrokerError as group:
             error = _first(group)
         finally:
@@ -151,24 +156,37 @@ class ZeroMQSource:
         if error is not None:
             raise error
 
-    async def _work(self, outcomes: Outcomes) -> None:
+    async def _work(self, send: Send, outcomes: Outcomes) -> None:
         async with trio.open_nursery() as nursery:
             for ingest in self._ingests:
                 nursery.start_soon(ingest.listen, self._wake)
                 nursery.start_soon(ingest.deliver, self._wake)
-            await self._go_round(outcomes, nursery)
+            await self._go_round(send, outcomes, nursery)
             await self._say_goodbye()
             nursery.cancel_scope.cancel()
 
     def _wake(self) -> None:
         self._delivered.set()
 
-    async def _go_round(self, outcomes: Outcomes, nursery: trio.Nursery) -> None:
+    async def _pause(self, send: Send, wait: float) -> None:
+        """Wait while there is something unfinished, until a turn is worth its price."""
+        now = send.clock.now
+        until = now() + _LATE_S
+        while True:
+            await trio.sleep(wait)
+            self._capacity = max(self._capacity, send.room)
+            out = sum(ingest.unacknowledged for ingest in self._ingests)
+            queued = self._capacity - send.room
+            if self._draining or queued <= max(_FEW, 2 * out // 3) or now() >= until:
+                return
+
+    async def _go_round(self, send: Send, outcomes: Outcomes, nursery: trio.Nursery) -> None:
         ingests = self._ingests
+        self._capacity = send.room
         wait = _SOON_S
         while True:
             if any(ingest.has_unfinished for ingest in ingests):
-                await trio.sleep(wait)
+                await self._pause(send, wait)
             else:
                 wait = _SOON_S
                 self._delivered = trio.Event()
