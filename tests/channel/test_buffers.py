@@ -52,6 +52,8 @@ class FifoMachine(RuleBasedStateMachine):
         with pytest.raises(IndexError):
             self.buffer.take()
         with pytest.raises(IndexError):
+            self.buffer.take_run(1)
+        with pytest.raises(IndexError):
             self.buffer.oldest_arrival()
 
     @rule(limit=st.integers(0, 8))
@@ -69,6 +71,14 @@ class FifoMachine(RuleBasedStateMachine):
         if looks and self.last is not None:
             # That of the tick that was taken last, whatever has left since.
             assert self.buffer.arrival() == self.last
+
+    @precondition(lambda self: self.model)
+    @rule(limit=st.integers(1, 8))
+    def take_run(self, limit: int) -> None:
+        items, arrived = self.buffer.take_run(limit)
+        taken, self.model = self.model[: len(items)], self.model[len(items) :]
+        assert 1 <= len(items) <= limit
+        assert [(item, arrived) for item in items] == taken
 
     @invariant()
     def agree(self) -> None:
@@ -246,6 +256,14 @@ class KeyedMachine(RuleBasedStateMachine):
     def take_many(self, limit: int) -> None:
         taken, self.model = self.model[:limit], self.model[limit:]
         assert self.buffer.take_many(limit) == [item for item, _, _ in taken]
+
+    @precondition(lambda self: self.model)
+    @rule(limit=st.integers(1, 5))
+    def take_run(self, limit: int) -> None:
+        entry = self.model[0]
+        items, arrived = self.buffer.take_run(limit)
+        self.remove(*items, entry)
+        assert arrived == entry[1]
 
     @rule()
     def evict_oldest(self) -> None:

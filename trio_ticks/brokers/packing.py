@@ -66,6 +66,10 @@ class Record:
     body: bytes
 
 
+_Part = tuple[list[Any], list[float], list[tuple[int, Gap]]]
+"""Items of one shard, their arrivals, and gaps by place."""
+
+
 class _Entry(msgspec.Struct, array_like=True):
     version: int
     kind: str
@@ -112,23 +116,22 @@ class Packer:
         Returns:
             The records, and the items that cannot be written, each with the reason.
         """
-        parts: dict[int, tuple[list[Any], list[float], list[tuple[int, Gap]]]] = {}
+        parts: dict[int, _Part] = {}
+        # By symbol, so that most ticks cost one look into one mapping.
+        known: dict[str, _Part] = {}
         gaps = dict(stretch.gaps)
-        homes = self._homes
-        for place, item in enumerate(stretch.items):
-            home = homes.get(item.symbol)
-            if home is None:
-                home = self.shard(item.symbol)
-            part = parts.get(home)
+        for place, (item, arrived) in enumerate(zip(stretch.items, stretch.arrived, strict=True)):
+            part = known.get(item.symbol)
             if part is None:
-                part = parts[home] = ([], [], [])
-            if place in gaps:
+                home = self.shard(item.symbol)
+                part = known[item.symbol] = parts.setdefault(home, ([], [], []))
+            if gaps and place in gaps:
                 part[2].append((len(part[0]), gaps[place]))
             part[0].append(item)
-            part[1].append(stretch.arrived[place])
+            part[1].append(arrived)
         records: list[Record] = []
         refused: list[tuple[Any, ConfigError]] = []
-        for home, (items, arrived, places) in parts.items():
+        for home, (items, times, places) in parts.items():
             at, size = 0, self._pack
             while at < len(items):
                 end = at + size
@@ -136,7 +139,7 @@ class Packer:
                 end = at + count
                 if count:
                     inside = [(place - at, gap) for place, gap in places if at <= place < end]
-                    runs = [(len(list(run)), time) for time, run in groupby(arrived[at:end])]
+                    runs = _runs(times[at:end])
                     body = self._encode(_Entry(VERSION, "ticks", count, runs, written, inside))
                     if len(body) > _MOST_BYTES and count > 1:
                         size = max(1, min(count // 2, count * _MOST_BYTES // len(body)))
@@ -150,6 +153,13 @@ class Packer:
                     end += 1
                 at = end
         return records, refused
+
+
+def _runs(times: list[float]) -> list[tuple[int, float]]:
+    """Return *times* as runs: how many are equal, and the time."""
+    if times.count(times[0]) == len(times):
+        return [(len(times), times[0])]
+    return [(len(list(run)), time) for time, run in groupby(times)]
 
 
 def _without(

@@ -4,6 +4,7 @@ Operations wanted:
 
 - Append a batch of ticks that arrived together.
 - Take the oldest tick, once for each tick of the pipeline. The hot path.
+- Take the oldest ticks that came together, with their arrival. An ingest's hot path.
 - Say when the tick that was taken last arrived, and when the oldest one did. A handler
   may ask for the former while it has that tick, and others are removed meanwhile.
 - Remove the ticks that match a condition. Rare.
@@ -66,6 +67,10 @@ class FifoBuffer(deque[T]):
             return
         self._ends.pop()
         self._times.pop()
+        if times.count(times[0]) == len(times):
+            self._ends.append(self._pushed)
+            self._times.append(times[0])
+            return
         end = self._pushed - len(times)
         for arrived, run in itertools.groupby(times):
             end += sum(1 for _ in run)
@@ -83,6 +88,27 @@ class FifoBuffer(deque[T]):
             batch = [take() for _ in range(limit)]
         self._remember(taken_before)
         return batch
+
+    def take_run(self, limit: int) -> tuple[list[T], float]:
+        """Remove and return the oldest ticks that came together, and when they arrived.
+
+        At least one and at most *limit*.
+
+        Raises:
+            IndexError: there is none.
+        """
+        taken_before = self._last_arrival()
+        number = self._pushed - len(self)
+        ends, run = self._ends, 0
+        # The first marks may be of ticks that have left.
+        while ends[run] <= number:
+            run += 1
+        count = min(limit, ends[run] - number)
+        arrived = self._times[run]
+        take = self.popleft
+        items = [take() for _ in range(count)]
+        self._remember(taken_before)
+        return items, arrived
 
     def extract(self, wanted: Callable[[T], bool]) -> list[T]:
         """Remove and return the *wanted* ticks; the others keep their arrivals."""

@@ -122,6 +122,14 @@ class KeyedBuffer(Generic[T]):
         self._arrival = taken_before
         return taken
 
+    def take_run(self, limit: int) -> tuple[list[T], float]:
+        """Remove and return the oldest tick, and when it arrived.
+
+        Raises:
+            IndexError: there is none.
+        """
+        return [self.take()], self._arrival
+
     def arrival(self) -> float:
         """Return when the tick that :meth:`take` gave last had arrived."""
         return self._arrival

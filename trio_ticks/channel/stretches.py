@@ -37,6 +37,11 @@ def take_stretch(
     items, arrived = stretch.items, stretch.arrived
     begin = len(items)
     while buffer and len(items) < most:
+        if taking.is_plain:
+            run, at = buffer.take_run(most - len(items))
+            items += run
+            arrived += [at + offset_s] * len(run)
+            continue
         item: Any = buffer.take()
         at = buffer.arrival()
         if taking.drop_if_stale(item, at):

@@ -76,7 +76,7 @@ class Taking(Generic[T]):
             self._deliveries.advance(self._now())
 
     def _take(self, limit: int) -> list[T]:
-        if self._ages is None and not self._losses.unannounced:
+        if self.is_plain:
             batch = self._buffer.take_many(limit)
         else:
             batch = []
@@ -152,6 +152,11 @@ class Taking(Generic[T]):
                 return None, item, arrived
             lanes.park(symbol, item, arrived)
         return None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether ticks need not be looked at: none is too old, none has a gap."""
+        return self._ages is None and not self._losses.unannounced
 
     def is_stale(self, item: T, arrived: float) -> bool:
         """Tell whether *item*, which came at the time *arrived*, is too old now."""

@@ -130,7 +130,8 @@ class RedisSource:
         while True:
             if self._draining:
                 holdings.give_back_left()
-            self._say_goodbye()
+            unfinished = holdings.unfinished()
+            self._say_goodbye(unfinished)
             if self._draining and not holdings.shards and not holdings.lost and leases.left:
                 self._nursery.cancel_scope.cancel()
                 return
@@ -145,7 +146,7 @@ class RedisSource:
             # Nothing is fetched for a little room: each fetch has its price.
             if fetchable < most // 4:
                 fetchable = 0
-            steps = planner.plan(room, fetchable, draining=self._draining)
+            steps = planner.plan(unfinished, room, fetchable, draining=self._draining)
             if steps and not await self._do(link, steps):
                 continue
             await self._deliver()
@@ -222,17 +223,20 @@ class RedisSource:
         difference = self._times.difference_s or 0.0
         assert self._send is not None
         now = self._send.clock.wall()
-        arrived = [min(time + difference, now) for time in stretch.arrived]
+        arrived = [time + difference for time in stretch.arrived]
+        if max(arrived, default=now) > now:
+            arrived = [min(time, now) for time in arrived]
         return Stretch(stretch.items, arrived, stretch.gaps, stretch.origins, stretch.delivery)
 
     # Shards that go
 
-    def _say_goodbye(self) -> None:
+    def _say_goodbye(self, unfinished: frozenset[int]) -> None:
         holdings = self._holdings
         assert holdings is not None
-        unfinished = holdings.unfinished()
         for lost in holdings.clear(unfinished):
             self._start(self._tell_lost, lost)
+        if not self._draining and not any(shard.leaving for shard in holdings.shards.values()):
+            return
         blocking = holdings.blocking(unfinished)
         acknowledging = {shard.number for shard, _ in holdings.finished(blocking)}
         for shard in holdings.shards.values():

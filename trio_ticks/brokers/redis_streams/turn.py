@@ -47,17 +47,19 @@ class Planner:
         self.starved = False
         """Whether there were shards to fetch from, and no room for what they have."""
 
-    def plan(self, room: int, fetchable: int, *, draining: bool) -> list[tuple[Command, Reply]]:
+    def plan(
+        self, unfinished: frozenset[int], room: int, fetchable: int, *, draining: bool
+    ) -> list[tuple[Command, Reply]]:
         """Return the commands of a turn, each with what takes its reply.
 
         Args:
+            unfinished: identities of the ticks that have no outcome yet.
             room: for how many ticks there is room in the channel.
             fetchable: how many ticks may be fetched.
             draining: whether nothing more is to be fetched.
         """
         self._worker.moved = 0
         holdings = self._worker.holdings
-        unfinished = holdings.unfinished()
         self._worker.moved += holdings.settle_trials(unfinished)
         steps: list[tuple[Command, Reply]] = []
         if ready := holdings.finished(holdings.blocking(unfinished)):
