@@ -175,12 +175,16 @@ class BareSend:
         self.clock = Clock()
         self.random = Random(1)
         self._handle = tally.handle
+        self._handled = 0
 
     async def deliver(self, shard: int, stretch: Stretch, /) -> None:
         """Handle what came."""
         for item in stretch.items:
             self._handle(item)
-        await trio.lowlevel.checkpoint()
+        self._handled += len(stretch.items)
+        if self._handled >= _BATCH:
+            self._handled = 0
+            await trio.lowlevel.checkpoint()
 
     async def give_up(self, shard: int, /) -> None:
         """Nothing is kept of a shard."""

@@ -186,7 +186,7 @@ def _no_market_data(entry: list[Any]) -> None:
     [
         (_no_market_data, "no market data"),
         (lambda entry: entry.__setitem__(3, [[3, float("nan")]]), "time of arrival"),
-        (lambda entry: entry.__setitem__(3, [[10**15, 1.0], [3 - 10**15, 1.0]]), "time of arrival"),
+        (lambda entry: entry.__setitem__(3, [[10**15, 1.0], [3 - 10**15, 1.0]]), "counts"),
         (lambda entry: entry.__setitem__(3, [[10**15, 1.0]]), "counts"),
         (lambda entry: entry[5][0].__setitem__(0, 7), "out of place"),
         (lambda entry: entry[5][0].__setitem__(1, {**entry[5][0][1], "symbol": "B"}), "place"),

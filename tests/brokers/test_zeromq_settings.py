@@ -22,7 +22,7 @@ def test_it_is_a_buffer() -> None:
     assert isinstance(buffer.sink(), Sink)
     assert isinstance(buffer.source(), Source)
     assert ZeroMQ([HERE]) == buffer
-    assert buffer.prefetch == 2000
+    assert buffer.prefetch == 8192
 
 
 @pytest.mark.parametrize(

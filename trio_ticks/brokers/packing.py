@@ -207,7 +207,14 @@ class Unpacker:
         items, wrong = self._items.decode(entry.items)
         if wrong is not None:
             raise self._junk(body, f"an item cannot be read ({wrong})") from wrong
-        if len(items) != entry.ticks or sum(count for count, _ in entry.arrivals) != entry.ticks:
+        arrived: list[float] = []
+        for count, time in entry.arrivals:
+            if not math.isfinite(time):
+                raise self._junk(body, "a time of arrival is none")
+            if not 0 <= count <= len(items) - len(arrived):
+                break
+            arrived += [time] * count
+        if not len(items) == len(arrived) == entry.ticks:
             raise self._junk(body, "the counts of its ticks disagree")
         for kind in set(map(type, items)) - self._kinds:
             # It may be any class that is loaded here.
@@ -215,11 +222,6 @@ class Unpacker:
             if not (hasattr(item, "symbol") and hasattr(item, "timestamp")):
                 raise self._junk(body, f"{kind.__name__:.100} is no market data")
             self._kinds.add(kind)
-        if any(count < 0 or not math.isfinite(time) for count, time in entry.arrivals):
-            raise self._junk(body, "a time of arrival is none")
-        arrived: list[float] = []
-        for count, time in entry.arrivals:
-            arrived += [time] * count
         last = -1
         for place, gap in entry.gaps:
             if not last < place < len(items) or items[place].symbol != gap.symbol:

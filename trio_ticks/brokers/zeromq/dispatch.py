@@ -187,6 +187,8 @@ class Dispatch:
 
     def _send(self, member: Member) -> None:
         """Send *member* what waits for it, as far as its credit goes."""
+        if member.out >= max(1, member.credit):
+            return
         shipped: list[tuple[_Shard, Sent]] = []
         for number in list(member.ready):
             shard = self._shards[number]

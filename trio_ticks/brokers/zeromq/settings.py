@@ -115,19 +115,21 @@ class ZeroMQSettings:
     """The address at which this ingest listens, such as ``tcp://*:5555``; unless given,
     the only one of *addresses*."""
     window: int = attrs.field(
-        default=4096, kw_only=True, validator=checked(check_count, below=2**31)
+        default=16_384, kw_only=True, validator=checked(check_count, below=2**31)
     )
     """How many ticks an ingest has out at most, unacknowledged, over all its workers.
-    Its own memory, and what is sent again after a crash, are bounded by it."""
+    Its own memory, and what is sent again after a crash, are bounded by it. A small one
+    is slow: ticks are packed by shard, and few at a time make small entries."""
     shards: int = attrs.field(default=64, kw_only=True, validator=checked(check_count, below=4096))
     """Into how many parts an ingest divides its symbols: also the most workers that can
     be busy. It must be the same at both ends."""
     pack: int = attrs.field(default=128, kw_only=True, validator=checked(check_count, below=65536))
     """How many ticks a record holds at most."""
     prefetch: int = attrs.field(
-        default=2000, kw_only=True, validator=checked(check_count, below=2**31)
+        default=8192, kw_only=True, validator=checked(check_count, below=2**31)
     )
-    """How many ticks a worker process takes ahead from each ingest."""
+    """How many ticks a worker process takes ahead from each ingest. After its crash
+    that many come again at most, one at a time."""
     heartbeat: float = attrs.field(
         default=1.0, kw_only=True, validator=checked(check_seconds, positive=True)
     )

@@ -30,7 +30,7 @@ __all__ = ["ZeroMQSink"]
 
 _MOST_AT_ONCE: Final = 4096
 """Ticks that are taken and packed without a checkpoint between."""
-_MORE_ROOM_S: Final = 0.01
+_MORE_ROOM_S: Final = 0.02
 """How long a nearly full window is left to drain before a small stretch is taken."""
 _MOST_MESSAGES: Final = 256
 """Messages that are read without a checkpoint between."""
