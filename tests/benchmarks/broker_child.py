@@ -51,7 +51,7 @@ class Task:
     timed: bool = False
     """Whether to tell when each tick was sent, or handled."""
     client: str = "own"
-    """``"redis-py"``: our buffer, with redis-py in threads in its connections' place."""
+    """``"redis-py"``: our buffer, with redis-py in threads for its connections."""
     options: dict[str, Any] = attrs.field(factory=dict)
     """Further settings of the buffer, or of the loop's client."""
 
@@ -145,7 +145,10 @@ class Tally:
 
 
 def ready(tally: Tally | None = None, **facts: Any) -> None:
-    """Say that the other end may begin; what was made so far stays out of collections."""
+    """Say that the other end may begin.
+
+    What was made so far stays out of the garbage collector's rounds.
+    """
     gc.collect()
     gc.freeze()
     print(json.dumps({"ready": True, **facts}), flush=True)

@@ -15,6 +15,9 @@ import trio
 from trio_ticks.brokers.redis_streams import topology
 from trio_ticks.brokers.redis_streams.connection import Command, LostError, ReplyError
 
+# Its methods have no types.
+_Connection: Any = redis.Connection
+
 __all__ = ["ThreadedConnection", "use_redis_py"]
 
 
@@ -29,7 +32,7 @@ class ThreadedConnection:
     def __init__(self, stream: trio.SocketStream, timeout_s: float) -> None:
         host, port = stream.socket.getpeername()
         stream.socket.close()
-        self._connection = redis.Connection(
+        self._connection: Any = _Connection(
             host=host, port=port, protocol=2, socket_timeout=timeout_s, lib_name=None
         )
         self._limiter = trio.CapacityLimiter(1)

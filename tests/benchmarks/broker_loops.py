@@ -16,6 +16,7 @@ import msgspec
 import redis
 import zmq
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 import trio_ticks as tt
 
@@ -129,7 +130,7 @@ def kafka_produce(task: Task) -> None:
 def _kafka_consumer(task: Task, **settings: Any) -> Any:
     admin = AdminClient({"bootstrap.servers": task.place})
     partitions = task.options["partitions"]
-    topic = confluent_kafka.admin.NewTopic(_STREAM, num_partitions=partitions)
+    topic = NewTopic(_STREAM, num_partitions=partitions)
     admin.create_topics([topic])[_STREAM].result(30)
     consumer = confluent_kafka.Consumer(
         {

@@ -111,7 +111,6 @@ async def _has_ended(task: Task, tally: Tally, done: trio.Event) -> None:
 
 def work(task: Task) -> None:
     """Handle the ticks of a buffer, by a pipeline."""
-    last = (0, 0.0)
 
     async def main() -> None:
         done = trio.Event()
@@ -127,7 +126,8 @@ def work(task: Task) -> None:
         buffer = buffer_of(task)
         async with tt.open_pipeline(None, handler, buffer=buffer) as pipeline:
             share = _whole_share(task, buffer)
-            while (seen := pipeline.metrics().buffer) is None or seen.shards != share:
+            # What a source holds has no event.
+            while (seen := pipeline.metrics().buffer) is None or seen.shards != share:  # noqa: ASYNC110
                 await trio.sleep(_LOOK_S)
             ready(tally)
             await _has_ended(task, tally, done)
@@ -229,7 +229,7 @@ def bare_work(task: Task) -> None:
         send = BareSend(tally)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(source.run, send, send)
-            while source.statistics().shards != _whole_share(task, buffer):
+            while source.statistics().shards != _whole_share(task, buffer):  # noqa: ASYNC110
                 await trio.sleep(_LOOK_S)
             ready(tally)
             await done.wait()

@@ -24,7 +24,7 @@ from tests.worlds.servers import free_port, running
 from .broker_child import Task, make_ticks
 from .runner import ROOT, ContenderError
 
-__all__ = ["KAFKA", "Outcome", "Program", "run"]
+__all__ = ["KAFKA", "Outcome", "Program", "outcome_of", "run"]
 
 _TIMEOUT_S: Final = 120.0
 KAFKA: Final[dict[str, Any]] = {
@@ -194,16 +194,21 @@ def run(program: Program, ticks: int, *, workers: int = 1, **settings: Any) -> O
         finally:
             for each in processes:
                 each.end()
-    return _outcome(program, ticks, brought, accounts, server_s)
+    return outcome_of(program, ticks, brought, accounts, server_s)
 
 
-def _outcome(
+def outcome_of(
     program: Program,
     ticks: int,
     brought: dict[str, Any],
     accounts: list[dict[str, Any]],
     server_s: float,
 ) -> Outcome:
+    """Return what a run took, by the accounts of its processes.
+
+    Raises:
+        ContenderError: a tick was lost or came twice.
+    """
     handled = sum(each["handled"] for each in accounts)
     total = sum(each["total"] for each in accounts)
     if handled != ticks or total != sum(tick.volume for tick in make_ticks(ticks, 1)):

@@ -176,7 +176,9 @@ def _scaling(broker: str, ticks: int, rounds: int, say: Say) -> dict[str, Any]:
 
 def brokers_report(section: dict[str, Any]) -> str:
     """Return the section as tables."""
-    throughput, latency, scaling = [], [], []
+    throughput: list[tuple[str, ...]] = []
+    latency: list[tuple[str, ...]] = []
+    scaling: list[tuple[str, ...]] = []
     for broker, found in section.items():
         for row in found.get("throughput", {}).values():
             per_s = [each["ticks_per_s"] / 1000 for each in row["rounds"]]
@@ -201,21 +203,21 @@ def brokers_report(section: dict[str, Any]) -> str:
             )
     parts = []
     if throughput:
-        columns = ("", "", "k ticks/s", "range", "ingest", "work", "server")
+        header = ["", "", "k ticks/s", "range", "ingest", "work", "server"]
         parts.append(
             "Brokers: throughput, from one process to another; the last columns are CPU µs a "
-            f"tick of each\n\n{table(columns, throughput, left=2)}"
+            f"tick of each\n\n{table(header, throughput, left=2)}"
         )
     if latency:
-        columns = ("", "", "ticks/s", "p50", "p99")
+        header = ["", "", "ticks/s", "p50", "p99"]
         parts.append(
             "Brokers: a lone tick, from the ingest's feed to the handler, in µs\n\n"
-            f"{table(columns, latency, left=2)}"
+            f"{table(header, latency, left=2)}"
         )
     if scaling:
-        columns = ("", "one", "two", "ratio")
+        header = ["", "one", "two", "ratio"]
         parts.append(
             "Brokers: ticks a second of one and of two processes, whose handler waits "
-            f"{_WAIT_US:.0f} µs\n\n{table(columns, scaling)}"
+            f"{_WAIT_US:.0f} µs\n\n{table(header, scaling)}"
         )
     return "\n\n\n".join(parts)

@@ -21,9 +21,10 @@ from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.latency import latencies_us, measure_latency
 from tests.benchmarks.limits import Limit, evaluate
 from tests.benchmarks.recorder import Account, Recorder
-from tests.benchmarks.report import report, table
+from tests.benchmarks.report import report
 from tests.benchmarks.runner import ContenderError, open_generator, run_job
 from tests.benchmarks.stats import median, quantile, ratios
+from tests.benchmarks.tables import table
 from tests.benchmarks.throughput import LossError, measure_throughput, verify
 from tests.benchmarks.wire import FrameReader, accept_key, encode_session, server_frame
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 import trio_ticks as tt
 from tests.worlds.memory_buffer import MemoryBuffer
-from trio_ticks.buffer import BufferStatistics, Outcomes, Send, Sink, Source, Stretch
+from trio_ticks.buffer import BufferStatistics, Outcomes, Receive, Send, Sink, Source, Stretch
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -459,3 +459,112 @@ async def test_events_of_symbols_go_through_the_buffer_in_their_line() -> None:
 
     await tt.run_pipeline(Feed(), handler, buffer=MemoryBuffer())
     assert seen == [tick("A", 1), event, tick("A", 2)]
+
+
+class SizesSink:
+    """Notes how many ticks it got at once."""
+
+    def __init__(self, most: int) -> None:
+        self.sizes: list[int] = []
+        self._most = most
+
+    async def run(self, receive: Receive, /) -> None:
+        try:
+            while True:
+                stretch = await receive.take(self._most)
+                self.sizes.append(len(stretch.items))
+        except trio.EndOfChannel:
+            pass
+
+    def statistics(self) -> BufferStatistics:
+        return BufferStatistics(appended=sum(self.sizes))
+
+
+class SizesBuffer(MemoryBuffer):
+    """A buffer whose only sink is a :class:`SizesSink`."""
+
+    def sink(self) -> Sink:
+        return self.told["sink"]  # type: ignore[no-any-return]  # it is put there below
+
+
+class BatchesFeed:
+    """Brings batches, one after the other."""
+
+    def __init__(self, *sizes: int) -> None:
+        self._sizes = sizes
+
+    async def run(self, send: tt.TickSendChannel[tt.Tick]) -> None:
+        for size in self._sizes:
+            await send.send_many(ticks(size))
+
+
+async def test_under_load_a_sink_gets_more_at_once_than_the_channel_holds() -> None:
+    sink = SizesSink(1500)
+    buffer = SizesBuffer(told={"sink": sink})
+    feed = BatchesFeed(*[200] * 30)
+    async with tt.open_pipeline(
+        feed, None, buffer=buffer, overflow=tt.Block(), maxsize=400
+    ) as pipeline:
+        while pipeline.phase == "running":
+            # Also while ticks are gathered they are in one of its terms.
+            pipeline.ledger.check()
+            await trio.lowlevel.checkpoint()
+        await pipeline.wait()
+    assert sink.sizes == [1500] * 4
+
+
+async def test_few_ticks_go_to_the_sink_at_once() -> None:
+    sink = SizesSink(1500)
+    buffer = SizesBuffer(told={"sink": sink})
+    async with tt.open_pipeline(
+        BatchesFeed(*[20] * 10), None, buffer=buffer, overflow=tt.Block()
+    ) as pipeline:
+        await pipeline.wait()
+    assert sum(sink.sizes) == 200
+    assert max(sink.sizes) < 128
+
+
+class StepsSource:
+    """Delivers small entries, and counts the steps that others make meanwhile."""
+
+    def __init__(self, entries: int) -> None:
+        self.steps = 0
+        self._entries = entries
+
+    async def run(self, send: Send, outcomes: Outcomes, /) -> None:
+        async def step() -> None:
+            while True:
+                await trio.lowlevel.checkpoint()
+                self.steps += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(step)
+            for _ in range(self._entries):
+                await send.deliver(0, Stretch(ticks(10), [NOON.timestamp()] * 10))
+            nursery.cancel_scope.cancel()
+
+    def drain(self) -> None: ...
+
+    def statistics(self) -> BufferStatistics:
+        return BufferStatistics()
+
+
+class StepsBuffer(MemoryBuffer):
+    """A buffer whose only source is a :class:`StepsSource`."""
+
+    def source(self) -> Source:
+        return self.told["source"]  # type: ignore[no-any-return]  # it is put there below
+
+
+async def test_entries_enter_without_a_checkpoint_each_but_never_all_without_one() -> None:
+    handled = []
+
+    async def handler(item: tt.Tick) -> None:
+        handled.append(item)
+
+    source = StepsSource(100)
+    buffer = StepsBuffer(prefetch=5000, told={"source": source})
+    async with tt.open_pipeline(None, handler, buffer=buffer) as pipeline:
+        await pipeline.wait()
+    assert len(handled) == 1000
+    assert 3 <= source.steps <= 20

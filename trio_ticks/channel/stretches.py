@@ -22,9 +22,7 @@ from .state import ChannelState
 __all__ = ["Bringing", "leave_all", "take_stretch"]
 
 
-def take_stretch(
-    state: ChannelState[Any], most: int, stretch: Stretch | None = None
-) -> Stretch:
+def take_stretch(state: ChannelState[Any], most: int, stretch: Stretch | None = None) -> Stretch:
     """Remove and return up to *most* fresh ticks, with the gaps between them.
 
     What waits for room moves up. Ticks that are too old, and what a book holds back,
