@@ -238,7 +238,7 @@ async def live_and_die(buffer: RedisStreams, book: Book, poison: tuple[str, int]
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(workers.run, source)
-            await until(lambda: source.statistics().lag == 0, 6)
+            await until_no_lag(source)
             source.drain()
     except* Death:
         pass

