@@ -139,7 +139,7 @@ def test_it_is_a_buffer_and_a_value() -> None:
     assert isinstance(buffer, Buffer)
     assert isinstance(buffer.sink(), Sink)
     assert isinstance(buffer.source(), Source)
-    assert buffer.prefetch == 2000
+    assert buffer.prefetch == 4096
     assert pickle.loads(pickle.dumps(buffer)) == buffer
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         buffer.name = "x"  # type: ignore[misc]  # frozen
