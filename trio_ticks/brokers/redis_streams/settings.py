@@ -50,7 +50,8 @@ class RedisStreams(Options):
             have work, and a slow symbol holds up the acknowledgement of its shard.
         pack: how many ticks an entry holds at most.
         prefetch: how many ticks the workers' channel holds. After a crash up to that
-            many come again.
+            many come again. A small one is slower, but lets a shard move sooner from a
+            worker whose handler is slow: what it has of it is finished before.
         lease: how many seconds a worker that is gone keeps its shards, 600 at most.
         max_deliveries: at so many deaths of its process a tick becomes a dead letter,
             2 or more. The first of them is one in company; at the last the tick was

@@ -39,6 +39,8 @@ _IDLE_S: Final = 0.25
 _FEW: Final = 64
 """After a turn that moved fewer ticks, the next one waits a little, so that each
 costs its round trip for more."""
+_MANY: Final = 1024
+"""So many ticks make a turn large. After a smaller one the next waits a little, too."""
 _BLOCK_MS: Final = 250
 
 
@@ -152,7 +154,8 @@ class RedisSource:
             await self._deliver()
             if self._worker.moved >= _FEW:
                 wait_s = _WAITS_S[0]
-                await trio.lowlevel.checkpoint()
+                # Not until the watch rings, which costs a round trip of its own.
+                await trio.sleep(0 if self._worker.moved >= _MANY else wait_s)
                 continue
             wait_s = _WAITS_S[0] if self._worker.moved else min(2 * wait_s, longest_s)
             # The watch has rung for a tick that does not come: then not at once again.
