@@ -212,8 +212,8 @@ class SourceFeed:
         bringing = Bringing(self._send, stretch)
         self._bringing.append(bringing)
         try:
-            # An entry of a broker has few ticks, and a checkpoint costs more than these:
-            # so there is one only to wait for others, for room, or now and then.
+            # An entry of a broker has few ticks, and a checkpoint costs more than all
+            # of these: there is one only to wait for others or for room, and at times.
             try:
                 self._turn.acquire_nowait()
             except trio.WouldBlock:
