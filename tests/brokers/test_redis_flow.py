@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import attrs
@@ -50,6 +51,21 @@ async def test_all_ticks_come_in_order_and_the_buffer_is_empty(buffer: RedisStre
     left = await sums(buffer)
     left.check()
     assert (left.came, left.out, left.entries) == (5000, 5000, 0)
+
+
+async def test_a_nearly_full_server_is_asked_again_before_the_little_room_is_used(
+    server: Server,
+) -> None:
+    server.ask("FLUSHALL")
+    buffer = RedisStreams(server.url, maxsize=100, pack=10)
+    await fill(buffer, ticks(90))
+    server.ask("CONFIG", "RESETSTAT")
+    sink = await fill(buffer, ticks(5, prefix="T"))
+    assert sink.statistics().appended == 5
+    scripts = re.search(r"cmdstat_evalsha:calls=(\d+)", server.ask("INFO", "commandstats"))
+    assert scripts is not None
+    # One agrees on the settings, one looks at first, and one appends.
+    assert int(scripts[1]) > 3
 
 
 async def test_three_producers_never_exceed_the_bound_together(server: Server) -> None:

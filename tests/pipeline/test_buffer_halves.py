@@ -515,6 +515,17 @@ async def test_under_load_a_sink_gets_more_at_once_than_the_channel_holds() -> N
     assert sink.sizes.count(1500) >= 2
 
 
+async def test_no_more_is_gathered_than_a_few_times_the_size_of_the_channel() -> None:
+    sink = SizesSink(100_000)
+    buffer = SizesBuffer(told={"sink": sink})
+    async with tt.open_pipeline(
+        BatchesFeed(*[150] * 40), None, buffer=buffer, overflow=tt.Block(), maxsize=150
+    ) as pipeline:
+        await pipeline.wait()
+    assert sum(sink.sizes) == 6000
+    assert 150 < max(sink.sizes) <= 8 * 150
+
+
 async def test_few_ticks_go_to_the_sink_at_once() -> None:
     sink = SizesSink(1500)
     buffer = SizesBuffer(told={"sink": sink})

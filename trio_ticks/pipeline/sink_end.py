@@ -34,6 +34,9 @@ __all__ = ["SinkEnd", "SinkOf"]
 _BURST: Final = 128
 """So many ticks at once are load: then more are waited for, for a step of the event
 loop. Fewer go to the sink at once."""
+_TIMES: Final = 8
+"""How many times the channel's size is gathered at most: whoever makes the channel
+small, since ticks are large, has few of them in memory."""
 _IDLE_STEPS: Final = 2
 """After so many steps with fewer ticks nothing more is waited for. One is not enough:
 trio may resume the sink before the task that brings ticks."""
@@ -119,6 +122,7 @@ class SinkEnd(Generic[T]):
             if stretch.items:
                 self._state.drops.queue_changed()
                 self._measure(stretch)
+                most = min(most, _TIMES * self._state.maxsize)
                 if _BURST <= len(stretch.items) < most:
                     await self._gather(stretch, most)
                 return stretch

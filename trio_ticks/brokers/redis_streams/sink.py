@@ -108,9 +108,11 @@ class RedisSink:
         look_s, patience_s = _MORE_ROOM_S
         enough = min(_MOST, self._buffer.maxsize // 4)
         until = receive.clock.now() + patience_s
-        while self._room < enough and not receive.is_over and receive.clock.now() < until:
+        while self._room < enough and not receive.is_over:
             await trio.sleep(look_s)
             await self._append([])
+            if receive.clock.now() >= until:
+                return
 
     def _records(self, stretch: Stretch, limit: LogLimit) -> list[tuple[int, Record]]:
         difference = self._times.difference_s or 0.0
