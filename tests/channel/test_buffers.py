@@ -261,8 +261,8 @@ class KeyedMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 5))
     def take_run(self, limit: int) -> None:
         entry = self.model[0]
-        items, arrived = self.buffer.take_run(limit)
-        self.remove(*items, entry)
+        (item,), arrived = self.buffer.take_run(limit)
+        self.remove(item, entry)
         assert arrived == entry[1]
 
     @rule()
