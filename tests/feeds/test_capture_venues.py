@@ -200,10 +200,10 @@ async def test_settings_that_make_no_sense(path: Path) -> None:
         ReplayFeed(path, venue="nowhere")
     with pytest.raises(tt.ConfigError, match="codec class"):
         ReplayFeed(path, venue=object())  # type: ignore[arg-type]
-    with pytest.raises(tt.ConfigError, match="no channel 'depth'"):
-        ReplayFeed(path, venue="binance", channels=["depth"])
-    with pytest.raises(tt.ConfigError, match="no channel 'depth'"):
-        await replay(path, channels=["depth"])
+    with pytest.raises(tt.ConfigError, match="no channel 'level2'"):
+        ReplayFeed(path, venue="binance", channels=["level2"])
+    with pytest.raises(tt.ConfigError, match="no channel 'level2'"):
+        await replay(path, channels=["level2"])
     with pytest.raises(tt.ConfigError, match="unknown venue"):
         async with open_exchange(capture=path, venue="nowhere"):
             pytest.fail("opened")
@@ -211,10 +211,12 @@ async def test_settings_that_make_no_sense(path: Path) -> None:
 
 # Channels
 
+QUOTES_AND_TRADES = ["bookTicker", "trade"]
+
 
 async def test_quotes_and_trades_come_as_they_are_chosen(path: Path) -> None:
     write(path, book(1), trade(2, "0.5"), book(3), trade(4, "0.25"), f"{T0} {DEPTH}")
-    everything, feed = await replay(path, channels="all")
+    everything, feed = await replay(path, channels=QUOTES_AND_TRADES)
     assert [type(item) for item in everything] == [tt.Tick, tt.Trade] * 2
     assert everything[1] == tt.Trade(
         "BTCUSDT", utc_from_ns(T0 - 5_000_000), 1.0, 0.5, "buy", trade_id="2"
@@ -249,7 +251,9 @@ async def test_the_real_quotes_and_trades() -> None:
     trades, _ = await replay(REAL, channels=["trade"])
     assert len(trades) == 9_757
     everything, feed = await replay(REAL, channels="all")
-    assert (len(everything), feed.stats.ignored, feed.stats.malformed) == (37_797, 3_452, 0)
+    books = [item for item in everything if isinstance(item, tt.BookUpdate)]
+    assert (len(everything), feed.stats.ignored, feed.stats.malformed) == (41_249, 0, 0)
+    assert (len(books), sum(book.snapshot for book in books)) == (3_452, 1)
     assert [item for item in everything if isinstance(item, tt.Tick)] == quotes
     assert [item for item in everything if isinstance(item, tt.Trade)] == trades
     # Python 3.12 adds floats more exactly than the codec does, one by one.
@@ -457,7 +461,7 @@ async def test_a_socket_and_a_recording_make_the_same(path: Path, channels: Any)
 
 @needs_real
 async def test_a_socket_and_the_whole_real_recording_make_the_same() -> None:
-    assert await compare(REAL, ["BTCUSDT"], "all") == 28_040 + 9_757
+    assert await compare(REAL, ["BTCUSDT"], QUOTES_AND_TRADES) == 28_040 + 9_757
 
 
 class RawCodec(Codec):

@@ -44,6 +44,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
 
 OBJECTS = {name: value for name, value in public_objects() if not isinstance(value, ModuleType)}
 EXPLAINED = {
+    "metrics.loop_watch.LoopWatch",
     "brokers.BufferView",
     "brokers.GroupView",
     "brokers.Kafka",

@@ -81,7 +81,7 @@ def _seen(
         (_seen(oldest_s=WRITE_TIMEOUT_S + SLACK_S + 0.01), "entered"),
         (_seen(handled_s=WRITE_TIMEOUT_S + SLACK_S + 0.2), "handled"),
         (_seen(laws=0), "the law"),
-        (_report(consumed=9), "the law"),
+        (_report(unaccounted=1), "the law"),
         (_report(dropped=10), "an overload"),
     ],
 )

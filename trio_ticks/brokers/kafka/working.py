@@ -175,7 +175,8 @@ class Working:
             await trio.to_thread.run_sync(consuming.close, limiter=limiter, abandon_on_cancel=True)
         if patience.cancelled_caught:
             text = "%s does not let us leave its group, which notices that we are gone"
-            log_event(_logger, logging.WARNING, "broker.not_left", text, self._kafka.shown)
+            facts = {"broker": self._kafka.shown}
+            log_event(_logger, logging.WARNING, "broker.not_left", text, self._kafka.shown, **facts)
 
     # Turns
 

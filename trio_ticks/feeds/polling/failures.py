@@ -87,7 +87,7 @@ def failure_of(error: Exception, name: str, now: datetime, redactor: Redactor) -
     response = _attribute(inner, "response")
     status = _status_of(inner, response)
     permanent = _attribute(inner, "permanent")
-    if not isinstance(permanent, bool):
+    if permanent is not True and permanent is not False:
         permanent = isinstance(inner, ConfigError) or (status is not None and is_permanent(status))
     return PollFailure(
         reason=reason,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from ...checks import is_whole
 from ...ticks import BookUpdate, Finite, Level, NonNegative, unchecked_book_update
 from .base import BAD_MESSAGE
 
@@ -201,8 +202,7 @@ def place_in(payload: bytes) -> tuple[str, int] | None:
         number = data[name or next((each for each in _NUMBERS if each in data), "")]
     except BAD_MESSAGE:
         return None
-    is_number = isinstance(number, int) and not isinstance(number, bool)
-    return (stream, number) if isinstance(stream, str) and is_number else None
+    return (stream, number) if isinstance(stream, str) and is_whole(number) else None
 
 
 def read_snapshot(symbol: str, body: bytes, arrived: datetime) -> BookUpdate:
