@@ -178,14 +178,11 @@ def test_a_line_that_nobody_wants_costs_nothing() -> None:
 
 
 OLD_NAMES = {
-    "trio_ticks.channel",
-    "trio_ticks.dead_letters",
-    "trio_ticks.feeds.captures",
-    "trio_ticks.pipeline",
-    "trio_ticks.pressure",
-    "trio_ticks.scaling",
-    "trio_ticks.throttle",
-    "trio_ticks.workers",
+    f"trio_ticks.{name}"
+    for name in (
+        *("channel", "dead_letters", "exchange.server", "feeds.captures", "feeds.throttling"),
+        *("observability.dashboard", "pipeline", "pressure", "scaling", "throttle", "workers"),
+    )
 }
 """Loggers that users' alerts rely on, wherever their modules are now."""
 
