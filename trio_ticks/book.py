@@ -7,7 +7,9 @@ few entries. The prices of asks are negated in the list, which puts the lowest o
 Rules: the book has levels only while it is known to be right. An update that shows it
 to be wrong empties it, and everything up to the next snapshot is held back: nobody
 trades on a level that may not exist. Numbered updates that come before their snapshot
-are kept, within a bound, and applied after it. Sync; no clock.
+are kept, within a bound, and applied after it. Numbers that are too large by mistake, or
+that begin anew, must not freeze a book for ever: it is wrong when all that comes is old
+for too long. Sync; no clock.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias, final
 
 from .checks import check_callable, check_count
 from .errors import ConfigError
 from .ticks import BookUpdate, Level
 
-__all__ = ["Applied", "Book", "BookState", "Checksum"]
+__all__ = ["Applied", "Behind", "Book", "BookState", "Checksum", "first_number"]
 
 BookState = Literal["empty", "valid", "stale"]
 """``empty``: no snapshot has come yet; ``stale``: the book was found wrong, or may be,
@@ -39,6 +41,39 @@ It is called for each update that is applied, in their order, so it may keep a s
 MOST_LEVELS: Final = 100_000
 """Levels of a side that are kept where the venue names no depth; those farthest from
 the best price are left out."""
+_MOST_BEHIND: Final = 1000
+_LONGEST_BEHIND: Final = timedelta(seconds=10)
+
+
+@final
+class Behind:
+    """How long all updates of a book have been older than the book.
+
+    A snapshot may be ahead of the stream by a moment. If it is for longer, its number
+    is wrong, or the venue has begun to count anew; then the book would stand still for
+    ever, and look right.
+    """
+
+    __slots__ = ("_count", "_since")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._since: datetime | None = None
+
+    def end(self) -> None:
+        """Notice that the book goes on."""
+        self._count = 0
+
+    def is_too_long(self, timestamp: datetime) -> bool:
+        """Take in an old update of that time; return whether the numbers are wrong.
+
+        They are after 1,000 such updates, or when these have come for 10 seconds. The
+        time is the venue's, compared with that of other updates only.
+        """
+        if self._count == 0 or self._since is None:
+            self._since = timestamp
+        self._count += 1
+        return self._count > _MOST_BEHIND or timestamp - self._since > _LONGEST_BEHIND
 
 
 @final
@@ -128,6 +163,7 @@ class Book:
 
     __slots__ = (
         "_asks",
+        "_behind",
         "_bids",
         "_buffer",
         "_checksum",
@@ -179,6 +215,7 @@ class Book:
         self._bids = _Side(1.0)
         self._asks = _Side(-1.0)
         self._checksum = checksum
+        self._behind = Behind()
         self._buffer: deque[BookUpdate] = deque(maxlen=most_buffered)
 
     def __repr__(self) -> str:
@@ -221,7 +258,8 @@ class Book:
 
         - ``"applied"``: the book is right, and has it. A snapshot replaces the book.
         - ``"old"``: the book was ahead of it. A snapshot that ends before the buffered
-          updates begin is old too: then another one is needed.
+          updates begin is old too: then another one is needed. If all that comes is
+          older than the book for 10 s, or 1,000 times, the book is wrong.
         - ``"buffered"``: it is kept until its snapshot comes.
         - ``"held"``: it came before a snapshot and has no number, so whether a snapshot
           includes it cannot be known; the book leaves it out.
@@ -256,11 +294,17 @@ class Book:
         self.sequence = None
         self._bids.clear()
         self._asks.clear()
+        self._behind.end()
 
     def _hold(self, update: BookUpdate) -> Applied:
         if update.last_sequence is None:
             self.held += 1
             return "held"
+        if self._buffer and update.last_sequence < first_number(self._buffer[0]):
+            # The numbers go back behind all that waits. A snapshot could never fit
+            # between the two, so that one wrong number would keep the book empty.
+            self.held += len(self._buffer)
+            self._buffer.clear()
         self.held += len(self._buffer) == self._buffer.maxlen
         self._buffer.append(update)
         return "buffered"
@@ -270,9 +314,8 @@ class Book:
         last, known = update.last_sequence, self.sequence
         if last is not None and known is not None:
             if last <= known:
-                self.old += 1
-                return "old"
-            first = last if update.first_sequence is None else update.first_sequence
+                return self._pass_over(update)
+            first = first_number(update)
             if first > known + 1:
                 return self._fail(update, f"the changes {known + 1} to {first - 1} are missing")
         bids, asks = self._bids, self._asks
@@ -285,8 +328,7 @@ class Book:
         last = snapshot.last_sequence
         if last is not None:
             if self.sequence is not None and last < self.sequence:
-                self.old += 1
-                return "old"
+                return self._pass_over(snapshot)
             while self._buffer and (self._buffer[0].last_sequence or 0) <= last:
                 self._buffer.popleft()
                 self.old += 1
@@ -333,9 +375,20 @@ class Book:
             return self._fail(update, f"the venue's checksum {update.checksum} is another one")
         if update.last_sequence is not None:
             self.sequence = update.last_sequence
+            self._behind.end()
         self.timestamp = update.timestamp
         self.applied += 1
         return "applied"
+
+    def _pass_over(self, update: BookUpdate) -> Applied:
+        """Leave out an update that the book is ahead of."""
+        # The last update once more, as of a quiet market, shows nothing.
+        again = update.last_sequence == self.sequence
+        if not again and self._behind.is_too_long(update.timestamp):
+            reason = f"updates end with {update.last_sequence}, and the book with {self.sequence}"
+            return self._fail(update, reason)
+        self.old += 1
+        return "old"
 
     def _fail(self, update: BookUpdate, reason: str) -> Applied:
         """Empty the book because of *update*, and keep that if it has a number."""
@@ -346,3 +399,9 @@ class Book:
         if not update.snapshot:
             self._hold(update)
         return "wrong"
+
+
+def first_number(update: BookUpdate) -> int:
+    """Return the number of the first change in an *update* that has numbers."""
+    first = update.first_sequence
+    return (update.last_sequence or 0) if first is None else first

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 import trio_ticks as tt
@@ -82,6 +83,33 @@ def test_what_waits_is_bounded_and_a_newer_snapshot_is_needed_then() -> None:
     assert (world.sync.waiting, world.stats.duplicates) == (2, 1)
     assert world.sync.keep([whole(4)]) == []
     assert world.sync.keep([whole(5)]) == [whole(5), update(6), update(7)]
+
+
+def test_numbers_that_begin_anew_need_another_snapshot() -> None:
+    world = World()
+    sync = world.sync
+    sync.keep([update(100), whole(100)])
+    old = [attrs.evolve(update(n), timestamp=WHEN + timedelta(seconds=n)) for n in range(1, 13)]
+    assert sync.keep(old) == []
+    reason = "updates end with 12, and the book with 100"
+    assert sync.take_faults() == [BookFault("A", reason, wrong=True)]
+    assert (sync.missing(0), sync.waiting) == (["A"], 1)
+    assert sync.keep([whole(12), update(13)]) == [whole(12), update(13)]
+
+
+def test_the_last_update_again_shows_nothing() -> None:
+    world = World()
+    world.sync.keep([update(100), whole(100)])
+    assert world.sync.keep([update(100)] * 2000) == []
+    assert world.sync.take_faults() == []
+
+
+def test_one_wrong_number_keeps_no_snapshot_out() -> None:
+    world = World()
+    sync = world.sync
+    sync.keep([update(5), whole(5), update(2**62), update(6), update(7)])
+    assert sync.waiting == 2
+    assert sync.keep([whole(6)]) == [whole(6), update(7)]
 
 
 def test_symbols_are_bounded() -> None:

@@ -211,6 +211,23 @@ def guide(checksum: int = 3310070434, *, exponent: bool = False) -> str:
     )
 
 
+@pytest.mark.parametrize("number", ["1e-9999999999", "0e-9999999999", "1e-401"])
+@pytest.mark.parametrize("name", ["price", "qty"])
+def test_an_exponent_is_not_written_out_whatever_it_is(name: str, number: str) -> None:
+    """Each of these would be digits by the gigabyte."""
+    level = {"price": 1.0, "qty": 1.0, name: "number"}
+    shown = changed(BOOK, bids=[level], asks=[], checksum=5).replace('"number"', number)
+    ((update,), _) = decode(shown, channels=("book",))
+    book = tt.Book("BTC/USD", checksum=KrakenChecksum())
+    book.apply(tt.BookUpdate("BTC/USD", WHEN, snapshot=True, depth=10))
+    assert book.apply(update) == "wrong"
+
+
+def test_a_checksum_has_32_bits() -> None:
+    _, probe = decode(changed(BOOK, checksum=2**70), changed(BOOK, checksum=-1))
+    assert [symbol for _, _, symbol in probe.outcomes[1]] == ["BTC/USD"] * 2
+
+
 @pytest.mark.parametrize("exponent", [False, True])
 def test_the_checksum_of_the_vendors_guide(exponent: bool) -> None:
     ((snapshot,), _) = decode(guide(exponent=exponent), channels=("book",))

@@ -22,6 +22,21 @@ def test_what_is_older_or_equal_is_left_out() -> None:
     assert newer.duplicates == 2
 
 
+def test_an_item_that_cannot_be_compared_is_news() -> None:
+    """Items may be of any class, and arrays, for example, cannot be compared."""
+
+    class Own:
+        symbol, timestamp = "A", NOW
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("the truth value of an array is ambiguous")
+
+        __hash__ = None
+
+    items = [Own(), Own()]
+    assert [id(item) for item in NewerOnly().keep(items, NOW)] == [id(item) for item in items]
+
+
 def test_a_quote_without_sizes_that_comes_again_is_left_out() -> None:
     newer = NewerOnly()
     first, again = (Tick("A", NOW, 1.0, 2.0, float("nan"), 1.0, float("nan")) for _ in "12")

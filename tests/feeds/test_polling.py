@@ -107,6 +107,25 @@ class Own:
     timestamp: datetime
 
 
+@pytest.mark.parametrize("in_the_answer", [False, True])
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+async def test_what_ends_a_program_is_raised_as_it_is(
+    error: BaseException, in_the_answer: bool
+) -> None:
+    def answer() -> Iterator[tt.Tick]:
+        yield quote_at(0)
+        raise error
+
+    async def fetch() -> Iterator[tt.Tick]:
+        if not in_the_answer:
+            raise error
+        return answer()
+
+    with pytest.raises(type(error)) as caught:
+        await tt.PollingFeed(fetch).run(Collector())
+    assert caught.value is error
+
+
 @pytest.mark.parametrize(
     ("answer", "items"),
     [

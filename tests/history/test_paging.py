@@ -23,6 +23,10 @@ def row(slot: int) -> Row:
     return Row(BEGIN + slot * 60_000, 1.0, 1.0, 1.0, 1.0, float(slot))
 
 
+def bar_at(open_ms: int) -> Row:
+    return Row(open_ms, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
 @attrs.define
 class Server:
     """Has bars at *slots*, and ways of its own."""
@@ -122,6 +126,24 @@ def test_a_venue_that_ignores_the_range_is_noticed() -> None:
     pages = Pages(BEGIN, BEGIN + 60_000_000, MINUTE, 10)
     with pytest.raises(StrangeRangeError):
         pages.take([row(5000), row(5001)])
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_venue_with_a_bar_a_millisecond_is_not_asked_without_end(at_once: bool) -> None:
+    pages = Pages(BEGIN, BEGIN + 60_000_000, MINUTE, 10)
+    near = [bar_at(BEGIN + ms) for ms in range(3)]
+    if not at_once:
+        pages.take(near[:1])
+    with pytest.raises(StrangeRangeError, match="too close"):
+        pages.take(near if at_once else near[:2])
+
+
+def test_a_bar_that_a_session_cuts_short_is_none_too_close() -> None:
+    """A session from 09:45 on has a bar of 15 minutes before that of 10:00."""
+    half_hour = Interval("30m", 1_800_000, 1_800_000)
+    pages = Pages(BEGIN, BEGIN + 3_600_000, half_hour, 10)
+    bars = [bar_at(BEGIN + minute * 60_000) for minute in (0, 15, 45)]
+    assert pages.take(bars) == bars
 
 
 def test_a_month_ends_where_the_next_begins() -> None:

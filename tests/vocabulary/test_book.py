@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -279,6 +280,56 @@ def test_a_newer_snapshot_in_mid_stream_replaces_the_book() -> None:
     assert book.apply(snapshot([(5, 1)], [(6, 1)], 200)) == "applied"
     assert (book.bids(), book.sequence) == (((5, 1),), 200)
     assert book.apply(update([(5, 2)], (), 150)) == "old"
+
+
+# Numbers that are wrong, or begin anew
+
+
+def later(number: int, seconds: float, **more: Any) -> tt.BookUpdate:
+    when = WHEN + timedelta(seconds=seconds)
+    return attrs.evolve(update([(10, number)], (), number, **more), timestamp=when)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_book_whose_numbers_begin_anew_does_not_stand_still_for_ever(whole: bool) -> None:
+    """Snapshots are all that comes where a venue sends the best levels each time."""
+    book = started()
+    found = [book.apply(later(n, n, snapshot=whole)) for n in range(1, 12)]
+    assert found == ["old"] * 11
+    assert book.apply(later(12, 12, snapshot=whole)) == "wrong"
+    assert (book.state, book.best) == ("stale", None)
+    assert book.reason == "updates end with 12, and the book with 100"
+    assert (book.old, book.errors) == (11, 1)
+    assert book.apply(snapshot([(10, 1)], [(11, 1)], 12)) == "applied"
+    assert book.apply(later(13, 13)) == "applied"
+    assert book.bid == (10, 13)
+
+
+def test_many_old_updates_without_a_time_of_their_own_make_a_book_wrong_too() -> None:
+    book = started()
+    found = [book.apply(update([(10, 1)], (), 50)) for _ in range(1001)]
+    assert found == ["old"] * 1000 + ["wrong"]
+
+
+def test_old_updates_now_and_then_and_the_last_one_again_do_not() -> None:
+    book = started()
+    for second in range(0, 100, 5):
+        assert book.apply(later(50, second)) == "old"
+        assert book.apply(later(101 + second // 5, second)) == "applied"
+    for second in range(100, 2000):
+        assert book.apply(later(120, second)) == "old"
+    assert book.state == "valid"
+
+
+def test_one_wrong_number_keeps_no_snapshot_out() -> None:
+    """An update with a number far ahead would wait before all snapshots to come."""
+    book = started()
+    assert book.apply(update([(10, 7)], (), 2**62)) == "wrong"
+    for number in range(101, 104):
+        assert book.apply(update([(10, number)], (), number)) == "buffered"
+    assert (book.buffered, book.held) == (3, 1)
+    assert book.apply(snapshot([(10, 1)], [(11, 1)], 102)) == "applied"
+    assert (book.bid, book.sequence) == ((10, 103), 103)
 
 
 # Against a dict that is sorted anew each time

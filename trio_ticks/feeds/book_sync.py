@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, final
 
+from ..book import Behind, first_number
 from ..gaps import GapReason
 from ..ticks import BookUpdate
 from .base import FeedStats
@@ -29,12 +30,13 @@ __all__ = ["BookSync"]
 class _Line:
     """The updates of one symbol."""
 
-    __slots__ = ("last", "waiting")
+    __slots__ = ("behind", "last", "waiting")
 
     def __init__(self, most: int) -> None:
         self.last: int | None = None
         """The number of the last change that has gone on; ``None``: updates wait."""
         self.waiting: deque[BookUpdate] = deque(maxlen=most)
+        self.behind = Behind()
 
 
 @final
@@ -89,17 +91,26 @@ class BookSync:
         line = self._lines.get(update.symbol) or self._open(update.symbol)
         if line.last is not None:
             if last <= line.last:
-                self._stats.duplicates += 1
-                return ()
-            first = _first(update)
-            if first <= line.last + 1:
-                line.last = last
-                return (update,)
-            reason = f"the changes {line.last + 1} to {first - 1} are missing"
+                if last == line.last or not line.behind.is_too_long(update.timestamp):
+                    self._stats.duplicates += 1
+                    return ()
+                reason = f"updates end with {last}, and the book with {line.last}"
+            else:
+                first = first_number(update)
+                if first <= line.last + 1:
+                    line.last = last
+                    line.behind.end()
+                    return (update,)
+                reason = f"the changes {line.last + 1} to {first - 1} are missing"
             self.faults.append(BookFault(update.symbol, reason, wrong=True))
             self._stats.book_errors += 1
             line.last = None
+            line.behind.end()
             self.wanted[update.symbol] = None
+        if line.waiting and last < first_number(line.waiting[0]):
+            # The numbers go back behind all that waits: no snapshot could fit.
+            self._stats.duplicates += len(line.waiting)
+            line.waiting.clear()
         self._stats.duplicates += len(line.waiting) == line.waiting.maxlen
         line.waiting.append(update)
         if len(line.waiting) == 1:
@@ -120,11 +131,12 @@ class BookSync:
         while waiting and (waiting[0].last_sequence or 0) <= last:
             waiting.popleft()
             self._stats.duplicates += 1
-        if waiting and _first(waiting[0]) > last + 1:
+        if waiting and first_number(waiting[0]) > last + 1:
             return ()
         self.wanted.pop(symbol, None)
         later, line.waiting = waiting, deque(maxlen=self._most_waiting)
         line.last = last
+        line.behind.end()
         found = [snapshot]
         for update in later:
             found += self._follow(update, update.last_sequence or 0)
@@ -145,6 +157,7 @@ class BookSync:
         line = self._lines.get(symbol)
         if line is not None and line.last is not None:
             line.last = None
+            line.behind.end()
             self.wanted[symbol] = None
 
     def gap(self, symbol: str, reason: GapReason, *, book: bool) -> None:
@@ -199,9 +212,3 @@ class BookSync:
         """Return what is to be told, and forget it."""
         faults, self.faults = self.faults, []
         return faults
-
-
-def _first(update: BookUpdate) -> int:
-    """Return the number of the first change in *update*."""
-    first = update.first_sequence
-    return (update.last_sequence or 0) if first is None else first

@@ -83,7 +83,7 @@ class NewerOnly:
             is_later = last.at is not None and item.timestamp > last.at
             if number <= last.number and not is_later:
                 return False
-        elif item == last.item or (last.at is not None and item.timestamp < last.at):
+        elif _equal(item, last.item) or (last.at is not None and item.timestamp < last.at):
             return False
         last.item = item
         if item.timestamp <= latest:
@@ -91,6 +91,14 @@ class NewerOnly:
         if number is not None:
             last.number = number
         return True
+
+
+def _equal(item: Any, other: Any) -> bool:
+    try:
+        return bool(item == other)
+    except Exception:
+        # An item of the user's own class, which holds an array, for example.
+        return False
 
 
 def _number(item: Any) -> int | None:

@@ -355,8 +355,8 @@ class Bars:
         rows = await self._ask(*window)
         try:
             new = pages.take(rows)
-        except StrangeRangeError:
-            raise self._source.failure("it answers with bars of another time") from None
+        except StrangeRangeError as error:
+            raise self._source.failure(f"it answers with {error}") from None
         self._offer(new, asked_at)
         if pages.window() is None:
             self._pages = None

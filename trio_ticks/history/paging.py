@@ -16,6 +16,7 @@ Rules: sans-I/O. Times are milliseconds since 1970.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple, final
 
 from .intervals import Interval
@@ -24,6 +25,9 @@ __all__ = ["Pages", "Row", "StrangeRangeError"]
 
 _FULL: Final = 0.45
 """A range is made longer if its answer fills less than this part of a page."""
+_CLOSEST: Final = 10
+"""Bars are at least the interval over this apart. A session may cut one short, if it
+begins at a quarter past, for example."""
 
 
 class Row(NamedTuple):
@@ -38,7 +42,7 @@ class Row(NamedTuple):
 
 
 class StrangeRangeError(Exception):
-    """A venue answered with bars of other times than it was asked for."""
+    """A venue answered with bars that cannot be; the text says which."""
 
 
 @final
@@ -92,15 +96,22 @@ class Pages:
             rows: in any order, with repetitions or without.
 
         Raises:
-            StrangeRangeError: all of them lie outside of the window.
+            StrangeRangeError: all of them lie outside of the window, or two of them are
+                closer than a tenth of the interval. A venue that answers with a bar a
+                millisecond would be asked without end.
         """
         window = self.window()
         assert window is not None
         first, last = window
         inside = {row.open_ms: row for row in rows if first < row.open_ms <= last}
         if rows and not inside and not self._nearly(rows, first, last):
-            raise StrangeRangeError
+            raise StrangeRangeError("bars of another time")
         found = [inside[moment] for moment in sorted(inside)]
+        times = [row.open_ms for row in found]
+        if self._known is not None and times and times[0] > self._known:
+            times.insert(0, self._known)
+        if any((later - earlier) * _CLOSEST < self._step for earlier, later in pairwise(times)):
+            raise StrangeRangeError("bars that are too close to each other")
         if self._held:
             held, self._held = self._held, []
             if found and self._can_shorten:

@@ -417,7 +417,10 @@ def _base_url(url: object) -> str:
     except ValueError:
         raise ConfigError("base_url is not a valid URL: check the host and the port") from None
     if parts.scheme not in ("http", "https"):
-        raise ConfigError("base_url must begin with https:// or http://")
+        raise ConfigError(
+            "base_url must begin with https:// or http://; where a venue has its WebSocket at"
+            " the same host and port, as the local exchange has, only the scheme differs"
+        )
     if not host or port == 0:
         raise ConfigError("base_url must have a host, and no port 0")
     if "@" in parts.netloc:

@@ -74,7 +74,7 @@ class PollRun:
         self._waits_since = math.inf
         """Since when a full channel keeps it from asking."""
         self._seen: dict[str, None] = {}
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     async def run(self) -> None:
         """Ask and deliver, until no retry can help.
@@ -95,6 +95,11 @@ class PollRun:
                     await self._poll(fetch)
             except Exception as error:
                 # Outside of the nursery, which would wrap it in a group.
+                self._error = error
+            except (trio.Cancelled, BaseExceptionGroup):
+                raise
+            except BaseException as error:
+                # What ends programs, such as SystemExit of the user's function.
                 self._error = error
             nursery.cancel_scope.cancel()
         if self._error is not None:

@@ -42,6 +42,8 @@ _MICROSECONDS: Final = 10**14
 """Times from here on are in microseconds: in milliseconds it is the year 5138."""
 
 _Size = Annotated[float, msgspec.Meta(ge=0)]
+_Number = Annotated[int, msgspec.Meta(le=2**63 - 1)]
+"""Larger ones do not fit into a book update that goes to another process."""
 
 
 class Event(msgspec.Struct, gc=False):
@@ -75,12 +77,12 @@ class Levels(msgspec.Struct):
     e: str = ""
     E: int = 0
     T: int = 0
-    U: int = 0
-    u: int = 0
-    pu: int = -1
+    U: _Number = 0
+    u: _Number = 0
+    pu: _Number = -1
     b: tuple[Level, ...] = ()
     a: tuple[Level, ...] = ()
-    lastUpdateId: int = 0
+    lastUpdateId: _Number = 0
     bids: tuple[Level, ...] = ()
     asks: tuple[Level, ...] = ()
 

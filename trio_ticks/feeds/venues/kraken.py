@@ -68,7 +68,7 @@ class _Levels(msgspec.Struct, gc=False):
     symbol: str = ""
     bids: list[_Level] = []
     asks: list[_Level] = []
-    checksum: int | None = None
+    checksum: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
     timestamp: datetime | None = None
 
 

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import msgspec
 
-from ...book import Book
+from ...book import MOST_LEVELS, Book
 from ...ticks import BookUpdate, Level
 from .base import BAD_MESSAGE
 
@@ -25,6 +25,8 @@ __all__ = ["KrakenChecksum"]
 
 _LEVELS: Final = 10
 _SPARE: Final = 100
+_LONGEST: Final = 400
+"""Digits of a number with an exponent; a float has at most 324 behind the point."""
 
 
 class _RawLevel(msgspec.Struct, gc=False):
@@ -45,11 +47,20 @@ _raw_frame: Final = msgspec.json.Decoder(_RawFrame).decode
 
 
 def _digits(number: bytes) -> bytes:
-    """Return the digits of a JSON *number*, without the point and leading zeros."""
+    """Return the digits of a JSON *number*, without the point and leading zeros.
+
+    Raises:
+        ValueError: it has an exponent that makes it absurdly long.
+    """
     digits = number.replace(b".", b"", 1)
     if not digits.isdigit():
-        # It has an exponent.
-        digits = format(Decimal(number.decode()), "f").encode().replace(b".", b"")
+        # It has an exponent, which stands for as many digits as it says.
+        value = Decimal(number.decode())
+        if not value:
+            return b""
+        if abs(value.adjusted()) > _LONGEST:
+            raise ValueError("a number of too many digits")
+        digits = format(value, "f").encode().replace(b".", b"")
     return digits.lstrip(b"0")
 
 
@@ -76,7 +87,8 @@ class KrakenChecksum:
             self._asks.clear()
         if update.message is not None and not self._read(update.message):
             return False
-        if book.depth is not None and len(self._bids) + len(self._asks) > 4 * book.depth + _SPARE:
+        depth = MOST_LEVELS if book.depth is None else book.depth
+        if len(self._bids) + len(self._asks) > 4 * depth + _SPARE:
             _forget_others(self._bids, book.bids())
             _forget_others(self._asks, book.asks())
         if update.checksum is None:
@@ -92,15 +104,15 @@ class KrakenChecksum:
         """Keep the digits of the levels in *message*; return whether it can be read."""
         try:
             (entry,) = _raw_frame(message).data
+            for levels, digits in ((entry.bids, self._bids), (entry.asks, self._asks)):
+                for level in levels:
+                    price, quantity = bytes(level.price), _digits(bytes(level.qty))
+                    if quantity:
+                        digits[float(price)] = _digits(price) + quantity
+                    else:
+                        digits.pop(float(price), None)
         except BAD_MESSAGE:
             return False
-        for levels, digits in ((entry.bids, self._bids), (entry.asks, self._asks)):
-            for level in levels:
-                price, quantity = bytes(level.price), _digits(bytes(level.qty))
-                if quantity:
-                    digits[float(price)] = _digits(price) + quantity
-                else:
-                    digits.pop(float(price), None)
         return True
 
 

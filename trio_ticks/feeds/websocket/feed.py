@@ -413,7 +413,7 @@ class WebSocketFeed:
         self._core.bad.restart()
         self._throttle.restart(trio.current_time())
         for notice in self._core.language.notices:
-            log_event(logger, logging.INFO, "feed.notice", "%s", notice, url=self.url)
+            log_event(logger, logging.WARNING, "feed.notice", "%s", notice, url=self.url)
         self._run = FeedRun(self._core, self._board, self._throttle, send)
         try:
             await self._run.run()

@@ -118,7 +118,7 @@ class SnapshotTask:
             body = await client.get(self._how.path, self._how.parameters(symbol), type=msgspec.Raw)
             snapshot = self._how.parse(symbol, bytes(body), self._clock.utc())
         except _FAILURES as error:
-            if isinstance(error, RestError) and error.permanent and error.status is not None:
+            if isinstance(error, RestError) and error.permanent and _is_refusal(error.status):
                 if len(self._refused) > len(names):
                     self._refused.clear()
                 self._refused[name] = trio.current_time() + _REFUSED_FOR_S
@@ -146,3 +146,8 @@ class SnapshotTask:
                 retry_in_s=round(wait_s, 3),
                 times=times,
             )
+
+
+def _is_refusal(status: int | None) -> bool:
+    """Return whether the venue says no; a page that is no JSON may be gone soon."""
+    return status is not None and not 200 <= status < 300
