@@ -7,9 +7,9 @@ few entries. The prices of asks are negated in the list, which puts the lowest o
 Rules: the book has levels only while it is known to be right. An update that shows it
 to be wrong empties it, and everything up to the next snapshot is held back: nobody
 trades on a level that may not exist. Numbered updates that come before their snapshot
-are kept, within a bound, and applied after it. Numbers that are too large by mistake, or
-that begin anew, must not freeze a book for ever: it is wrong when all that comes is old
-for too long. Sync; no clock.
+are kept, within a bound, and applied after it. Numbers that are too large by mistake,
+or that begin anew, must not freeze a book for ever: it is wrong when all that comes is
+old for too long. Sync; no clock.
 """
 
 from __future__ import annotations

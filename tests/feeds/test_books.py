@@ -19,7 +19,8 @@ from tests.worlds.feed_venues import Collector, leave, memory_feed, running, say
 from tests.worlds.recordings import KRAKEN, needs_real, write
 from trio_ticks.exchange.kraken import KrakenVenue
 from trio_ticks.exchange.market import Market
-from trio_ticks.feeds.books import KeptBooks
+from trio_ticks.feeds.book_sync import BookSync
+from trio_ticks.feeds.books import KeptBooks, most_waiting
 
 WHEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 
@@ -137,6 +138,22 @@ def test_a_gap_before_the_book_makes_it_stale_unless_it_lies_elsewhere(
     books.gap("never seen", reason, book=book)
     assert books.books["A"].state == state
     assert books.take_faults() == []
+
+
+def test_of_many_books_fewer_updates_wait_for_each() -> None:
+    """A thousand updates of each of a thousand books would be gigabytes."""
+    books = KeptBooks(tt.FeedStats(), None, over_rest=True)
+    sync = BookSync(tt.FeedStats())
+    for n in range(2000):
+        updates = [
+            tt.BookUpdate(f"S{n}", WHEN, first_sequence=k, last_sequence=k) for k in range(60)
+        ]
+        books.keep(updates)
+        sync.keep(updates)
+    waiting = [book.buffered for book in books.books.values()]
+    assert sum(waiting) == sync.waiting
+    assert (waiting[0], min(waiting)) == (60, 25)
+    assert [most_waiting(n) for n in (0, 49, 99, 10_000)] == [1000, 1000, 500, 20]
 
 
 def test_books_are_bounded_and_the_oldest_is_forgotten() -> None:

@@ -8,14 +8,12 @@ to equal those dicts, level by level.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import chain, repeat
 from typing import Any
 
 import attrs
-import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
@@ -44,7 +42,7 @@ class Venue:
 
     def __init__(
         self,
-        answers: Iterator[Callable[[dict[str, Any]], Response]] = iter(()),
+        *answers: Callable[[dict[str, Any]], Response],
         messages: dict[int, Callable[[dict[str, Any]], str | None]] | None = None,
     ) -> None:
         self.bids = {100.0 - n: 1.0 for n in range(20)}
@@ -53,7 +51,7 @@ class Venue:
         self.told = 0
         self.requests = 0
         self.stands_still = False
-        self._answers = answers
+        self._answers = iter(answers)
         self._messages = messages or {}
 
     def move(self) -> dict[str, Any]:
@@ -201,7 +199,7 @@ SNAPSHOTS = {
 
 
 async def ends_right_after(answer: Callable[[dict[str, Any]], Response], books: bool) -> None:
-    venue = Venue(iter((answer,)))
+    venue = Venue(answer)
     async with world(venue, books=books) as one:
         await until(lambda: venue.requests >= 2)
         await one.ends_right()

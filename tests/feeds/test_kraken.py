@@ -211,7 +211,7 @@ def guide(checksum: int = 3310070434, *, exponent: bool = False) -> str:
     )
 
 
-@pytest.mark.parametrize("number", ["1e-9999999999", "0e-9999999999", "1e-401"])
+@pytest.mark.parametrize("number", ["1e-9999999999", "0e-9999999999"])
 @pytest.mark.parametrize("name", ["price", "qty"])
 def test_an_exponent_is_not_written_out_whatever_it_is(name: str, number: str) -> None:
     """Each of these would be digits by the gigabyte."""

@@ -121,6 +121,32 @@ def test_an_old_one_that_lags_behind_goes_on_until_it_has_come_up() -> None:
     assert overlap.may_change(11.0)
 
 
+def test_a_new_one_that_lags_behind_does_not_take_over_until_it_has_come_up() -> None:
+    overlap, _ = begun()
+    overlap.note_old(CODEC, messages(50))
+    overlap.keep_new(CODEC, messages(5, 6, 49))
+    assert not overlap.may_change(11.0)
+    overlap.note_old(CODEC, messages(51))
+    overlap.keep_new(CODEC, messages(50))
+    assert overlap.may_change(11.0)
+    assert overlap.change(11.0) == []
+
+
+@pytest.mark.parametrize("of", ["waiting", "bytes", "streams"])
+def test_beyond_a_bound_nothing_is_kept_any_more(of: str) -> None:
+    overlap, stats = begun()
+    bounds = {"waiting": 3, "bytes": 60, "streams": 1}
+    setattr(overlap, f"most_{of}", bounds[of])
+    others = [message(1, "B")] if of == "streams" else []
+    assert overlap.keep_new(CODEC, [*messages(6, 7), *others, *messages(8, 9), ACK]) == [ACK]
+    overlap.keep_new(CODEC, messages(10, 11))
+    overlap.note_old(CODEC, messages(11))
+    assert not overlap.may_change(11.0)
+    # What is left out here the old one delivers, or has.
+    assert stats.duplicates >= 6
+    assert overlap.change(11.0) == []
+
+
 def test_a_connection_on_which_nothing_is_heard_is_trusted_after_ten_seconds() -> None:
     overlap, _ = begun()
     assert not overlap.may_change(19.9)

@@ -21,7 +21,7 @@ from ..book import Behind, first_number
 from ..gaps import GapReason
 from ..ticks import BookUpdate
 from .base import FeedStats
-from .books import UNTOUCHED, BookFault
+from .books import UNTOUCHED, BookFault, most_waiting
 
 __all__ = ["BookSync"]
 
@@ -45,7 +45,8 @@ class BookSync:
 
     Args:
         stats: of the feed.
-        most_waiting: updates of a symbol that wait for its snapshot.
+        most_waiting_each: updates of a symbol that wait for its snapshot; fewer if
+            there are many symbols.
     """
 
     most = 10_000
@@ -55,9 +56,9 @@ class BookSync:
     over_rest: Final = True
     """Whether a snapshot is asked for only when an update waits for it."""
 
-    def __init__(self, stats: FeedStats, most_waiting: int = 1000) -> None:
+    def __init__(self, stats: FeedStats, most_waiting_each: int = 1000) -> None:
         self._stats = stats
-        self._most_waiting = most_waiting
+        self._most_waiting = most_waiting_each
         self._lines: dict[str, _Line] = {}
         self.wanted: Final[dict[str, None]] = {}
         """The symbols that need a snapshot."""
@@ -134,7 +135,7 @@ class BookSync:
         if waiting and first_number(waiting[0]) > last + 1:
             return ()
         self.wanted.pop(symbol, None)
-        later, line.waiting = waiting, deque(maxlen=self._most_waiting)
+        later, line.waiting = waiting, deque(maxlen=waiting.maxlen)
         line.last = last
         line.behind.end()
         found = [snapshot]
@@ -145,7 +146,8 @@ class BookSync:
     def _open(self, symbol: str) -> _Line:
         if len(self._lines) >= self.most:
             self.forget((next(iter(self._lines)),))
-        line = self._lines[symbol] = _Line(self._most_waiting)
+        most = min(self._most_waiting, most_waiting(len(self._lines)))
+        line = self._lines[symbol] = _Line(most)
         self.wanted[symbol] = None
         return line
 

@@ -22,8 +22,11 @@ from ..gaps import GapReason
 from ..ticks import BookUpdate, Level, Tick, unchecked_tick
 from .base import FeedStats
 
-__all__ = ["UNTOUCHED", "BookFault", "BookStage", "KeptBooks"]
+__all__ = ["UNTOUCHED", "BookFault", "BookStage", "KeptBooks", "most_waiting"]
 
+_MOST_WAITING: Final = 50_000
+"""Updates that wait for snapshots, of the first 50 books together."""
+_FEWEST: Final = 20
 UNTOUCHED: Final = frozenset({"sequence", "breaker"})
 """Reasons of gaps that concern other items of a symbol, unless they name its book."""
 
@@ -62,6 +65,18 @@ class BookStage(Protocol):
     def restart(self, symbol: str) -> None: ...
     def names(self) -> list[str]: ...
     def take_faults(self) -> list[BookFault]: ...
+
+
+def most_waiting(books: int) -> int:
+    """Return how many updates may wait for the snapshot of one more book.
+
+    A thousand of each of a thousand symbols would take gigabytes, and snapshots are had
+    one after another. An update is waited with only while its snapshot is on the way.
+
+    Args:
+        books: that there are.
+    """
+    return min(1000, max(_FEWEST, _MOST_WAITING // (books + 1)))
 
 
 @final
@@ -149,7 +164,9 @@ class KeptBooks:
         if len(self._books) >= self.most:
             self.forget((next(iter(self._books)),))
         checksum = None if self._new_checksum is None else self._new_checksum()
-        book = self._books[symbol] = Book(symbol, checksum=checksum)
+        book = self._books[symbol] = Book(
+            symbol, checksum=checksum, most_buffered=most_waiting(len(self._books))
+        )
         self._want(symbol)
         return book
 

@@ -16,8 +16,8 @@ def library() -> Any:
         ConfigError: it is not installed.
     """
     try:
-        # httpx reads httpcore and h2 only for its first client, which stops the loop for
-        # half a second on a busy machine.
+        # httpx reads httpcore only for its first client, which stops the loop for half
+        # a second on a busy machine.
         import httpcore  # noqa: ASYNC127, F401
         import httpx  # noqa: ASYNC127  # the extra installs httpx
     except ImportError:

@@ -5,9 +5,10 @@ Its market data waits. As soon as the old one has delivered something of each st
 that the new one has too, none can be missing between them: then the new one takes over.
 What the old one has delivered already is left out, by the numbers of the messages.
 
-Rules: the numbers come from :meth:`~trio_ticks.Codec.place_of`. What waits is bounded,
-and so are the streams that are known; a venue that exceeds a bound is not trusted to
-be replaced. Nothing here decides what is done about that.
+Rules: the numbers come from :meth:`~trio_ticks.Codec.place_of`. A new connection that
+says what the old one said long ago does not take over. What waits is bounded, in number
+and in bytes, and so are the streams that are known; a venue that exceeds a bound is not
+trusted to be replaced. Nothing here decides what is done about that.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Overlap:
 
     most_waiting = 50_000
     """Messages of the new connection that wait."""
+    most_bytes = 64 << 20
+    """Bytes of these."""
     most_streams = 50_000
 
     def __init__(self, stats: FeedStats) -> None:
@@ -52,11 +55,15 @@ class Overlap:
         self._heard = False
         self._old: dict[str, int] = {}
         """The last number of each stream on the old connection."""
-        self._since: set[str] = set()
-        """The streams of the old connection since the new one has settled."""
+        self._since: dict[str, int] = {}
+        """The streams of the old connection since the new one has settled, each with
+        its first number since then."""
         self._first: dict[str, int] = {}
         """The first number of each stream on the new connection."""
+        self._last: dict[str, int] = {}
+        """The highest number of each stream on the new connection."""
         self._waiting: deque[tuple[str, int, bytes]] = deque()
+        self._bytes = 0
         self._too_much = False
 
     def asked(self, now: float) -> None:
@@ -76,7 +83,7 @@ class Overlap:
                 continue
             self._old[stream] = max(number, self._old.get(stream, number))
             if self._settled:
-                self._since.add(stream)
+                self._since.setdefault(stream, number)
 
     def keep_new(self, codec: Codec, payloads: Sequence[bytes]) -> list[bytes]:
         """Keep the market data of the new connection; return its other messages."""
@@ -87,21 +94,40 @@ class Overlap:
             if place is None:
                 others.append(payload)
                 continue
-            if place[0] not in self._first and len(self._first) >= self.most_streams:
-                self._too_much = True
+            if self._too_much:
+                # The old connection delivers it, and the new one never will.
+                self._stats.duplicates += 1
                 continue
-            self._first.setdefault(*place)
-            self._waiting.append((*place, payload))
-        if len(self._waiting) > self.most_waiting:
-            self._prune()
-            self._too_much = self._too_much or len(self._waiting) > self.most_waiting
+            stream, number = place
+            if stream not in self._first and len(self._first) >= self.most_streams:
+                self._give_up()
+                continue
+            self._first.setdefault(stream, number)
+            self._last[stream] = max(number, self._last.get(stream, number))
+            self._waiting.append((stream, number, payload))
+            self._bytes += len(payload)
+            if self._is_full:
+                self._prune()
+                if self._is_full:
+                    self._give_up()
         return others
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._waiting) > self.most_waiting or self._bytes > self.most_bytes
+
+    def _give_up(self) -> None:
+        """Keep nothing any more: the new connection cannot take over."""
+        self._too_much = True
+        self._stats.duplicates += len(self._waiting)
+        self._waiting.clear()
 
     def _prune(self) -> None:
         """Leave out what waits and was delivered meanwhile."""
         old, before = self._old, len(self._waiting)
         kept = [each for each in self._waiting if each[1] > old.get(each[0], -math.inf)]
         self._waiting = deque(kept)
+        self._bytes = sum(len(payload) for _stream, _number, payload in kept)
         self._stats.duplicates += before - len(kept)
 
     def may_change(self, now: float) -> bool:
@@ -110,13 +136,14 @@ class Overlap:
             return False
         if not self._heard and now < self._asked_at + _QUIET_S:
             return False
-        first, old = self._first, self._old
+        first, last, old = self._first, self._last, self._old
         # Where both have the same message, none is missing between them. A stream that
         # the old one alone has is one that the new one is not subscribed to, or has not
-        # come to yet.
-        return self._since <= first.keys() and all(
-            number <= old.get(stream, -math.inf) for stream, number in first.items()
-        )
+        # come to yet; one that is behind what the old one had when the new one had
+        # settled is late, and would have nothing new to say for a while.
+        return all(
+            number <= last.get(stream, -math.inf) for stream, number in self._since.items()
+        ) and all(number <= old.get(stream, -math.inf) for stream, number in first.items())
 
     def change(self, now: float) -> list[bytes]:
         """Let the new connection take over; return what to deliver of it now."""
