@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias, final
 
@@ -41,6 +41,9 @@ It is called for each update that is applied, in their order, so it may keep a s
 MOST_LEVELS: Final = 100_000
 """Levels of a side that are kept where the venue names no depth; those farthest from
 the best price are left out."""
+_MANY: Final = 1000
+"""Changes of one update from which on sorting all prices anew costs less than inserting
+each. Measured: 20,000 changes in 100,000 levels took 2 s, and take 0.1 s."""
 _MOST_BEHIND: Final = 1000
 _LONGEST_BEHIND: Final = timedelta(seconds=10)
 
@@ -96,9 +99,12 @@ class _Side:
         sign = self.sign
         self.keys = sorted([sign * price for price in self.sizes])
 
-    def change(self, levels: Iterable[Level]) -> None:
+    def change(self, levels: Sequence[Level]) -> None:
         """Set the sizes of *levels*, one after the other; 0 removes a level."""
         sizes, keys, sign = self.sizes, self.keys, self.sign
+        if len(levels) > _MANY:
+            self.replace([*sizes.items(), *levels])
+            return
         for price, size in levels:
             if size:
                 if price not in sizes:

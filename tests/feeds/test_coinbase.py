@@ -154,6 +154,16 @@ def test_an_older_ticker_is_no_news_and_a_hole_in_its_sequence_no_gap() -> None:
     assert probe.events == []
 
 
+def test_a_smaller_number_with_a_later_time_is_a_newer_quote() -> None:
+    """One number that is far too large must not end the quotes of its product."""
+    times = ("00:00:01Z", "00:00:02Z", "00:00:03Z", "00:00:02.5Z")
+    told = zip((5, 2**62, 6, 4), times, strict=True)
+    items, _ = decode(
+        *(say(TICKER, sequence=n, best_bid=str(n), time=f"2021-01-01T{at}") for n, at in told)
+    )
+    assert [item.bid for item in items] == [5, 2**62, 6]
+
+
 def test_a_subscription_begins_the_sequence_anew() -> None:
     probe = CodecProbe(ALL, ARRIVED)
     codec = CoinbaseCodec(probe)

@@ -390,6 +390,20 @@ def test_the_book_equals_a_dict_that_is_sorted(changes: list[Any], depth: int | 
         same(book, plain)
 
 
+@pytest.mark.parametrize("depth", [None, 500])
+def test_an_update_of_very_many_levels_equals_a_dict_too(depth: int | None) -> None:
+    book, plain = tt.Book("A", depth), Plain(depth)
+    book.apply(snapshot())
+    for turn in range(4):
+        sizes = [float((n + turn) % 3) for n in range(3000)]
+        bids = [(-float(n * 7 % 2000), size) for n, size in enumerate(sizes)]
+        asks = [(1 + float(n * 11 % 2500), size) for n, size in enumerate(sizes)]
+        change = update(bids, asks)
+        assert book.apply(change) == "applied"
+        plain.apply(change)
+        same(book, plain)
+
+
 @given(st.lists(st.integers(1, 40), max_size=40), st.integers(1, 40))
 def test_whatever_order_numbered_updates_come_in_a_valid_book_is_right(
     numbers: list[int], snapshot_at: int

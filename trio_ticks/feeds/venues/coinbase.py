@@ -8,7 +8,8 @@ take is looked at again in ``_decode_rare``.
 
 Rules: a ticker comes with each trade, and not when the quote changes, so its quote ages
 until the next trade. Its ``sequence`` is the product's, of which this feed shows only a
-part: holes in it mean nothing, but a smaller number is an older quote and is ignored.
+part: holes in it mean nothing, but a smaller number is an older quote and is ignored,
+unless its time is later: then the number before was wrong, or they begin anew.
 Trades have numbers without holes. Books have none: the venue guarantees their delivery.
 ``last_match`` is history, and makes no trade.
 """
@@ -150,8 +151,8 @@ class CoinbaseCodec(Codec):
         self._names = Names()
         self._books = Books(context)
         self._numbers = TradeNumbers()
-        self._sequence: dict[str, int] = {}
-        """By symbol, the sequence of the last ticker."""
+        self._latest: dict[str, tuple[int, datetime]] = {}
+        """By symbol, the sequence and the time of the last ticker."""
         self._makers: dict[type[Any], Any] = {
             _L2Update: self._take_update,
             _Ticker: self._take_ticker,
@@ -191,7 +192,7 @@ class CoinbaseCodec(Codec):
         self._books.forget(symbols)
         self._numbers.forget(symbols)
         for symbol in symbols:
-            self._sequence.pop(symbol, None)
+            self._latest.pop(symbol, None)
 
     # Messages
 
@@ -288,9 +289,10 @@ class CoinbaseCodec(Codec):
         moment = self.context.arrived if message.time is None else _utc(message.time)
         number = message.sequence
         if asked is not None and number:
-            if number <= self._sequence.get(symbol, 0):
+            latest = self._latest.get(symbol)
+            if latest is not None and number <= latest[0] and moment <= latest[1]:
                 return None
-            self._sequence[symbol] = number
+            self._latest[symbol] = number, moment
         if not message.best_bid or not message.best_ask:
             # A side of the book is empty: the quote before is no longer true.
             self.context.gap(symbol)
