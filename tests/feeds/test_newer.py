@@ -31,7 +31,7 @@ def test_an_item_that_cannot_be_compared_is_news() -> None:
         def __eq__(self, other: object) -> bool:
             raise ValueError("the truth value of an array is ambiguous")
 
-        __hash__ = None
+        __hash__ = None  # type: ignore[assignment]
 
     items = [Own(), Own()]
     assert [id(item) for item in NewerOnly().keep(items, NOW)] == [id(item) for item in items]

@@ -249,6 +249,21 @@ async def test_a_bar_that_makes_no_sense_is_an_error(bad: dict[str, Any]) -> Non
     assert server.url in str(caught.value)
 
 
+async def test_a_bar_that_makes_no_sense_is_not_cached(tmp_path: Path) -> None:
+    def page(price: str) -> Answer:
+        prices = dict.fromkeys(("open", "high", "low", "close"), price)
+        body = {"code": 0, "data": {"klines": [{"time": at, **prices}]}}
+        return Answer(msgspec.json.encode(body))
+
+    at = round(DAY.timestamp() * 1000)
+    async with http_server(page("nan"), page("2")) as server:
+        with pytest.raises(tt.RestError, match="makes no sense"):
+            await read(klines("X", "1m", DAY, DAY + MINUTE, url=server.url, cache=tmp_path))
+        assert files_in(tmp_path) == []
+        again = await read(klines("X", "1m", DAY, DAY + MINUTE, url=server.url, cache=tmp_path))
+    assert [bar.open for bar in again] == [2.0]
+
+
 async def test_a_page_of_binance_that_makes_no_sense_is_an_error() -> None:
     async with http_server(Answer(b"[[1709510400000]]")) as server:
         with pytest.raises(tt.RestError, match="makes no sense"):

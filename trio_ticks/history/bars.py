@@ -7,6 +7,7 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from ..clock import Clock, system_utc
 from ..errors import ConfigError, RestError
 from ..rest.client import RestClient
 from ..rest.venues import open_venue
-from ..ticks import Bar, to_utc
+from ..ticks import Bar, is_quantity, to_utc
 from .cache import Cache, Series, open_cache
 from .intervals import Interval, find_interval, from_ms, to_ms
 from .paging import Pages, Row, StrangeRangeError
@@ -202,9 +203,14 @@ class Source:
         params = history.params(self._wanted, first_ms, last_ms, history.limit)
         answer = await self.client.get(history.path, params, type=history.answer)
         try:
-            return history.rows(answer)
+            rows = history.rows(answer)
         except (ValueError, TypeError, LookupError) as error:
             raise self.failure(f"a bar makes no sense: {error}") from None
+        for row in rows:
+            # Before it gets into the cache, out of which it would come each time.
+            if not math.isfinite(sum(row[1:5])) or not is_quantity(row.volume):
+                raise self.failure(f"a bar makes no sense: {row}")
+        return rows
 
     def failure(self, reason: str) -> RestError:
         """Return the error for an answer that cannot be used."""
