@@ -26,6 +26,10 @@ NOW_MS = 1_772_461_800_000
 QUICKLY = tt.BackoffPolicy(initial_s=0.01, maximum_s=0.02)
 
 
+def plainly(update: dict[str, Any]) -> str:
+    return json.dumps(update)
+
+
 class Cut(Exception):
     """The venue ends the connection."""
 
@@ -94,7 +98,7 @@ class Venue:
                 if not self.stands_still:
                     update = self.move()
                     self.told += 1
-                    make = self._messages.get(self.told, json.dumps)
+                    make = self._messages.get(self.told, plainly)
                     text = make(update)
                     if text is not None:
                         stream = f"{SYMBOL.lower()}@depth"

@@ -44,7 +44,7 @@ def begun() -> tuple[Overlap, tt.FeedStats]:
 def test_the_new_one_takes_over_when_both_have_a_message_of_each_stream() -> None:
     overlap, stats = begun()
     assert overlap.keep_new(CODEC, [ACK]) == [ACK]
-    assert overlap.may_change(11.0)
+    assert not overlap.may_change(11.0)
     overlap.note_old(CODEC, messages(5))
     assert not overlap.may_change(11.0)
     assert overlap.keep_new(CODEC, messages(6, 7)) == []
@@ -96,7 +96,12 @@ def test_it_waits_until_all_was_asked_for_and_the_venue_had_a_second() -> None:
     assert not overlap.may_change(100.0)
     overlap.asked(100.9)
     assert not overlap.may_change(100.9)
+    overlap.note_old(CODEC, messages(5))
+    overlap.keep_new(CODEC, messages(5))
+    assert not overlap.may_change(100.9)
     overlap.asked(101.0)
+    overlap.note_old(CODEC, messages(6))
+    overlap.keep_new(CODEC, messages(6))
     assert overlap.may_change(101.0)
 
 
@@ -107,7 +112,20 @@ def test_what_the_old_one_says_before_the_new_one_has_settled_proves_nothing() -
     overlap.asked(10.0)
     overlap.asked(11.0)
     # The stream is a slow one: the new connection will have its next message.
-    assert overlap.may_change(11.0)
+    assert not overlap.may_change(11.0)
+    assert overlap.may_change(20.0)
+
+
+def test_an_acknowledgement_alone_is_proof_only_if_the_old_one_is_lost() -> None:
+    """The subscriptions of the new connection may be refused, or silent."""
+    overlap, _ = begun()
+    assert not overlap.may_change(11.0, is_lost=True)
+    overlap.keep_new(CODEC, [ACK])
+    assert not overlap.may_change(11.0)
+    assert overlap.may_change(11.0, is_lost=True)
+    overlap.note_old(CODEC, messages(5))
+    assert not overlap.may_change(30.0)
+    assert not overlap.may_change(30.0, is_lost=True)
 
 
 def test_an_old_one_that_lags_behind_goes_on_until_it_has_come_up() -> None:
@@ -126,6 +144,8 @@ def test_a_new_one_that_lags_behind_does_not_take_over_until_it_has_come_up() ->
     overlap.note_old(CODEC, messages(50))
     overlap.keep_new(CODEC, messages(5, 6, 49))
     assert not overlap.may_change(11.0)
+    # Nothing is missing, only late; there is no other one.
+    assert overlap.may_change(11.0, is_lost=True)
     overlap.note_old(CODEC, messages(51))
     overlap.keep_new(CODEC, messages(50))
     assert overlap.may_change(11.0)

@@ -66,6 +66,7 @@ class Server:
         lags_s: how far behind each connection is; the last holds for all others too.
         ends: after how many seconds of the server a connection is cut.
         silent: connections on which nothing comes.
+        answers: whether the subscription is answered.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Server:
         ends: dict[int, float] | None = None,
         silent: Sequence[int] = (),
         leaves: dict[int, float] | None = None,
+        answers: bool = False,
     ) -> None:
         self.began = trio.current_time()
         self.opened: list[float] = []
@@ -83,11 +85,14 @@ class Server:
         self._ends = ends or {}
         self._silent = silent
         self._leaves = leaves or {}
+        self._answers = answers
 
     async def __call__(self, ws: WebSocketConnection) -> None:
         index = len(self.opened)
         self.opened.append(trio.current_time() - self.began)
         lag_s = self._lags_s[min(index, len(self._lags_s) - 1)]
+        if self._answers:
+            await ws.send_message('{"answer":true}')
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._talk, ws, index, lag_s)
             with trio.move_on_at(self.began + self._ends.get(index, math.inf)):
@@ -189,6 +194,17 @@ async def test_the_old_connection_stays_where_no_new_one_can_be_had(
 
 async def test_one_on_which_nothing_comes_never_takes_over(autojump_clock: MockClock) -> None:
     server, send = Server(leaves={0: 10}, silent=(1, 2)), Collector()
+    options: Any = {"venue": Counting, "symbols": ["A"], "stale_after": 1000}
+    async with memory_feed(script(server), **options) as (feed, _), running(feed, send):
+        await trio.sleep(90)
+    assert len(server.opened) == 4
+    assert feed.reconnects == 1
+    check_whole(send)
+
+
+async def test_one_that_only_answers_never_takes_over(autojump_clock: MockClock) -> None:
+    """Its subscription is refused, for example, while the old one goes on."""
+    server, send = Server(leaves={0: 10}, silent=(1, 2), answers=True), Collector()
     options: Any = {"venue": Counting, "symbols": ["A"], "stale_after": 1000}
     async with memory_feed(script(server), **options) as (feed, _), running(feed, send):
         await trio.sleep(90)

@@ -98,8 +98,9 @@ def check_faults(venue: str, faults: Collection[str]) -> None:
         ConfigError: no local exchange speaks it, or it has no such fault.
     """
     if venue not in SPOKEN:
+        form = "; tickdb has that form, too" if str(venue).startswith("tickdb-") else ""
         raise ConfigError(
-            f"the exchange does not speak {venue!r}: it speaks {', '.join(sorted(SPOKEN))}"
+            f"the exchange does not speak {venue!r}: it speaks {', '.join(sorted(SPOKEN))}{form}"
         )
     known = SPOKEN[venue].faults
     unknown = [fault for fault in faults if fault not in known]

@@ -26,7 +26,9 @@ __all__ = ["Overlap"]
 _SETTLE_S: Final = 1.0
 """What the venue may take to act on our last request, in seconds."""
 _QUIET_S: Final = 10.0
-"""A new connection on which nothing was heard at all is trusted after so long."""
+"""A new connection is trusted after so long where nothing comes on the old one either.
+Before that, an acknowledgement alone proves nothing: its subscriptions may be refused,
+or silent."""
 _FILTER_S: Final = 60.0
 """How long after the change messages are still compared; a stream whose numbers begin
 anew is not lost for longer."""
@@ -130,20 +132,31 @@ class Overlap:
         self._bytes = sum(len(payload) for _stream, _number, payload in kept)
         self._stats.duplicates += before - len(kept)
 
-    def may_change(self, now: float) -> bool:
-        """Return whether nothing is missing if the new connection takes over now."""
+    def may_change(self, now: float, *, is_lost: bool = False) -> bool:
+        """Return whether nothing is missing if the new connection takes over now.
+
+        Args:
+            now: the present time.
+            is_lost: whether the old connection is lost. Then a new one may lag, and in
+                a quiet market any answer on it is proof enough.
+        """
         if not self._settled or self._too_much:
             return False
-        if not self._heard and now < self._asked_at + _QUIET_S:
+        has_proof = self._heard if is_lost else bool(self._since)
+        if not has_proof and now < self._asked_at + _QUIET_S:
             return False
         first, last, old = self._first, self._last, self._old
         # Where both have the same message, none is missing between them. A stream that
         # the old one alone has is one that the new one is not subscribed to, or has not
         # come to yet; one that is behind what the old one had when the new one had
         # settled is late, and would have nothing new to say for a while.
-        return all(
-            number <= last.get(stream, -math.inf) for stream, number in self._since.items()
-        ) and all(number <= old.get(stream, -math.inf) for stream, number in first.items())
+        has_come_up = all(
+            stream in last and (is_lost or number <= last[stream])
+            for stream, number in self._since.items()
+        )
+        return has_come_up and all(
+            number <= old.get(stream, -math.inf) for stream, number in first.items()
+        )
 
     def change(self, now: float) -> list[bytes]:
         """Let the new connection take over; return what to deliver of it now."""

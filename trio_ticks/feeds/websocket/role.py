@@ -130,7 +130,7 @@ class Role:
         overlap, change = self._overlap, self._change
         if overlap is None or change is None or self.is_retired:
             return
-        if overlap.may_change(trio.current_time()):
+        if overlap.may_change(trio.current_time(), is_lost=True):
             rest = change()
             if rest is not None:
                 await rest
