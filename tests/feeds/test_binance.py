@@ -275,6 +275,7 @@ def test_many_streams_need_several_requests() -> None:
         (b'{"code":2,"msg":"Invalid request","id":1}', ("refused", None, "Invalid request", False)),
         (b'{"code":0,"msg":"Unknown property"}', ("refused", None, "Unknown property", False)),
         (b'{"error":"bad","id":null}', ("refused", None, "bad", False)),
+        (b'{"error":{"code":2},"id":1}', ("refused", None, "{'code': 2}", False)),
         (
             combined("", e="serverShutdown", E=1).encode(),
             ("replace", "the venue announces its shutdown"),

@@ -258,6 +258,19 @@ async def test_too_long_a_wait_is_an_error_at_once_and_nobody_asks_meanwhile() -
         assert len(server.asked) == 1
 
 
+async def test_a_wait_of_years_is_one_of_days(mock_clock: MockClock) -> None:
+    wait = Answer(status=429, headers={"Retry-After": "9" * 30})
+    async with (
+        http_server(wait, Answer(b"[1]")) as server,
+        RestClient(server.url, tries=1) as client,
+    ):
+        await failing(client)
+        mock_clock.jump(2 * 86_400)
+        assert (await failing(client)).attempts == 0
+        mock_clock.jump(86_400)
+        assert await client.get("/x") == [1]
+
+
 async def test_no_more_requests_a_minute_than_allowed(fast_clock: MockClock) -> None:
     async with (
         http_server(Answer(b"[1]")) as server,

@@ -225,7 +225,8 @@ class RestClient:
                 failure, attempts, self._tries, backoff, self._policy.max_retry_after_s
             )
             if failure.retry_after_s is not None:
-                self._free_at = max(self._free_at, self._clock.now() + failure.retry_after_s)
+                asked_s = min(failure.retry_after_s, _LONGEST_WAIT_S)
+                self._free_at = max(self._free_at, self._clock.now() + asked_s)
             if wait_s is None:
                 raise self._error(failure, base + path, attempts)
             self._log_repeat(failure, base + path, wait_s)
@@ -387,6 +388,9 @@ class RestClient:
             self._chosen = (self._chosen + 1) % len(self._urls)
 
 
+_LONGEST_WAIT_S: Final = 3 * 86_400.0
+"""Venues ban for up to three days. A wait of years is a mistake, after which a program
+that runs for a year would never ask again."""
 _SENSELESS: Final = "the answer is not what was expected"
 
 

@@ -333,7 +333,7 @@ class _BinanceCodec(Codec):
         if error is None and "code" in fields and "msg" in fields:
             error = fields
         if error is not None:
-            words = str(error.get("msg") if isinstance(error, dict) else error)
+            words = str((isinstance(error, dict) and error.get("msg")) or error)
             if number == _UNSUBSCRIBE:
                 self.context.answered("unsubscribe", False)
             else:
