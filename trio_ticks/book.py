@@ -57,15 +57,16 @@ class Behind:
     ever, and look right.
     """
 
-    __slots__ = ("_count", "_since")
+    __slots__ = ("_since", "count")
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
+        """Old updates since the book went on."""
         self._since: datetime | None = None
 
     def end(self) -> None:
         """Notice that the book goes on."""
-        self._count = 0
+        self.count = 0
 
     def is_too_long(self, timestamp: datetime) -> bool:
         """Take in an old update of that time; return whether the numbers are wrong.
@@ -73,10 +74,10 @@ class Behind:
         They are after 1,000 such updates, or when these have come for 10 seconds. The
         time is the venue's, compared with that of other updates only.
         """
-        if self._count == 0 or self._since is None:
+        if self.count == 0 or self._since is None:
             self._since = timestamp
-        self._count += 1
-        return self._count > _MOST_BEHIND or timestamp - self._since > _LONGEST_BEHIND
+        self.count += 1
+        return self.count > _MOST_BEHIND or timestamp - self._since > _LONGEST_BEHIND
 
 
 @final
@@ -321,7 +322,7 @@ class Book:
         if last is not None and known is not None:
             if last <= known:
                 return self._pass_over(update)
-            first = first_number(update)
+            first = last if update.first_sequence is None else update.first_sequence
             if first > known + 1:
                 return self._fail(update, f"the changes {known + 1} to {first - 1} are missing")
         bids, asks = self._bids, self._asks
@@ -381,7 +382,7 @@ class Book:
             return self._fail(update, f"the venue's checksum {update.checksum} is another one")
         if update.last_sequence is not None:
             self.sequence = update.last_sequence
-            self._behind.end()
+            self._behind.count = 0  # end(), without its call: each update comes here.
         self.timestamp = update.timestamp
         self.applied += 1
         return "applied"
