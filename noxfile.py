@@ -81,6 +81,7 @@ BETWEEN = (
     "tests/workers/test_process_orphans.py",
     "tests/workers/test_process_replacement.py",
     "tests/workers/test_process_rooms.py",
+    "tests/workers/test_seeded_steering.py",
     "tests/workers/test_processes.py",
 )
 """Tests that a Python between the oldest and the newest leaves out besides.
