@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,36 @@ class TellArrivalsOfBatches(Teller):
 
 def _microseconds() -> int:
     return round(tt.arrival().timestamp() * 1e6)
+
+
+variable: ContextVar[str] = ContextVar("variable", default="default")
+"""A context variable that the next handlers look at, and leave behind."""
+
+
+@attrs.define
+class LeaveVariable(Teller):
+    """Records the value of a context variable, and sets it."""
+
+    def __call__(self, tick: tt.Tick) -> None:
+        self.record(variable.get(), tick)
+        variable.set("left behind")
+
+
+@attrs.define
+class LeaveVariableAsync(Teller):
+    """The same in a trio loop."""
+
+    async def __call__(self, tick: tt.Tick) -> None:
+        self.record(variable.get(), tick)
+        variable.set("left behind")
+        await trio.lowlevel.checkpoint()
+
+
+@attrs.define
+class LeaveVariableBatch(Teller):
+    """The same for a batch."""
+
+    @tt.batch_handler(max_size=4)
+    def __call__(self, ticks: Sequence[tt.Tick]) -> None:
+        self.record(variable.get(), ticks[0])
+        variable.set("left behind")

@@ -6,7 +6,6 @@ that the oldest are left out, counted and logged.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any, Final, final
 import trio
 
 from ..events import FeedEvent
+from ..handlers.contexts import call_apart
 from ..logs import LogLimit, log_event
 
 __all__ = ["FeedEvents"]
@@ -70,9 +70,7 @@ class FeedEvents:
 
     async def _tell(self, on_feed: Callable[[FeedEvent], Any], event: FeedEvent) -> None:
         with trio.move_on_after(self._timeout_s) as scope:
-            result = on_feed(event)
-            if inspect.isawaitable(result):
-                await result
+            await call_apart(on_feed, event)
         if scope.cancelled_caught:
             log_event(
                 logger,

@@ -6,9 +6,8 @@ room. Ticks that are withdrawn are counted as given back, once.
 
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Any, Final, final
 
@@ -20,6 +19,7 @@ from ..channel.stretches import Bringing
 from ..clock import Clock
 from ..failures import raise_first, split
 from ..feeds.base import FeedStats
+from ..handlers.contexts import call_apart
 from ..handlers.keeping import Keeper
 from ..results import Place
 from ..settings import OnError
@@ -275,9 +275,8 @@ class SourceFeed:
         async with self._reporting:
             while self._buried:
                 item, error = self._buried.popleft()
-                result: Awaitable[Any] | Any = on_error and on_error(item, error)
-                if inspect.isawaitable(result):
-                    await result
+                if on_error is not None:
+                    await call_apart(on_error, item, error)
 
     # For the source: Outcomes
 

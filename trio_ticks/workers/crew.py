@@ -7,7 +7,6 @@ is in ``current`` or ``held``, and leaves it in the same step in which it is cou
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -23,6 +22,7 @@ from ..errors import HandlerTimeoutError
 from ..gaps import Gap
 from ..handlers.batches import batch_options
 from ..handlers.breaker import BreakerState
+from ..handlers.contexts import call_apart
 from ..handlers.kinds import Handler, resolve_executor, takes_gaps
 from ..handlers.prepared import Hooks
 from ..logs import LogLimit, log_event
@@ -280,9 +280,7 @@ class Crew(Generic[T]):
             return
         worker.reporting.append(item)
         try:
-            result = self.settings.on_error(item, error)
-            if inspect.isawaitable(result):
-                await result
+            await call_apart(self.settings.on_error, item, error)
         finally:
             worker.reported(item)
 
@@ -355,9 +353,7 @@ class Crew(Generic[T]):
         Cancellation: passed on to ``on_gap`` or the handler.
         """
         if self.settings.on_gap is not None:
-            result = self.settings.on_gap(gap)
-            if inspect.isawaitable(result):
-                await result
+            await call_apart(self.settings.on_gap, gap)
         elif self._takes_gaps:
             try:
                 # A batch handler gets the gap as a batch of its own.

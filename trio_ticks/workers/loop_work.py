@@ -20,12 +20,14 @@ Rules:
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 import trio
 
 from ..channel.ends import TickReceiveChannel
 from ..gaps import Gap
+from ..handlers.contexts import call_apart, renew
 from ..ticks import MarketData
 from .crew import Crew
 from .worker import Worker
@@ -115,7 +117,7 @@ class LoopWork(Generic[T]):
 
     async def announce_gap(self, worker: Worker[T], gap: Gap | list[Gap]) -> None:
         """Await the handler of *worker* with *gap*."""
-        await worker.handler(gap)
+        await call_apart(worker.handler, gap)
 
     async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
         """Handle ticks until no more can come, or *worker* is to leave."""
@@ -207,6 +209,7 @@ class LoopWork(Generic[T]):
         buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
         take = buffer.take if state.ages is None else self._taking.take_fresh
         losses, lines = self._losses, lanes.lines
+        clean, is_left = worker.clean.variables, worker.clean.is_left
         if self._sprinter is not None:
             self._claim()
         self._sprinter = worker
@@ -227,10 +230,18 @@ class LoopWork(Generic[T]):
                 worker.failed += 1
                 self._claim()
                 worker.current = None
+                await worker.clean.tidy()
                 await self._crew.report_failure(worker, item, error)
                 self._release(item.symbol)
                 return False
             worker.consumed += 1
+            # Written out, since a call of our own would cost more than the comparison.
+            try:
+                left = copy_context() != clean
+            except Exception:
+                left = is_left()
+            if left:
+                await renew()
             if self._sprinter is not worker:
                 worker.current = None
                 self._release(item.symbol)
@@ -314,6 +325,7 @@ class LoopWork(Generic[T]):
                 worker.failed += 1
                 worker.current = None
                 self._measure(worker, plain, arrived, began)
+                await worker.clean.tidy()
                 await crew.report_failure(worker, plain, error)
             else:
                 worker.consumed += 1
@@ -321,6 +333,7 @@ class LoopWork(Generic[T]):
                 self._measure(worker, plain, arrived, began)
                 if crew.breaker:
                     crew.record_outcome(plain.symbol, failed=False)
+                await worker.clean.tidy()
         self._release(symbol)
         self._losses.refresh_attention()
 

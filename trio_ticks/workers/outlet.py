@@ -10,7 +10,6 @@ most once a second that results wait. What a handler returns for a gap is no res
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, final
@@ -20,6 +19,7 @@ import trio
 from ..channel.state import ChannelState
 from ..gaps import Gap
 from ..handlers.batches import BatchError, values_of
+from ..handlers.contexts import call_apart
 from ..handlers.kinds import refuse_awaitable
 from ..logs import log_event
 from ..results import Place, Result, Results, ResultStore
@@ -149,12 +149,10 @@ class Outlet:
 
     async def _call(self, results: list[Result]) -> None:
         if isinstance(self.results, ResultStore):
-            await self.results.write_many(results)
+            await call_apart(self.results.write_many, results)
             return
         for result in results:
-            returned = self.results(result)
-            if inspect.isawaitable(returned):
-                await returned
+            await call_apart(self.results, result)
 
     # Beside the workers
 

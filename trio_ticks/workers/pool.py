@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,7 @@ from ..control.scaling_task import ScalingTask
 from ..failures import split
 from ..handlers.arrivals import answer_by
 from ..handlers.batches import batch_options
+from ..handlers.contexts import CleanContext
 from ..handlers.dead_letters import DeadLetterFile
 from ..handlers.keeping import Keeper
 from ..handlers.kinds import Handler
@@ -65,6 +67,8 @@ class WorkerPool(Generic[T]):
         """What the workers share."""
         self.place = self.crew.place
         self._nursery: trio.Nursery | None = None
+        self._context = copy_context()
+        """In which workers begin: with what was set before the pipeline was opened."""
         self._shared: Any = None
         """The entered handler, if all workers share one."""
         self._keeper = keeper
@@ -184,6 +188,7 @@ class WorkerPool(Generic[T]):
         )
 
     async def _run_workers(self) -> None:
+        self._context = copy_context()
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._work.attend, self._receive)
             if self._hangs is not None:
@@ -244,8 +249,12 @@ class WorkerPool(Generic[T]):
 
     def _start(self, worker: Worker[T]) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(
-            self._run_worker, worker, self._receive.clone(), name=f"trio_ticks {worker.name}"
+        # In the pool's context, since a handler may call for more workers.
+        self._context.run(
+            partial(self._nursery.start_soon, name=f"trio_ticks {worker.name}"),
+            self._run_worker,
+            worker,
+            self._receive.clone(),
         )
 
     async def _run_worker(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
@@ -271,7 +280,8 @@ class WorkerPool(Generic[T]):
                             )
                     worker.resume()
                     answer_by(partial(self.crew.arrival, worker))
-                    await self._work.work(worker, receive)
+                    worker.clean = CleanContext()
+                    await worker.clean.run(self._work.work(worker, receive))
             except BaseExceptionGroup as group:
                 # We cancelled the handler, and a task in a nursery of its own failed to
                 # clean up. Log that, and end by the cancellation.

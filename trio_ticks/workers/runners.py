@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
 from ..handlers.batches import failures_of
+from ..handlers.contexts import call_apart
 from ..handlers.kinds import refuse_awaitable
 from .batch import Batch
 from .worker import Worker
@@ -51,7 +53,7 @@ def _run_batch(
     """
     batch.thread = threading.get_ident()
     take, began = batch.todo.popleft, batch.began_at.append
-    first = batch.first
+    first, clean = batch.first, copy_context()
     while not batch.failures:
         try:
             if batch.stale and is_stale is not None and not is_stale(*batch.todo[0]):
@@ -68,7 +70,8 @@ def _run_batch(
             batch.done += 1
             continue
         try:
-            result = handler(item)
+            # Each tick has a context of its own: see contexts.py.
+            result = clean.copy().run(handler, item)
             if result is not None:
                 refuse_awaitable(
                     result, "a thread", ', or give executor="loop", where it is awaited'
@@ -184,7 +187,7 @@ class LoopRunner(Generic[T]):
         """
         batch.began_at.append(self._now())
         try:
-            await worker.handler(list(batch.items))
+            await call_apart(worker.handler, list(batch.items))
         except Exception as error:
             batch.failures = failures_of(error, len(batch.items))
         batch.began_at.append(self._now())

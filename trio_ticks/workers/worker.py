@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from ..handlers.contexts import CleanContext
 from ..metrics.snapshots import WorkerMetrics
 from ..ticks import MarketData
 from .batch import Batch
@@ -32,6 +33,7 @@ class Worker(Generic[T]):
         "arrived",
         "batch",
         "burst_began",
+        "clean",
         "consumed",
         "current",
         "ended",
@@ -52,6 +54,8 @@ class Worker(Generic[T]):
         self.name = name
         self.handler: Callable[[Any], Any]
         """Takes a tick, or a batch; set before the worker takes its first tick."""
+        self.clean: CleanContext
+        """The context in which each of its handlings begins; set like ``handler``."""
         self.leaving = False
         """Whether it ends after the ticks that it holds, since the pool shrinks."""
         self.reporting: list[Any] = []

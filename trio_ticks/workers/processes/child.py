@@ -36,6 +36,7 @@ from ...clock import monotonic, new_random
 from ...gaps import Gap
 from ...handlers.arrivals import answer_by
 from ...handlers.batches import BatchError, failures_of, values_of
+from ...handlers.contexts import call_apart
 from ...handlers.kinds import is_async, refuse_awaitable
 from ...handlers.lives import open_handler
 from ...handlers.prepared import Hooks, prepared
@@ -218,7 +219,7 @@ class Session:
                 return
             begin(index + 1)
             try:
-                value = await handler(item)
+                value = await call_apart(handler, item)
                 if value is not None and self._set_up.wants_results:
                     self._keep(batch, index, value)
             except Exception as error:
@@ -234,7 +235,7 @@ class Session:
         batch.began.append(monotonic() - batch.received)
         self._progress.begin(count)
         try:
-            value = await self._handler(batch.items)
+            value = await call_apart(self._handler, batch.items)
             if value is not None and self._set_up.wants_results:
                 self._keep_all(batch, value)
         except Exception as error:
