@@ -28,6 +28,7 @@ __all__ = [
     "Feed",
     "FeedStats",
     "SendCapabilities",
+    "Suspendable",
     "Throttled",
     "WaitsForRoom",
     "capabilities_of",
@@ -131,6 +132,22 @@ class AsksForSnapshots(Protocol):
 
 
 @runtime_checkable
+class Suspendable(Protocol):
+    """A feed that can be silent for a while: see ``Pipeline.pause``.
+
+    Both methods are called in the event loop, also before and after the feed runs.
+    """
+
+    def suspend(self) -> object:
+        """Send nothing more, and expect nothing, until :meth:`resume`. Sync."""
+        ...
+
+    def resume(self) -> object:
+        """Send again, and mark a gap for each symbol. Sync."""
+        ...
+
+
+@runtime_checkable
 class WaitsForRoom(Protocol):
     """A feed that says whether it can wait for room in the channel without harm.
 
@@ -153,6 +170,10 @@ class Capabilities:
     """The method of :class:`Throttled`, bound to the feed."""
     request_snapshot: Callable[[str], Any] | None
     """The method of :class:`AsksForSnapshots`, bound to the feed."""
+    suspend: Callable[[], Any] | None = None
+    """The method of :class:`Suspendable`, bound to the feed."""
+    resume: Callable[[], Any] | None = None
+    """The other method of :class:`Suspendable`, bound to the feed."""
 
 
 def capabilities_of(feed: object) -> Capabilities:

@@ -79,6 +79,8 @@ class MergedFeed:
             self.throttle = None  # type: ignore[method-assign,assignment]
         if not any(can.request_snapshot for can in self._can):
             self.request_snapshot = None  # type: ignore[method-assign,assignment]
+        if not all(can.suspend and can.resume for can in self._can):
+            self.suspend = None  # type: ignore[method-assign,assignment]
 
     async def run(self, send: Any, /) -> None:
         """Run all feeds until the last of them has ended.
@@ -137,6 +139,18 @@ class MergedFeed:
             result = can.request_snapshot(symbol)
             if inspect.isawaitable(result):
                 await result
+
+    def suspend(self) -> None:
+        """Suspend all feeds; ``None`` unless each of them can be suspended."""
+        for can in self._can:
+            if can.suspend is not None:
+                can.suspend()
+
+    def resume(self) -> None:
+        """Resume all feeds."""
+        for can in self._can:
+            if can.resume is not None:
+                can.resume()
 
     def __repr__(self) -> str:
         return f"MergedFeed({list(self.feeds)!r})"

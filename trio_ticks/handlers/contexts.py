@@ -100,5 +100,3 @@ async def call_apart(function: Callable[..., Any], *args: Any) -> Any:
 async def _called(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     result = function(*args)
     return await result if inspect.isawaitable(result) else result
-
-

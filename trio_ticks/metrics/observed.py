@@ -29,6 +29,7 @@ __all__ = [
     "ItemListener",
     "ItemListeners",
     "Observed",
+    "Pausing",
     "Phase",
     "PressureLevel",
     "ThrottleSteps",
@@ -39,8 +40,13 @@ __all__ = [
 Half = Literal["ingest", "work"] | None
 """Which half of a pipeline with a buffer between processes; ``None`` without one."""
 
-Phase = Literal["running", "draining", "stopped"]
-"""``draining``: the feed has ended or was stopped, and its channel is closed."""
+Phase = Literal["running", "paused", "draining", "stopped"]
+"""``paused``: it runs, and by the user's wish nothing is handled. ``draining``: the
+feed has ended or was stopped, and its channel is closed."""
+
+Pausing = Literal["queue", "unsubscribe", "feed only"] | None
+"""How a pipeline is paused, and its feed; ``"feed only"``: as the ingest of a pipeline
+that is paused by ``"unsubscribe"``. ``None``: it is not."""
 
 ItemListener = Callable[[Sequence[Any], DropReason | None], None]
 """Called once a batch: with accepted items, or with dropped items and the reason."""
@@ -232,6 +238,10 @@ class Observed(Protocol):
     def buffer_statistics(self) -> BufferStatistics | None: ...
     @property
     def phase(self) -> Phase: ...
+    @property
+    def paused(self) -> Pausing:
+        """How it is paused; ``None``: it is not."""
+
     @property
     def ledger(self) -> Ledger: ...
     @property

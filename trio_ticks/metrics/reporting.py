@@ -13,7 +13,7 @@ __all__ = ["feed_rows", "is_connected", "make_metrics", "make_report"]
 
 def is_connected(pipeline: Observed) -> bool:
     """Return whether the feed is connected, and neither ended nor stopped."""
-    return pipeline.feed_stats.connected and pipeline.phase == "running"
+    return pipeline.feed_stats.connected and pipeline.phase in ("running", "paused")
 
 
 def feed_rows(pipeline: Observed) -> tuple[FeedMetrics, ...]:
@@ -22,7 +22,7 @@ def feed_rows(pipeline: Observed) -> tuple[FeedMetrics, ...]:
     feeds = bringing.feed_statistics
     if len(feeds) < 2:
         return ()
-    running = bringing.phase == "running"
+    running = bringing.phase in ("running", "paused")
     return tuple(
         FeedMetrics(
             name=name,
@@ -87,6 +87,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         timestamp=pipeline.clock.utc(),
         uptime_s=now - pipeline.began_at,
         state=pipeline.phase,
+        paused=pipeline.paused,
         queue_size=channel.current_buffer_used,
         queue_capacity=channel.max_buffer_size,
         waiting_for_room=channel.waiting_for_room,

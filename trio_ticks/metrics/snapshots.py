@@ -107,7 +107,10 @@ class PipelineMetrics:
     """When it was taken, in UTC."""
     uptime_s: float
     state: str
-    """``"running"``, ``"draining"`` (the feed ended or was stopped), ``"stopped"``."""
+    """``"running"``, ``"paused"``, ``"draining"`` (the feed ended or was stopped) or
+    ``"stopped"``."""
+    paused: str | None = None
+    """``"queue"`` or ``"unsubscribe"`` where it is paused so; see ``Pipeline.pause``."""
     queue_size: int
     queue_capacity: int
     queue_peak: int

@@ -85,7 +85,7 @@ def _read_counts(pipeline: Observed, counts: FeedCounts, sink: Sink, label: dict
     sink.gauge(
         "feed_connected",
         "Whether the feed is connected (1) or not (0); in a half without a feed, the broker.",
-        counts.connected and pipeline.phase == "running",
+        counts.connected and pipeline.phase in ("running", "paused"),
         **label,
     )
     text = "Attempts to connect, the first successful one not counted, by result."

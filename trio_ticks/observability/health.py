@@ -96,10 +96,11 @@ class Health:
         What a full queue is called depends on what it does: ``not_shedding`` is false
         while it discards ticks, ``not_full`` while it lets the feed wait.
 
-        While the market is closed nothing is expected of the feed. The broker of an
-        ingest must be there, or must have been a short time ago. The workers' half is
-        ready while the broker is there: it is usual that nothing comes from it, and
-        also that its queue is full. Both halves in one program are ready if each is.
+        A pipeline that is paused is not ready. While the market is closed nothing is
+        expected of the feed. The broker of an ingest must be there, or must have been a
+        short time ago. The workers' half is ready while the broker is there: it is
+        usual that nothing comes from it, and also that its queue is full. Both halves
+        in one program are ready if each is.
         """
         self.refresh(now)
         if self._pipeline.half == "work":
@@ -117,6 +118,7 @@ class Health:
         facts: dict[str, Any] = {
             **self._half(),
             **checks,
+            **self._pause(),
             "last_message_age_s": None if math.isinf(age) else round(age, 3),
         }
         if self._pipeline.half is not None:
@@ -130,12 +132,16 @@ class Health:
 
     def _work_ready(self, now: float) -> HealthReport:
         checks = {"running": self._pipeline.phase == "running", "connected": self.connected}
-        facts: dict[str, Any] = {**self._half(), **checks}
+        facts: dict[str, Any] = {**self._half(), **checks, **self._pause()}
         ok = all(checks.values())
         if self.ingest is not None:
             ingest = self.ingest.ready(now)
             ok, facts["ingest"] = ok and ingest.ok, ingest.facts
         return HealthReport(ok, facts)
+
+    def _pause(self) -> dict[str, Any]:
+        paused = self._pipeline.paused
+        return {} if paused is None else {"paused": paused}
 
     def _half(self) -> dict[str, Any]:
         half = self._pipeline.half

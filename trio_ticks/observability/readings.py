@@ -22,7 +22,7 @@ from ..gaps import GapReason
 from ..ledger import INTENTIONAL
 from ..loop import LoopHandle
 from ..metrics.latency import LatencyWindow
-from ..metrics.observed import Half, Observed, WorkerStatistics
+from ..metrics.observed import Half, Observed, Phase, WorkerStatistics
 from ..metrics.snapshots import WorkerMetrics
 from .buffer_readings import read_buffer
 from .feed_readings import read_feeds
@@ -449,7 +449,7 @@ class Readings:
 
     def _read_pipeline(self, sink: Sink) -> None:
         pipeline = self._pipeline
-        for state in ("running", "draining", "stopped"):
+        for state in get_args(Phase):
             sink.gauge(
                 "pipeline_state",
                 "1 for the state that the pipeline is in.",

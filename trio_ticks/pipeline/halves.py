@@ -104,7 +104,7 @@ def make_pipeline(
         if handler is None:
             return ingest
     assert handler is not None
-    source = SourceFeed(buffer.source())
+    source = SourceFeed(buffer.source(), buffer.source)
     clock = None if ingest is None else ingest.clock
     work = _of_work(settings, buffer, alone=ingest is None)
     return Pipeline(source, handler, work, clock=clock, ingest=ingest)

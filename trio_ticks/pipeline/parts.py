@@ -128,6 +128,7 @@ class Parts(Generic[T]):
         clones = tuple(self._state.senders)
         for clone in clones:
             clone.close()
+        self._end.stir()
         return len(clones)
 
     async def run_workers(self) -> None:
@@ -140,6 +141,16 @@ class Parts(Generic[T]):
         Cancellation: what is queued or in flight is counted as dropped at shutdown.
         """
         await self._end.run()
+
+    def hold(self, closed: bool) -> None:
+        """Have no more ticks taken out of the channel, or have them taken again."""
+        self._end.hold(closed)
+        self.queue_changed()
+
+    def resize(self, count: int) -> None:
+        """Hire or dismiss until *count* workers take ticks."""
+        if isinstance(self._end, _PoolEnd):
+            self._end.resize(count)
 
     @property
     def wanted_books(self) -> Collection[str]:
@@ -218,6 +229,18 @@ class _PoolEnd(Generic[T]):
         """
         await self._pool.run()
 
+    def hold(self, closed: bool) -> None:
+        """Have the workers take no more ticks, or take them again."""
+        self._pool.crew.hold(closed)
+
+    def stir(self) -> None:
+        """Have workers that are held see whether there is anything to hold back."""
+        self._pool.crew.gate.stir()
+
+    def resize(self, count: int) -> None:
+        """Hire or dismiss until *count* workers take ticks."""
+        self._pool.resize(count)
+
     def connect(self, source: SourceFeed, on_error: OnError | None, keeper: Keeper | None) -> None:
         """Let *source* fill the channel; what is left at the end goes back to it."""
         state, pool = self._state, self._pool
@@ -229,6 +252,7 @@ class _PoolEnd(Generic[T]):
                 pool.outcomes,
                 lambda: state.room,
                 state.drops.left.extend,
+                state.drops.left.clear,
                 keeper,
                 on_error,
             )

@@ -20,12 +20,13 @@ from typing import Any, Final, Generic, TypeVar
 import trio
 
 from ..clock import Clock
+from ..errors import ConfigError
 from ..failures import is_closed_channel, log_second, split
 from ..feeds.base import Feed
 from ..feeds.snapshots import SnapshotRequests
 from ..handlers.kinds import Handler
 from ..logs import log_event
-from ..metrics.observed import Phase
+from ..metrics.observed import Pausing, Phase
 from ..settings import Settings
 from ..ticks import MarketData
 from .parts import Parts
@@ -67,7 +68,8 @@ class Phases(Generic[T]):
         random: Random | None,
         first: trio.Event | None = None,
     ) -> None:
-        self.phase: Phase = "running"
+        self._phase: Phase = "running"
+        self._paused: Pausing = None
         self.failure: BaseException | None = None
         """The first error; it is raised when the block is left."""
         self.stopping = trio.Event()
@@ -82,9 +84,55 @@ class Phases(Generic[T]):
         self._feed_scope = trio.CancelScope()
         self._work_scope = trio.CancelScope()
 
+    @property
+    def phase(self) -> Phase:
+        """What the pipeline is doing."""
+        return "paused" if self._phase == "running" and self._paused else self._phase
+
+    def check_suspendable(self) -> None:
+        """Raise unless the feed can be unsubscribed from.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        if isinstance(self._feed, SourceFeed):
+            raise ConfigError(
+                'pause(feed="unsubscribe") is for a program that has the feed; here it is a '
+                'buffer: use pause(feed="queue")'
+            )
+        if self.parts.feed_can.suspend is None or self.parts.feed_can.resume is None:
+            raise ConfigError(
+                f"{self._feed!r} cannot be unsubscribed from: it has no methods suspend() and "
+                "resume(), or its venue has no request for it, or it takes all symbols; use "
+                'pause(feed="queue") and an overflow strategy that drops'
+            )
+
+    def steer(self, paused: Pausing, size: int | None) -> None:
+        """Pause or go on, with *size* workers unless it is ``None``."""
+        if size is not None and self._phase != "stopped":
+            self.parts.resize(size)
+        if self.stopping.is_set() or self._phase == "stopped" or paused == self._paused:
+            return
+        before, self._paused = self._paused, paused
+        log_event(
+            logger, logging.INFO, "pipeline.paused" if paused else "pipeline.resumed", how=paused
+        )
+        self.parts.hold(paused in ("queue", "unsubscribe"))
+        if isinstance(self._feed, SourceFeed):
+            self._feed.suspend() if paused else self._feed.resume()
+            return
+        can, silent = self.parts.feed_can, ("unsubscribe", "feed only")
+        if can.suspend is not None and can.resume is not None:
+            if paused in silent and before not in silent:
+                can.suspend()
+            elif before in silent and paused not in silent:
+                can.resume()
+
     def shutdown(self) -> None:
         """Begin to stop gracefully."""
         self.stopping.set()
+        self._paused = None
+        self.parts.hold(False)
 
     def cancel(self) -> None:
         """Stop at once."""
@@ -118,13 +166,13 @@ class Phases(Generic[T]):
                     # It acknowledges what the workers have finished.
                     with trio.move_on_after(_SOURCE_STOP_S):
                         await self._feed_ended.wait()
-                self.phase = "stopped"
+                self._phase = "stopped"
                 nursery.cancel_scope.cancel()
         finally:
             # Close here too: a cancellation may come before a worker or the feed has
             # begun.
             self.parts.close()
-            self.phase = "stopped"
+            self._phase = "stopped"
             self.parts.queue_changed()
             self.ended.set()
 
@@ -152,8 +200,8 @@ class Phases(Generic[T]):
     def _close_channel(self) -> int:
         """Let no more ticks in; return how many clones of the handle were open."""
         left = self.parts.close_senders()
-        if self.phase == "running":
-            self.phase = "draining"
+        if self._phase == "running":
+            self._phase = "draining"
         return left
 
     async def _run_workers(self) -> None:

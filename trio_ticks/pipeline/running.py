@@ -2,8 +2,8 @@
 
 Rules: no task outlives the block; each phase of the shutdown is bounded; one error of
 the user's comes out as itself, several at once in a group; every tick has an outcome
-when the report is made. ``shutdown``, ``cancel``, ``metrics`` and ``report`` work in
-any thread.
+when the report is made. What it is told to do is in steered.py; that, ``metrics`` and
+``report`` work in any thread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -21,7 +21,6 @@ from ..clock import Clock
 from ..feeds.base import Feed, FeedStats, stats_of
 from ..feeds.merged import FeedStatistics
 from ..handlers.kinds import Handler
-from ..loop import LoopHandle
 from ..metrics.loop_watch import LoopWatch
 from ..metrics.observed import Half, Phase, WorkerStatistics
 from ..metrics.rates import Rates
@@ -32,18 +31,20 @@ from ..ticks import MarketData
 from .phases import Phases
 from .sink_end import SinkOf
 from .source_feed import SourceFeed
+from .steered import Steered
 
 __all__ = ["Pipeline"]
 
 T = TypeVar("T", bound=MarketData)
 
 
-class Pipeline(Generic[T]):
+class Pipeline(Steered[T]):
     """A running pipeline; made by :func:`open_pipeline`.
 
-    :meth:`shutdown`, :meth:`cancel`, :meth:`metrics` and :attr:`report` may be used in
-    any thread, at any time, also after the block: in a plain handler, for example,
-    which runs in a worker thread. It is :class:`~trio_ticks.metrics.observed.Observed`.
+    :meth:`shutdown`, :meth:`cancel`, :meth:`pause`, :meth:`resume`, :meth:`resize`,
+    :meth:`metrics` and :attr:`report` may be used in any thread, at any time, also
+    after the block: in a plain handler, for example, which runs in a worker thread. It
+    is :class:`~trio_ticks.metrics.observed.Observed`.
     """
 
     def __init__(
@@ -78,11 +79,10 @@ class Pipeline(Generic[T]):
         """What each feed counts, by the feed's name; ``feed_stats`` has the sums. Empty
         at the workers' half of a pipeline with a ``buffer``, which has no feed: if both
         halves run here, ask ``pipeline.ingest``."""
-        self._loop = LoopHandle()
         first = None if ingest is None else ingest._phases.ended
-        self._phases: Phases[T] = Phases(feed, handler, settings, self.clock, random, first)
+        phases: Phases[T] = Phases(feed, handler, settings, self.clock, random, first)
+        super().__init__(phases, settings, self.half, ingest)
         self._rates = Rates(self.began_at)
-        self._stop_asked = False
         parts = self._phases.parts
         self.ledger = parts.ledger
         """The counters, and the law that they obey."""
@@ -119,16 +119,11 @@ class Pipeline(Generic[T]):
 
     @property
     def phase(self) -> Phase:
-        """``"running"``, ``"draining"`` or ``"stopped"``.
+        """``"running"``, ``"paused"``, ``"draining"`` or ``"stopped"``.
 
         It drains once the feed has ended or was stopped.
         """
         return self._phases.phase
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a shutdown or a cancellation has begun, or was asked for."""
-        return self._stop_asked or self._phases.stopping.is_set()
 
     @property
     def failure(self) -> BaseException | None:
@@ -142,32 +137,6 @@ class Pipeline(Generic[T]):
         Safe in any thread.
         """
         return self._report if self._report is not None else self._loop.read(self._make_report)
-
-    def shutdown(self) -> None:
-        """Begin a graceful shutdown.
-
-        The feed is stopped, the workers drain the queue for ``shutdown_timeout``, then
-        they are cancelled. Returns at once; :meth:`wait` tells when it is done. Calling
-        it again changes nothing, and neither does a call after the end. With a
-        ``buffer`` nothing more is fetched, and what no worker has begun in that time
-        goes back into it; if both halves run here, the ingest ends first, for half of
-        ``shutdown_timeout`` at most. Safe in any thread.
-        """
-        self._stop_asked = True
-        if self.ingest is not None:
-            self.ingest.shutdown()
-        self._loop.call(self._phases.shutdown)
-
-    def cancel(self) -> None:
-        """Stop at once: what is queued or in flight is counted as dropped at shutdown.
-
-        Returns before it is done. Safe in any thread; a call after the end changes
-        nothing.
-        """
-        self._stop_asked = True
-        if self.ingest is not None:
-            self.ingest.cancel()
-        self._loop.call(self._phases.cancel)
 
     async def wait(self) -> None:
         """Wait until the feed has ended and the queue is drained, or a shutdown ends.

@@ -78,6 +78,8 @@ class SinkEnd(Generic[T]):
         self._born = self._state.now()
         self._gathered = Stretch()
         """What was taken, and the sink does not have yet."""
+        self._held = False
+        self._stirred = trio.Event()
         ledger: Ledger = self._state.ledger
         ledger.attach_pool(
             consumed=lambda: sink.statistics().appended,
@@ -116,6 +118,8 @@ class SinkEnd(Generic[T]):
         """
         await trio.lowlevel.checkpoint()
         while True:
+            while self._held and not (self._state.sleepers.ended and not self._state.ledger.queued):
+                await self._stirred.wait()
             # From here to the return nothing can be cancelled, and the sink counts the
             # ticks as in doubt in the step in which this returns them.
             stretch = take_stretch(self._state, most)
@@ -136,7 +140,7 @@ class SinkEnd(Generic[T]):
         """Add to *stretch* what comes in the next steps of the event loop."""
         self._gathered = stretch
         idle = 0
-        while idle < _IDLE_STEPS and len(stretch.items) < most:
+        while idle < _IDLE_STEPS and len(stretch.items) < most and not self._held:
             await trio.lowlevel.cancel_shielded_checkpoint()
             before = len(stretch.items)
             take_stretch(self._state, most, stretch)
@@ -146,6 +150,16 @@ class SinkEnd(Generic[T]):
             # again, would hold up the others.
             idle = 0 if len(stretch.items) >= before + _BURST else idle + 1
         self._gathered = Stretch()
+
+    def hold(self, closed: bool) -> None:
+        """Give the sink no more ticks, or give it ticks again."""
+        self._held = closed
+        self.stir()
+
+    def stir(self) -> None:
+        """Have the sink see whether there is anything to hold back."""
+        stirred, self._stirred = self._stirred, trio.Event()
+        stirred.set()
 
     def _measure(self, stretch: Stretch) -> None:
         now = self._state.now()

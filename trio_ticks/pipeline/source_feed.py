@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from random import Random
 from typing import Any, Final, final
 
+import attrs
 import trio
 
 from ..buffer import BufferStatistics, Source, Stretch
@@ -33,6 +34,19 @@ _MOST_KNOWN: Final = 100_000
 beyond that the oldest are forgotten, and lost, first."""
 _MANY: Final = 256
 """After so many ticks the workers get a turn, while these are in the CPU's cache."""
+_COUNTERS: Final = (
+    "reconnects",
+    "received",
+    "redelivered",
+    "acknowledged",
+    "given_back",
+    "fenced",
+    "dead",
+    "junk",
+    "takeovers",
+    "failed",
+)
+"""What only grows, of a source."""
 _MOST_BURIED: Final = 1000
 """Buried ticks that wait to be told to ``on_error``; all are counted."""
 
@@ -45,6 +59,7 @@ class SourceLinks:
         outcomes: of the pool.
         room: returns how many more ticks fit into the channel.
         left: keeps ticks that will have no outcome.
+        left_again: forgets these, since they come again.
         keeper: tells the handler of its symbols; ``None``: it does not want to know.
         on_error: the user's hook for failed ticks.
     """
@@ -54,12 +69,14 @@ class SourceLinks:
         outcomes: PoolOutcomes[Any],
         room: Callable[[], int],
         left: Callable[[list[Any]], None],
+        left_again: Callable[[], None],
         keeper: Keeper | None,
         on_error: OnError | None,
     ) -> None:
         self.outcomes = outcomes
         self.room = room
         self.left = left
+        self.left_again = left_again
         self.keeper = keeper
         self.on_error = on_error
 
@@ -112,8 +129,13 @@ class SourceFeed:
 
     waits_for_room: Final = True
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, renew: Callable[[], Source]) -> None:
         self._source = source
+        self._renew = renew
+        self._past = BufferStatistics()
+        """The counters of the sources before this one."""
+        self._suspended = self._ended_early = self._draining = False
+        self._resumed = trio.Event()
         self._links: SourceLinks
         self._send: TickSendChannel[Any]
         self._bringing: list[Bringing] = []
@@ -142,12 +164,14 @@ class SourceFeed:
     @property
     def stats(self) -> FeedStats:
         """What is known of the connection to the broker."""
-        now = self._source.statistics()
+        now = self.statistics()
         return FeedStats(connected=now.connected, reconnects=now.reconnects, messages=now.received)
 
     def statistics(self) -> BufferStatistics:
         """Return the counters of the source."""
-        return self._source.statistics()
+        now, past = self._source.statistics(), self._past
+        sums = {name: getattr(now, name) + getattr(past, name) for name in _COUNTERS}
+        return attrs.evolve(now, **sums)
 
     async def run(self, send: TickSendChannel[Any]) -> None:
         """Run the source until it was drained.
@@ -161,9 +185,16 @@ class SourceFeed:
         self._send = send
 
         async def work() -> None:
-            await self._source.run(self, self)
-            for shard in set(self._homes.values()):
-                await self.give_up(shard)
+            await self._run_source()
+            while self._ended_early and not self._draining:
+                # Nothing of what is left here will have an outcome.
+                self._links.left_again()
+                while self._suspended and not self._draining:
+                    await self._resumed.wait()
+                if not self._draining:
+                    self._past = self.statistics()
+                    self._source, self._ended_early = self._renew(), False
+                    await self._run_source()
             await self._report_all()
 
         try:
@@ -175,9 +206,33 @@ class SourceFeed:
         finally:
             self._first.check()
 
+    async def _run_source(self) -> None:
+        await self._source.run(self, self)
+        for shard in set(self._homes.values()):
+            await self.give_up(shard)
+
     def drain(self) -> None:
         """Have the source fetch no more, and end when nothing is unfinished."""
+        self._draining = True
         self._source.drain()
+        self._resumed.set()
+
+    def suspend(self) -> None:
+        """Give back what no worker has begun, and then the shards.
+
+        Call it when the workers have been held. Further calls change nothing.
+        """
+        if self._suspended or self._draining:
+            return
+        self._suspended = self._ended_early = True
+        self._resumed = trio.Event()
+        self._source.drain()
+        self.leave_all()
+
+    def resume(self) -> None:
+        """Take shards again, by a new source, once the suspended one has ended."""
+        self._suspended = False
+        self._resumed.set()
 
     def leave_all(self) -> None:
         """Give back whatever no worker has begun, since the time is up."""

@@ -126,8 +126,13 @@ class BatchWork(Generic[T]):
         """Lease, run and settle batches until no more come, or *worker* is to leave."""
         crew, options = self._crew, self._options
         while not worker.leaving:
+            if crew.gate.closed:
+                await crew.gate.passed(worker)
             if options is not None and options.max_wait:
                 await self._gather(worker, receive, options)
+                await crew.gate.passed(worker)
+            if worker.leaving:
+                return
             batch, gaps = self._lease(worker)
             if not batch.items:
                 crew.move_up()
@@ -148,6 +153,8 @@ class BatchWork(Generic[T]):
             batch.reporting = set()
             while batch.items:
                 await self._run(worker, batch)
+                if batch.items and crew.gate.closed and not self._owes(worker, batch):
+                    self._put_back(batch, batch.call_back_all(), ())
             worker.batch = None
             for symbol in batch.symbols:
                 self._state.losses.release(symbol)
@@ -176,7 +183,7 @@ class BatchWork(Generic[T]):
             while (
                 0 < _takable(self._state)[0] < options.max_size
                 and self._state.room > 0
-                and not worker.leaving
+                and not (worker.leaving or self._crew.gate.closed)
             ):
                 worker.rest()
                 try:
@@ -364,6 +371,14 @@ class BatchWork(Generic[T]):
             for worker in self._crew.workers:
                 if worker.batch is not None and worker.batch.todo:
                     self._take_back(worker, worker.batch)
+
+    def interrupt(self) -> None:
+        """Call back what batches have not begun, where their runner allows it."""
+        self.take_all_back()
+
+    def _owes(self, worker: Worker[T], batch: Batch[T]) -> bool:
+        """Tell whether *worker* itself has to go on with *batch*: see processes."""
+        return False
 
     def _put_back(
         self, batch: Batch[T], rest: list[tuple[T, float]], busy: Collection[str]

@@ -29,6 +29,7 @@ from ..logs import LogLimit, log_event
 from ..metrics.meters import Meters
 from ..settings import Settings
 from ..ticks import MarketData
+from .gate import Gate
 from .outlet import Outlet
 from .roster import Roster
 from .worker import Worker
@@ -69,6 +70,12 @@ class Work(Protocol[T]):
 
     def take_all_back(self) -> None:
         """Put the ticks that workers hold and have not begun back into the queue."""
+
+    def interrupt(self) -> None:
+        """Have each worker come to the gate before its next tick.
+
+        That is, as soon as the place in which its ticks are handled allows it.
+        """
 
     def arrival(self, worker: Worker[T]) -> float | None:
         """Return when the tick arrived that *worker* handles or tells ``on_error`` of.
@@ -124,6 +131,9 @@ class Crew(Generic[T]):
         """How a worker's thread waits between two tries, where workers have threads."""
         self.anyone_free: Callable[[], bool] = self._has_free_worker
         """Tells whether a worker is awake and will take ticks without being woken."""
+        ended = lambda: state.sleepers.ended and not state.ledger.queued  # noqa: E731
+        self.gate = Gate(ended)
+        """Where workers wait while the pool is paused."""
         self._released = trio.Event()
         self._log_limit = LogLimit(state.now)
 
@@ -206,6 +216,24 @@ class Crew(Generic[T]):
         """
         released, self._released = self._released, trio.Event()
         released.set()
+
+    def hold(self, closed: bool) -> None:
+        """Pause the workers before their next ticks, or let them go on."""
+        if closed != self.gate.closed:
+            self.gate.closed = closed
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Have each worker see before its next tick whether it may take that.
+
+        A wake-up reaches an arbitrary sleeper, so all are woken. Keeping track of who
+        sleeps would cost more.
+        """
+        self.work.interrupt()
+        sleepers = self.state.sleepers
+        sleepers.wake(sleepers.sleeping)
+        self.announce_release()
+        self.gate.stir()
 
     def keep_one_free(self, worker: Worker[T]) -> None:
         """Wake another worker if ticks are left and no other worker is awake and free.

@@ -103,6 +103,10 @@ class LoopWork(Generic[T]):
     def take_all_back(self) -> None:
         """Do nothing: a worker begins each tick that it takes."""
 
+    def interrupt(self) -> None:
+        """End the sprint of a worker that waits in its handler."""
+        self._claim()
+
     def arrival(self, worker: Worker[T]) -> float | None:
         """Return when the tick that *worker* handles or reports arrived, if it has one.
 
@@ -134,8 +138,12 @@ class LoopWork(Generic[T]):
     async def _work(
         self, worker: Worker[T], receive: TickReceiveChannel[T], scope: trio.CancelScope
     ) -> None:
-        state, buffer = self._state, self._state.buffer
+        state, buffer, gate = self._state, self._state.buffer, self._crew.gate
         while not worker.leaving:
+            if gate.closed:
+                await gate.passed(worker)
+                if worker.leaving:
+                    return
             if not buffer and state.deliveries.pending:
                 self._taking.move_up()
             if buffer or state.lanes.ready:
@@ -172,9 +180,9 @@ class LoopWork(Generic[T]):
             When the clock was read last.
         """
         state, buffer = self._state, self._state.buffer
-        losses = self._losses
+        losses, gate = self._losses, self._crew.gate
         while worker.untimed:
-            if losses.attention:
+            if losses.attention or gate.closed or worker.leaving:
                 worker.untimed = 0
                 break
             before = worker.consumed

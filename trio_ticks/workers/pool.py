@@ -66,6 +66,8 @@ class WorkerPool(Generic[T]):
         self.crew: Crew[T] = Crew(state, handler, settings)
         """What the workers share."""
         self.place = self.crew.place
+        self.busy_s = self.crew.roster.busy_s
+        self.life_s = self.crew.roster.life_s
         self._nursery: trio.Nursery | None = None
         self._context = copy_context()
         """In which workers begin: with what was set before the pipeline was opened."""
@@ -79,6 +81,8 @@ class WorkerPool(Generic[T]):
             None if self.place == "process" else Lives(handler, in_thread=in_thread, shared=shared)
         )
         self._hangs: HangWatch[T] | None = None
+        self._limiter: trio.CapacityLimiter | None = None
+        """How many threads may run at once; ``None`` without threads."""
         self._work = self.crew.work = self._make_work(handler)
         state.attach(self.crew)
         size = settings.pool_size
@@ -113,7 +117,7 @@ class WorkerPool(Generic[T]):
         limit = size.maximum if isinstance(size, AutoWorkers) else size
         is_stale = crew.state.taking.is_stale if crew.state.ages else None
         threads = ThreadRunner[T](limit, is_stale, crew.state.now, whole=options is not None)
-        crew.pause = threads.pause
+        crew.pause, self._limiter = threads.pause, threads.limiter
         if settings.handler_timeout is not None:
             self._hangs = HangWatch(crew, settings.handler_timeout)
         if crew.outlet is not None:
@@ -201,15 +205,21 @@ class WorkerPool(Generic[T]):
                 self._start(worker)
 
     @property
+    def is_held(self) -> bool:
+        """Whether the pool is paused."""
+        return self.crew.gate.closed
+
+    @property
     def size(self) -> int:
         """How many workers there are, without those that are to leave."""
         return self.crew.roster.size
 
     def grow(self, count: int) -> None:
-        """Hire *count* more workers, unless all have ended or none has begun."""
-        if self._nursery is not None and self.size:
-            for _ in range(count):
-                self._start(self._hire())
+        """Hire *count* more workers, unless all have ended."""
+        for _ in range(count if self.size else 0):
+            worker = self._hire()
+            if self._nursery is not None:
+                self._start(worker)
 
     def shrink(self, count: int) -> None:
         """Let *count* workers go, idle ones first; one worker always stays.
@@ -222,19 +232,15 @@ class WorkerPool(Generic[T]):
         staying.sort(key=lambda worker: worker.idle)
         for worker in staying[max(1, len(staying) - count) :]:
             worker.leaving = True
-        # A wake-up reaches an arbitrary sleeper, so wake them all: each then sees
-        # whether it is to leave. Keeping track of who sleeps would cost more.
-        sleepers = self.crew.state.sleepers
-        sleepers.wake(sleepers.sleeping)
-        self.crew.announce_release()
+        self.crew.interrupt()
 
-    def busy_s(self, now: float) -> float:
-        """Return the seconds in which workers did not wait for ticks, up to *now*."""
-        return self.crew.roster.busy_s(now)
-
-    def life_s(self, now: float) -> float:
-        """Return the seconds in which workers existed, up to *now*."""
-        return self.crew.roster.life_s(now)
+    def resize(self, count: int) -> None:
+        """Hire or dismiss until *count* workers take ticks; at least one stays."""
+        size = self.size
+        if count > size:
+            self.grow(count - size)
+        elif count < size:
+            self.shrink(size - count)
 
     @property
     def outcomes(self) -> PoolOutcomes[T]:
@@ -243,6 +249,8 @@ class WorkerPool(Generic[T]):
 
     def _hire(self) -> Worker[T]:
         worker = self.crew.roster.add()
+        if self._limiter is not None and self._limiter.total_tokens < self.size:
+            self._limiter.total_tokens = self.size
         # It counts as idle until its handler, or its process, is ready.
         worker.rest()
         return worker

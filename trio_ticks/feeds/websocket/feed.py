@@ -34,6 +34,7 @@ from .running import FeedRun
 from .session import SessionSettings
 from .switchboard import RateSwitchboard, Switchboard
 from .throttling import SourceThrottle
+from .wishes import SymbolWishes
 
 __all__ = ["WebSocketFeed"]
 
@@ -110,6 +111,13 @@ def _new_switches(
     board = RateSwitchboard() if language.asks_for_rate else Switchboard()
     board.spelling = {name: symbol for symbol, name in names.items()}
     return board, SourceThrottle(board, list(names.values()), pauses=language.unsubscribes)
+
+
+def _why_not_silent(language: Language, names: Mapping[str, str]) -> str | None:
+    """Return why the feed cannot be silent for a while; ``None``: it can."""
+    if language.wildcard is not None and language.wildcard in names:
+        return "it is subscribed to all symbols of its venue"
+    return None if language.unsubscribes else f"the venue {language.name!r} has no request for it"
 
 
 def _snapshot_request(board: Switchboard, language: Language) -> Callable[[str], None] | None:
@@ -224,6 +232,12 @@ class WebSocketFeed:
         self.request_snapshot: Final = _snapshot_request(self._board, language)
         """Asks for a book's snapshot, by your name; ``None``: there is no request."""
         self._run: FeedRun | None = None
+        self._wishes = SymbolWishes(names, _why_not_silent(language, names), self._fulfil)
+        self.suspend: Final = None if self._wishes.why_not else self._wishes.suspend
+        """Unsubscribes from all symbols for a while; the connection stays. ``None``:
+        the venue has no request for it, or all its symbols are subscribed to."""
+        self.resume: Final = self._wishes.resume
+        """Subscribes again to what was suspended, with a gap for each symbol."""
 
     async def _new_settings(self) -> SessionSettings:
         """Return the settings of the next connection."""
@@ -249,15 +263,16 @@ class WebSocketFeed:
     @property
     def symbols(self) -> tuple[str, ...]:
         """The symbols subscribed to, by your names; see :meth:`subscribe`."""
-        return tuple(self._core.names.values())
+        return tuple(self._wishes.names.values())
 
     def subscribe(self, symbols: Iterable[str] | Mapping[str, str]) -> None:
         """Subscribe to more *symbols*, without a reconnect. Returns at once.
 
+        While there is no connection it is kept for the next one. Safe in any thread.
+
         Symbols that are subscribed to already are left as they are. The strategy is
-        told of a gap of a symbol that was unsubscribed from before. Call it in the
-        event loop; ``trio.from_thread.run_sync`` calls it there from a thread. Before
-        :meth:`run` it adds to the symbols to begin with.
+        told of a gap of a symbol that was unsubscribed from before. Before :meth:`run`
+        it adds to the symbols to begin with.
 
         Args:
             symbols: as for the feed: a list, or a mapping from the venue's names to
@@ -265,47 +280,39 @@ class WebSocketFeed:
 
         Raises:
             ConfigError: they are no symbols, or a name is taken by another symbol.
-            RuntimeError: called in another thread than the loop that the feed runs in.
         """
-        _check_thread(self._run, "subscribe")
-        core = self._core
-        wanted = check_symbols(symbols)
-        new = {symbol: name for symbol, name in wanted.items() if symbol not in core.names}
-        taken = set(core.names.values()).intersection(new.values())
-        if taken:
-            raise ConfigError(f"the name {min(taken)!r} belongs to another symbol of this feed")
-        core.names.update(new)
-        self._names_changed()
-        if self._run is not None and new:
-            self._run.subscribe(new)
+        self._wishes.add(symbols)
 
     def unsubscribe(self, symbols: Iterable[str]) -> None:
         """Unsubscribe from *symbols*, without a reconnect. Returns at once.
 
         Items of them that are queued already are still handled; what the venue sends
-        later is dropped and counted as ``unasked``. Call it in the event loop.
+        later is dropped and counted as ``unasked``. While there is no connection it is
+        kept for the next one. Safe in any thread.
 
         Args:
             symbols: by your names; those not subscribed to are left out.
 
         Raises:
             ConfigError: they are no symbols.
-            RuntimeError: called in another thread than the loop that the feed runs in.
         """
-        _check_thread(self._run, "unsubscribe")
-        core = self._core
-        wanted = set(check_symbols(symbols).values())
-        gone = {symbol: name for symbol, name in core.names.items() if name in wanted}
+        self._wishes.remove(symbols)
+
+    def _fulfil(self) -> None:
+        """Subscribe to what is wanted, and unsubscribe from what is not."""
+        names, wanted = self._core.names, self._wishes.now
+        gone = {symbol: name for symbol, name in names.items() if symbol not in wanted}
+        new = {symbol: name for symbol, name in wanted.items() if symbol not in names}
         if self._run is not None and gone:
             self._run.unsubscribe(gone)
         for symbol in gone:
-            del core.names[symbol]
-        self._names_changed()
-
-    def _names_changed(self) -> None:
-        names = self._core.names
-        self._board.spelling = {name: symbol for symbol, name in names.items()}
-        self._throttle.replace_symbols(list(names.values()))
+            del names[symbol]
+        names.update(new)
+        if gone or new:
+            self._board.spelling = {name: symbol for symbol, name in names.items()}
+            self._throttle.replace_symbols(list(names.values()))
+        if self._run is not None and new:
+            self._run.subscribe(new)
 
     @property
     def url(self) -> str:
@@ -414,11 +421,13 @@ class WebSocketFeed:
         self._throttle.restart(trio.current_time())
         for notice in self._core.language.notices:
             log_event(logger, logging.WARNING, "feed.notice", "%s", notice, url=self.url)
+        self._wishes.begin()
         self._run = FeedRun(self._core, self._board, self._throttle, send)
         try:
             await self._run.run()
         finally:
             self._run = None
+            self._wishes.end()
             self._board.links = []
             self._board.restart_book = None
             self.stats.connected = False

@@ -106,7 +106,7 @@ class Board:
     def _sample(self) -> None:
         bringing = self._bringing
         now, stats, throttle = self._clock(), bringing.feed_stats, bringing.throttle
-        ended = bringing.phase != "running"
+        ended = bringing.phase not in ("running", "paused")
         self._connection.poll(stats, ended, self._wall_ms(now))
         self._rates.append((now, self._totals()))
         gauges = Gauges(

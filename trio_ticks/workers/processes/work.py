@@ -256,6 +256,10 @@ class ProcessRunner(Generic[T]):
         batch.failures += [(index, error) for index in range(done, begun)]
         batch.done = begun
 
+    def owes(self, worker: Worker[Any], batch: Batch[T]) -> bool:
+        """Tell whether *batch* begins with an item that *worker* is to try again."""
+        return self._tried.get(worker) is batch.items[0]
+
     async def kill_late_ones(self, timeout_s: float) -> None:
         """Kill each process in which a try takes longer than *timeout_s*.
 
@@ -334,6 +338,16 @@ class ProcessWork(BatchWork[T]):
         """
         await self.runner.announce_gap(worker, gap)
 
+    def interrupt(self) -> None:
+        """Wake the workers that wait for ticks of their symbols.
+
+        A process finishes the batch that it was given.
+        """
+        self._ring()
+
+    def _owes(self, worker: Worker[T], batch: Batch[T]) -> bool:
+        return self.runner.owes(worker, batch)
+
     def _home(self, worker: Worker[T]) -> Home:
         home = self._homes.get(worker)
         if home is None:
@@ -407,7 +421,7 @@ class ProcessWork(BatchWork[T]):
         home = self._homes[worker]
         with trio.CancelScope(deadline=self._waiting_at(home)[1] + options.max_wait):
             while 0 < self._waiting_at(home)[0] < options.max_size and not (
-                self._ended or worker.leaving
+                self._ended or worker.leaving or self._crew.gate.closed
             ):
                 worker.rest()
                 try:

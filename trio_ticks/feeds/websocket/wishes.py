@@ -1,0 +1,102 @@
+"""Which symbols a feed is to have: what its user asks for, in any thread.
+
+Plan: the wishes are kept here, under a lock, and never changed in place. While the feed
+runs, its event loop is told to bring the connections into line with them, whichever
+thread has changed them; calls that wait for the loop become one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import final
+
+from ...errors import ConfigError
+from ...loop import LoopHandle
+from ..symbols import check_symbols
+
+__all__ = ["SymbolWishes"]
+
+
+@final
+class SymbolWishes:
+    """The symbols that are wanted, by the venue's spelling with the user's names.
+
+    Args:
+        names: the symbols to begin with.
+        why_not: why the feed cannot be silent for a while; ``None``: it can.
+        act: called in the event loop of the feed, or in any thread before it runs, when
+            the wishes have changed.
+    """
+
+    def __init__(
+        self, names: Mapping[str, str], why_not: str | None, act: Callable[[], None]
+    ) -> None:
+        self.names: Mapping[str, str] = dict(names)
+        self.why_not = why_not
+        self._act = act
+        self._lock = threading.RLock()
+        self._loop: LoopHandle | None = None
+        self._suspended = False
+
+    @property
+    def now(self) -> Mapping[str, str]:
+        """What is to be subscribed to now."""
+        return {} if self._suspended else self.names
+
+    def begin(self) -> None:
+        """Act in this event loop from now on: the feed runs."""
+        with self._lock:
+            self._act()
+            self._loop = LoopHandle()
+
+    def end(self) -> None:
+        """Act in the caller's thread from now on: the feed has ended."""
+        with self._lock:
+            self._loop = None
+            self._act()
+
+    def add(self, symbols: Iterable[str] | Mapping[str, str]) -> None:
+        """Want *symbols* too, if they are not wanted already.
+
+        Raises:
+            ConfigError: they are no symbols, or a name is taken by another symbol.
+        """
+        wanted = check_symbols(symbols)
+        with self._lock:
+            new = {symbol: name for symbol, name in wanted.items() if symbol not in self.names}
+            taken = set(self.names.values()).intersection(new.values())
+            if taken:
+                raise ConfigError(f"the name {min(taken)!r} belongs to another symbol of this feed")
+            self.names = {**self.names, **new}
+            self._changed()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Want the symbols of *names*, the user's, no more.
+
+        Raises:
+            ConfigError: they are no symbols.
+        """
+        gone = set(check_symbols(names).values())
+        with self._lock:
+            self.names = {symbol: name for symbol, name in self.names.items() if name not in gone}
+            self._changed()
+
+    def suspend(self) -> None:
+        """Want none at all until :meth:`resume`."""
+        self._set_suspended(True)
+
+    def resume(self) -> None:
+        """Want again what is wanted."""
+        self._set_suspended(False)
+
+    def _set_suspended(self, suspended: bool) -> None:
+        with self._lock:
+            self._suspended = suspended
+            self._changed()
+
+    def _changed(self) -> None:
+        if self._loop is None:
+            self._act()
+        else:
+            self._loop.call(self._act)
