@@ -106,7 +106,7 @@ async def test_a_limit_from_another_thread_changes_nothing() -> None:
     collector = Collector()
     async with memory_feed(websocket(says(quote()))) as (feed, _), running(feed, collector):
         await collector.wait_for(1)
-        with pytest.raises(RuntimeError, match="call feed.throttle in the event loop"):
+        with pytest.raises(RuntimeError, match=r"call feed\.throttle in the event loop"):
             await trio.to_thread.run_sync(feed.throttle, 5)
 
         def in_another_loop() -> None:
@@ -115,7 +115,7 @@ async def test_a_limit_from_another_thread_changes_nothing() -> None:
 
             trio.run(main)
 
-        with pytest.raises(RuntimeError, match="call feed.throttle in the event loop"):
+        with pytest.raises(RuntimeError, match=r"call feed\.throttle in the event loop"):
             await trio.to_thread.run_sync(in_another_loop)
         await trio.to_thread.run_sync(lambda: trio.from_thread.run_sync(feed.throttle, 5))
 

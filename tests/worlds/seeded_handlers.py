@@ -46,7 +46,7 @@ class Fate:
 class Event(msgspec.Struct, frozen=True, array_like=True):
     """One recorded step. A handling has one tick, or those of a batch."""
 
-    what: Literal["begin", "end", "cut", "telling", "told"]
+    what: Literal["begin", "end", "cut", "telling", "told", "paused", "resumed"]
     """``cut``: cancelled; ``telling`` and ``told``: ``on_error`` begins and ends."""
     pid: int
     symbols: tuple[str, ...]

@@ -12,7 +12,7 @@ import os
 import random
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +30,11 @@ from trio_ticks import open_pipeline
 from trio_ticks.errors import LedgerError
 from trio_ticks.ledger import DropReason
 
-__all__ = ["Load", "Outcome", "Place", "play", "seeds"]
+__all__ = ["UNIT_S", "Load", "Outcome", "Place", "Steer", "play", "seeds"]
 
 Place = Literal["loop", "thread", "process"]
+Steer = Callable[[tt.Pipeline[Any], Log], Awaitable[None]]
+"""Tells a pipeline what to do while it runs."""
 UNIT_S: dict[Place, float] = {"loop": 0.01, "thread": 0.001, "process": 0.01}
 SHARES: dict[Place, tuple[int, int]] = {"loop": (60, 40), "thread": (30, 20), "process": (10, 4)}
 """How many of a hundred runs are of each kind, and how many there are by default."""
@@ -313,8 +315,8 @@ class Watch(trio.abc.Instrument):
             )
 
 
-async def play(load: Load, path: Path | None = None) -> Outcome:
-    """Run *load*; handlers in processes write to *path*."""
+async def play(load: Load, path: Path | None = None, steer: Steer | None = None) -> Outcome:
+    """Run *load*; handlers in processes write to *path*, *steer* runs beside it all."""
     outcome, log = Outcome(load), Log(None if path is None else str(path))
     watch = Watch(outcome)
 
@@ -356,6 +358,8 @@ async def play(load: Load, path: Path | None = None) -> Outcome:
                 pipeline.item_listeners.add(outcome.hear)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(kill)
+                    if steer is not None:
+                        nursery.start_soon(steer, pipeline, log)
                     how, after_s = load.end
                     if how in ("shutdown", "cancel", "scope"):
                         with trio.move_on_after(after_s):

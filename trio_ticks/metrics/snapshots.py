@@ -110,7 +110,7 @@ class PipelineMetrics:
     """``"running"``, ``"paused"``, ``"draining"`` (the feed ended or was stopped) or
     ``"stopped"``."""
     paused: str | None = None
-    """``"queue"`` or ``"unsubscribe"`` where it is paused so; see ``Pipeline.pause``."""
+    """How it is paused, as ``Pipeline.pause`` was told; ``None``: it is not."""
     queue_size: int
     queue_capacity: int
     queue_peak: int

@@ -7,7 +7,7 @@ room. Ticks that are withdrawn are counted as given back, once.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from random import Random
 from typing import Any, Final, final
 

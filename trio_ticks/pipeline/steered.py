@@ -59,7 +59,9 @@ class Steered(Generic[T]):
 
         Safe in any thread; :meth:`pause` and :meth:`resume` are seen here at once.
         """
-        return None if self.stopping else self._asked_pause
+        if self.stopping or self._phases.phase == "stopped":
+            return None
+        return self._asked_pause
 
     def shutdown(self) -> None:
         """Begin a graceful shutdown.
