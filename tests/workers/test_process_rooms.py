@@ -65,6 +65,27 @@ process.join()
     assert output_of(program).startswith("ConfigError: this process is a daemon")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_so_is_a_worker_of_multiprocessings_pool() -> None:
+    program = """
+import multiprocessing
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    pool.apply(main)
+"""
+    assert output_of(program).startswith("ConfigError: this process is a daemon")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_worker_of_concurrent_futures_may_have_processes() -> None:
+    program = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+    pool.submit(main).result()
+"""
+    assert output_of(program) == "the feed ran\n"
+
+
 @pytest.fixture(scope="module")
 def namespace() -> tuple[str, ...]:
     """Return what runs a shell that can mount a file system of its own on /dev/shm."""

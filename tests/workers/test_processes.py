@@ -387,9 +387,25 @@ async def test_what_another_process_cannot_import_is_refused(handler: Any) -> No
 
 
 async def test_what_was_typed_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    main: Any = sys.modules["__main__"]
     monkeypatch.setattr(handlers.nothing, "__module__", "__main__")
-    with pytest.raises(tt.ConfigError, match="put the handler into a module"):
+    main.nothing = handlers.nothing
+    # What the handler holds has to be found there, too.
+    for handler in (handlers.nothing, handlers.Tell(handlers.nothing)):  # type: ignore[arg-type]
+        with pytest.raises(tt.ConfigError, match="put the handler, and all .* into a module"):
+            await run([], handler)
+
+
+async def test_a_program_whose_file_is_gone_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>", raising=False)
+    with pytest.raises(tt.ConfigError, match=r"imports the main program, and '<stdin>' is no file"):
         await run([], handlers.nothing)
+    there = tmp_path / "there.py"
+    there.write_text("")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(there))
+    assert (await run([tick("A")], handlers.nothing)).consumed == 1
 
 
 async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,18 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import multiprocessing
 import pickle
+import pickletools
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from multiprocessing import process
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import trio
@@ -77,24 +80,16 @@ def packed(handler: Any, settings: Any, *, whole: bool) -> bytes:
             'with daemon=False, or use executor="thread"'
         )
     main = sys.modules["__main__"]
-    inner = handler
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    owner = inner if hasattr(inner, "__qualname__") else type(inner)
-    if (
-        owner.__module__ == "__main__"
-        and getattr(main, "__file__", None) is None
-        and getattr(main, "__spec__", None) is None
-    ):
+    if (path := _lost_main(main)) is not None:
         raise ConfigError(
-            "a worker process cannot import what was typed in: put the handler into a module, "
-            f"got {handler!r}"
+            f"a worker process imports the main program, and {path!r} is no file: start it from "
+            "a file, or by python -m"
         )
     size = settings.pool_size
     check_room(size.maximum if isinstance(size, AutoWorkers) else size)
     try:
         wants_results = settings.results is not None
-        return pickle.dumps(
+        written = pickle.dumps(
             SetUp(handler, whole, settings.handler_timeout, settings.retry, wants_results)
         )
     except Exception as error:
@@ -103,6 +98,37 @@ def packed(handler: Any, settings: Any, *, whole: bool) -> bytes:
             "and whose state can be pickled: a function or a class at module level, no lambda, "
             f"nothing made within a function; got {handler!r}: {error}"
         ) from error
+    if _is_typed_in(main) and _names_main(written):
+        raise ConfigError(
+            "a worker process cannot import what was typed in, into a notebook, for example: put "
+            f"the handler, and all that it holds, into a module; got {handler!r}"
+        )
+    return written
+
+
+def _lost_main(main: ModuleType) -> str | None:
+    """Return the file of the program's *main*, if other processes cannot run it."""
+    path = getattr(main, "__file__", None)
+    known = getattr(main, "__spec__", None) is not None or getattr(sys, "frozen", False)
+    if path is None or known:
+        return None
+    return None if Path(process.ORIGINAL_DIR or "", path).exists() else path
+
+
+def _is_typed_in(main: ModuleType) -> bool:
+    """Tell whether *main* has no source that another process could import."""
+    return getattr(main, "__file__", None) is None and getattr(main, "__spec__", None) is None
+
+
+def _names_main(written: bytes) -> bool:
+    """Tell whether something of the main program is pickled in *written*, by its name.
+
+    A text of the user's that is ``"__main__"`` is taken for one, too.
+    """
+    return any(
+        isinstance(argument, str) and argument.split(" ")[0] == "__main__"
+        for _code, argument, _at in pickletools.genops(written)
+    )
 
 
 class Overdue(Exception):
