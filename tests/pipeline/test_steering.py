@@ -1,4 +1,4 @@
-"""A pipeline is paused, resumed and resized while it runs, from the loop and threads."""
+"""A pipeline is paused, resumed and resized while it runs, in the loop and threads."""
 
 from __future__ import annotations
 
@@ -248,11 +248,15 @@ async def test_it_says_so_in_the_log(
     assert [line.split()[0] for line in said] == ["pipeline.paused", "pipeline.resumed"]
 
 
+async def _sleep(_send: Send) -> None:
+    await trio.sleep_forever()
+
+
 class Silent(ScriptFeed):
     """A feed that can be suspended; it notes it."""
 
     def __init__(self, calls: list[str]) -> None:
-        super().__init__(lambda _send: trio.sleep_forever())
+        super().__init__(_sleep)
         self.calls = calls
 
     def suspend(self) -> None:

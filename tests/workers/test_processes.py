@@ -392,7 +392,7 @@ async def test_what_was_typed_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     main.nothing = handlers.nothing
     # What the handler holds has to be found there, too.
     for handler in (handlers.nothing, handlers.Tell(handlers.nothing)):  # type: ignore[arg-type]
-        with pytest.raises(tt.ConfigError, match="put the handler, and all .* into a module"):
+        with pytest.raises(tt.ConfigError, match=r"put the handler, and all .* into a module"):
             await run([], handler)
 
 

@@ -50,9 +50,9 @@ def drawn_steer(place: Place, seed: int) -> Steer:
             if what == "pause" and not in_thread:
                 log.write("paused", [])
 
-        for wait_s, *step in steps:
+        for wait_s, what, size, in_thread in steps:
             await trio.sleep(wait_s)
-            await do(*step)
+            await do(what, size, in_thread)
         if ends_paused:
             await do("pause", 1, False)
             await trio.sleep(10 * UNIT_S[place])

@@ -74,6 +74,10 @@ def _results(workers: WorkerStatistics) -> dict[str, Any]:
     }
 
 
+def _steering(pipeline: Observed) -> dict[str, Any]:
+    return {"state": pipeline.phase, "paused": pipeline.paused}
+
+
 def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
     """Return *pipeline* at this moment; the reading is added to *rates*."""
     now = pipeline.clock.now()
@@ -86,8 +90,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
     return PipelineMetrics(
         timestamp=pipeline.clock.utc(),
         uptime_s=now - pipeline.began_at,
-        state=pipeline.phase,
-        paused=pipeline.paused,
+        **_steering(pipeline),
         queue_size=channel.current_buffer_used,
         queue_capacity=channel.max_buffer_size,
         waiting_for_room=channel.waiting_for_room,

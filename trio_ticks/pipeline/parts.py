@@ -231,7 +231,10 @@ class _PoolEnd(Generic[T]):
 
     def hold(self, closed: bool) -> None:
         """Have the workers take no more ticks, or take them again."""
-        self._pool.crew.hold(closed)
+        crew = self._pool.crew
+        if closed != crew.gate.closed:
+            crew.gate.closed = closed
+            crew.interrupt()
 
     def stir(self) -> None:
         """Have workers that are held see whether there is anything to hold back."""

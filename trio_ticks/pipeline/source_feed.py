@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from random import Random
 from typing import Any, Final, final
 
-import attrs
 import trio
 
 from ..buffer import BufferStatistics, Source, Stretch
@@ -26,6 +26,7 @@ from ..results import Place
 from ..settings import OnError
 from ..workers.outcomes import PoolOutcomes
 from .places import Places
+from .sources import Sources
 
 __all__ = ["SourceFeed", "SourceLinks"]
 
@@ -34,19 +35,6 @@ _MOST_KNOWN: Final = 100_000
 beyond that the oldest are forgotten, and lost, first."""
 _MANY: Final = 256
 """After so many ticks the workers get a turn, while these are in the CPU's cache."""
-_COUNTERS: Final = (
-    "reconnects",
-    "received",
-    "redelivered",
-    "acknowledged",
-    "given_back",
-    "fenced",
-    "dead",
-    "junk",
-    "takeovers",
-    "failed",
-)
-"""What only grows, of a source."""
 _MOST_BURIED: Final = 1000
 """Buried ticks that wait to be told to ``on_error``; all are counted."""
 
@@ -130,12 +118,13 @@ class SourceFeed:
     waits_for_room: Final = True
 
     def __init__(self, source: Source, renew: Callable[[], Source]) -> None:
-        self._source = source
-        self._renew = renew
-        self._past = BufferStatistics()
-        """The counters of the sources before this one."""
-        self._suspended = self._ended_early = self._draining = False
-        self._resumed = trio.Event()
+        self._sources = sources = Sources(source, renew)
+        self.drain: Final = sources.drain
+        """Has the source fetch no more, and end when nothing is unfinished."""
+        self.suspend: Final = partial(sources.suspend, self.leave_all)
+        """Gives back what no worker has begun, and the shards; the workers are held."""
+        self.resume: Final = sources.resume
+        """Takes shards again."""
         self._links: SourceLinks
         self._send: TickSendChannel[Any]
         self._bringing: list[Bringing] = []
@@ -169,9 +158,7 @@ class SourceFeed:
 
     def statistics(self) -> BufferStatistics:
         """Return the counters of the source."""
-        now, past = self._source.statistics(), self._past
-        sums = {name: getattr(now, name) + getattr(past, name) for name in _COUNTERS}
-        return attrs.evolve(now, **sums)
+        return self._sources.statistics()
 
     async def run(self, send: TickSendChannel[Any]) -> None:
         """Run the source until it was drained.
@@ -185,16 +172,7 @@ class SourceFeed:
         self._send = send
 
         async def work() -> None:
-            await self._run_source()
-            while self._ended_early and not self._draining:
-                # Nothing of what is left here will have an outcome.
-                self._links.left_again()
-                while self._suspended and not self._draining:
-                    await self._resumed.wait()
-                if not self._draining:
-                    self._past = self.statistics()
-                    self._source, self._ended_early = self._renew(), False
-                    await self._run_source()
+            await self._sources.run(self, self, self._give_up_all, self._links.left_again)
             await self._report_all()
 
         try:
@@ -206,33 +184,9 @@ class SourceFeed:
         finally:
             self._first.check()
 
-    async def _run_source(self) -> None:
-        await self._source.run(self, self)
+    async def _give_up_all(self) -> None:
         for shard in set(self._homes.values()):
             await self.give_up(shard)
-
-    def drain(self) -> None:
-        """Have the source fetch no more, and end when nothing is unfinished."""
-        self._draining = True
-        self._source.drain()
-        self._resumed.set()
-
-    def suspend(self) -> None:
-        """Give back what no worker has begun, and then the shards.
-
-        Call it when the workers have been held. Further calls change nothing.
-        """
-        if self._suspended or self._draining:
-            return
-        self._suspended = self._ended_early = True
-        self._resumed = trio.Event()
-        self._source.drain()
-        self.leave_all()
-
-    def resume(self) -> None:
-        """Take shards again, by a new source, once the suspended one has ended."""
-        self._suspended = False
-        self._resumed.set()
 
     def leave_all(self) -> None:
         """Give back whatever no worker has begun, since the time is up."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -98,6 +98,9 @@ class BatchWork(Generic[T]):
         self._now = crew.state.now
         self._lane_numbers = itertools.count()
         self._hand_over = HandOver(crew.place)
+        self.interrupt = self.take_all_back
+        self._owes: Callable[[Worker[T], Batch[T]], bool] = lambda _worker, _batch: False
+        """Tells whether a worker itself has to go on with a batch: see processes."""
         self._batch_begun = trio.Event()
         self._watching = trio.CancelScope()
 
@@ -371,14 +374,6 @@ class BatchWork(Generic[T]):
             for worker in self._crew.workers:
                 if worker.batch is not None and worker.batch.todo:
                     self._take_back(worker, worker.batch)
-
-    def interrupt(self) -> None:
-        """Call back what batches have not begun, where their runner allows it."""
-        self.take_all_back()
-
-    def _owes(self, worker: Worker[T], batch: Batch[T]) -> bool:
-        """Tell whether *worker* itself has to go on with *batch*: see processes."""
-        return False
 
     def _put_back(
         self, batch: Batch[T], rest: list[tuple[T, float]], busy: Collection[str]

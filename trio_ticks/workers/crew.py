@@ -217,12 +217,6 @@ class Crew(Generic[T]):
         released, self._released = self._released, trio.Event()
         released.set()
 
-    def hold(self, closed: bool) -> None:
-        """Pause the workers before their next ticks, or let them go on."""
-        if closed != self.gate.closed:
-            self.gate.closed = closed
-            self.interrupt()
-
     def interrupt(self) -> None:
         """Have each worker see before its next tick whether it may take that.
 

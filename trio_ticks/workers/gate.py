@@ -28,7 +28,7 @@ class Gate:
     def __init__(self, is_over: Callable[[], bool]) -> None:
         self._is_over = is_over
         self.closed = False
-        """Whether the pool is paused. The crew and the pool set it."""
+        """Whether the pool is paused. Whoever sets it interrupts the crew."""
         self._stirred = trio.Event()
 
     def stir(self) -> None:

@@ -76,6 +76,11 @@ def _check_age(max_connection_age: float | None, language: Language) -> None:
         )
 
 
+def _check(options: WebSocketOptions, language: Language, api_key: object) -> None:
+    _check_age(options.max_connection_age, language)
+    _check_key(api_key)
+
+
 def _check_key(api_key: object) -> None:
     # The message must not show the value: it may be the real key with a typing error.
     if api_key is not None and not (isinstance(api_key, str) and _HEADER_VALUE.fullmatch(api_key)):
@@ -113,11 +118,18 @@ def _new_switches(
     return board, SourceThrottle(board, list(names.values()), pauses=language.unsubscribes)
 
 
-def _why_not_silent(language: Language, names: Mapping[str, str]) -> str | None:
-    """Return why the feed cannot be silent for a while; ``None``: it can."""
-    if language.wildcard is not None and language.wildcard in names:
-        return "it is subscribed to all symbols of its venue"
-    return None if language.unsubscribes else f"the venue {language.name!r} has no request for it"
+def _new_wishes(
+    language: Language, names: Mapping[str, str], act: Callable[[], None]
+) -> tuple[SymbolWishes, Callable[[], None] | None, Callable[[], None]]:
+    """Return who knows what is wanted, and what makes the feed silent, and ends that.
+
+    The second is ``None`` where the venue has no request for it, or all its symbols are
+    subscribed to.
+    """
+    wishes = SymbolWishes(names, act)
+    takes_all = language.wildcard is not None and language.wildcard in names
+    can = language.unsubscribes and not takes_all
+    return wishes, wishes.suspend if can else None, wishes.resume
 
 
 def _snapshot_request(board: Switchboard, language: Language) -> Callable[[str], None] | None:
@@ -193,8 +205,7 @@ class WebSocketFeed:
         names = check_symbols(symbols) or _all_symbols(language)
         self.venue: Final = language.name
         self.options: Final = WebSocketOptions(**options)
-        _check_age(self.options.max_connection_age, language)
-        _check_key(api_key)
+        _check(self.options, language, api_key)
         access = Access(
             target=_target(url, endpoint, language, api_key),
             endpoint=endpoint,
@@ -232,12 +243,7 @@ class WebSocketFeed:
         self.request_snapshot: Final = _snapshot_request(self._board, language)
         """Asks for a book's snapshot, by your name; ``None``: there is no request."""
         self._run: FeedRun | None = None
-        self._wishes = SymbolWishes(names, _why_not_silent(language, names), self._fulfil)
-        self.suspend: Final = None if self._wishes.why_not else self._wishes.suspend
-        """Unsubscribes from all symbols for a while; the connection stays. ``None``:
-        the venue has no request for it, or all its symbols are subscribed to."""
-        self.resume: Final = self._wishes.resume
-        """Subscribes again to what was suspended, with a gap for each symbol."""
+        self._wishes, self.suspend, self.resume = _new_wishes(language, names, self._fulfil)
 
     async def _new_settings(self) -> SessionSettings:
         """Return the settings of the next connection."""

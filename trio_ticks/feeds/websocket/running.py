@@ -29,7 +29,7 @@ from ..telling import Telling
 from ..venues import RestSnapshots
 from .book_task import BookTask
 from .core import WebSocketCore
-from .link import Link
+from .link import Link, expect_from_now
 from .pacing import Pace
 from .snapshot_task import SnapshotTask
 from .socket_watch import SocketWatch
@@ -261,6 +261,8 @@ class FeedRun:
                 link = Link(self, ())
                 self._board.links.append(link)
                 self._start(link)
+            if not link.wanted:
+                expect_from_now(link)
             link.symbols[symbol] = None
             link.refused.discard(symbol)
         back = [(name, self._left.pop(name)) for name in names.values() if name in self._left]

@@ -24,16 +24,12 @@ class SymbolWishes:
 
     Args:
         names: the symbols to begin with.
-        why_not: why the feed cannot be silent for a while; ``None``: it can.
         act: called in the event loop of the feed, or in any thread before it runs, when
             the wishes have changed.
     """
 
-    def __init__(
-        self, names: Mapping[str, str], why_not: str | None, act: Callable[[], None]
-    ) -> None:
+    def __init__(self, names: Mapping[str, str], act: Callable[[], None]) -> None:
         self.names: Mapping[str, str] = dict(names)
-        self.why_not = why_not
         self._act = act
         self._lock = threading.RLock()
         self._loop: LoopHandle | None = None

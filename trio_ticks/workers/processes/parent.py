@@ -112,7 +112,7 @@ def _lost_main(main: ModuleType) -> str | None:
     known = getattr(main, "__spec__", None) is not None or getattr(sys, "frozen", False)
     if path is None or known:
         return None
-    return None if Path(process.ORIGINAL_DIR or "", path).exists() else path
+    return None if Path(getattr(process, "ORIGINAL_DIR", None) or "", path).exists() else path
 
 
 def _is_typed_in(main: ModuleType) -> bool:

@@ -289,6 +289,10 @@ class ProcessWork(BatchWork[T]):
         if crew.outlet is not None:
             runner = KeepingRunner(runner, crew.outlet, crew.state.now)
         super().__init__(crew, runner, options, _BATCH_S[0])
+        # A process finishes the batch that it was given; workers that wait for ticks of
+        # their symbols are woken.
+        self.interrupt = self._ring
+        self._owes = self.runner.owes
         self._hand_over_s = 0.0
         self._homes: dict[Worker[T], Home] = {}
         self._ended = False
@@ -337,16 +341,6 @@ class ProcessWork(BatchWork[T]):
         Cancellation: the process is killed.
         """
         await self.runner.announce_gap(worker, gap)
-
-    def interrupt(self) -> None:
-        """Wake the workers that wait for ticks of their symbols.
-
-        A process finishes the batch that it was given.
-        """
-        self._ring()
-
-    def _owes(self, worker: Worker[T], batch: Batch[T]) -> bool:
-        return self.runner.owes(worker, batch)
 
     def _home(self, worker: Worker[T]) -> Home:
         home = self._homes.get(worker)
