@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from prometheus_client import CollectorRegistry
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_ticks as tt
@@ -17,7 +18,10 @@ from tests.worlds.helpers import make_tick, number
 from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.pipeline_world import Recorder, ScriptFeed, Send, listed, sleepy_feed
 from tests.worlds.process_world import PATIENCE_S, path, quick_main, until
+from trio_ticks.cli.report import progress_line
 from trio_ticks.observability.health import Health
+from trio_ticks.observability.prometheus import export_metrics
+from trio_ticks.observability.terminal.panels import Pen, header
 
 __all__ = ["path", "quick_main"]
 
@@ -235,6 +239,25 @@ async def test_it_is_not_ready_and_says_why(autojump_clock: MockClock) -> None:
         alive = health.alive()
         assert alive.ok
         assert alive.facts["state"] == "paused"
+
+
+async def test_terminal_and_metrics_say_it(autojump_clock: MockClock) -> None:
+    async with tt.open_pipeline(sleepy_feed(ticks(1)), Recorder()) as pipeline:
+        await trio.sleep(1)
+        pipeline.pause()
+        metrics = pipeline.metrics()
+        line = header(metrics, Pen(), 80, title="t", subtitle="", duration_s=None).plain
+        assert "● connected  PAUSED" in line
+        assert "connected, PAUSED  in 1/s" in progress_line(metrics)
+        registry = CollectorRegistry()
+        with export_metrics(pipeline, registry=registry):
+            states = {
+                state: registry.get_sample_value(
+                    "trio_ticks_pipeline_state", {"pipeline": "main", "state": state}
+                )
+                for state in ("running", "paused", "draining", "stopped")
+            }
+        assert states == {"running": 0, "paused": 1, "draining": 0, "stopped": 0}
 
 
 async def test_it_says_so_in_the_log(

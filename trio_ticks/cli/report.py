@@ -28,13 +28,15 @@ def progress_line(metrics: PipelineMetrics) -> str:
         "connected"
         if metrics.producer_connected
         else "feed stopped"
-        if metrics.state != "running"
+        if metrics.state not in ("running", "paused")
         else "NOT CONNECTED"
     )
+    if metrics.state == "paused":
+        connection += ", PAUSED"
     # What came in before the feed's end is no rate of now.
     came = (
         f"{metrics.produced_per_s:,.0f}/s"
-        if metrics.state == "running"
+        if metrics.state in ("running", "paused")
         else f"{metrics.items_produced:,}"
     )
     return (

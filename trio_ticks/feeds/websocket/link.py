@@ -36,7 +36,7 @@ from .session import Ended, Session
 from .socket_watch import SocketWatch
 from .throttling import SourceThrottle
 
-__all__ = ["Link", "Run"]
+__all__ = ["Link", "Run", "expect_from_now"]
 
 logger = logging.getLogger("trio_ticks.feeds.websocket")
 
@@ -334,6 +334,6 @@ class Link:
 
 
 def expect_from_now(link: Link) -> None:
-    """Count the silence of *link* from now on: it had no symbols, so none was noticed."""
+    """Count the silence of *link* from now on: it had no symbols until now."""
     if link._session is not None:
         link._session.data_arrived(trio.current_time())

@@ -124,7 +124,7 @@ def header(
     broker = metrics.half == "work"
     if alarm:
         text.append(f" {pen.glyph('✗', '!!')} {alarm} ", "bold white on red")
-    elif metrics.state != "running":
+    elif metrics.state not in ("running", "paused"):
         what = "broker left" if broker else "feed stopped"
         text.append(f"{pen.glyph('■', '#')} {what}", "not bold cyan")
     elif broker:
@@ -151,7 +151,7 @@ def header(
         text.append(f", silent: {named}{more}", "not bold yellow")
     text.append(
         f"  {metrics.state.upper()} ",
-        {"running": "default", "draining": "yellow"}.get(metrics.state, "cyan"),
+        {"running": "default", "paused": "yellow", "draining": "yellow"}.get(metrics.state, "cyan"),
     )
     text.append(
         clock(metrics.uptime_s) + (f" of {clock(duration_s)}" if duration_s is not None else ""),
@@ -203,7 +203,7 @@ def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> P
     """
     numbers = [
         # What came in before the feed's end is no rate of now.
-        f"{count(metrics.produced_per_s)}/s" if metrics.state == "running" else "ended",
+        f"{count(metrics.produced_per_s)}/s" if metrics.state in ("running", "paused") else "ended",
         f"{count(metrics.consumed_per_s)}/s",
         f"{count(metrics.dropped_per_s)}/s",
     ]

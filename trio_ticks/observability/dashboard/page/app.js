@@ -76,7 +76,7 @@ const bound = [...document.querySelectorAll("[data-bind]")].map((element) => ({
 const valueAt = (path) => path.reduce((value, name) => value?.[name], snapshot);
 
 const CHIPS = {
-  state: { running: ["●", "running", "good"], draining: ["▽", "draining", "warn"], stopped: ["■", "stopped", "off"] },
+  state: { running: ["●", "running", "good"], paused: ["‖", "paused", "warn"], draining: ["▽", "draining", "warn"], stopped: ["■", "stopped", "off"] },
   connection: { true: ["●", "feed connected", "good"], false: ["×", "feed not connected", "bad"] },
   pressure: { ok: ["●", "pressure ok", "good"], warn: ["▲", "pressure: warning", "warn"], shed: ["■", "pressure: shedding", "bad"] },
   law: { true: ["✓", "every tick accounted for", "good"], false: ["✕", "ledger broken", "bad"] },
