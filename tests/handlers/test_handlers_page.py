@@ -24,11 +24,13 @@ PROGRAMS = programs(PAGE)
 
 
 def test_every_program_shows_what_it_prints() -> None:
-    assert len(PROGRAMS) == PAGE.count("```python") == 5
+    assert len(PROGRAMS) == PAGE.count("```python") == 6
 
 
 @pytest.mark.parametrize(
-    ("program", "shown"), PROGRAMS, ids=["life", "batches", "arrival", "failures", "ending"]
+    ("program", "shown"),
+    PROGRAMS,
+    ids=["life", "batches", "arrival", "failures", "ending", "pause"],
 )
 def test_program_prints_what_is_shown(program: str, shown: str, tmp_path: Path) -> None:
     if "numpy" in program:

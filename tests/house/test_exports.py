@@ -58,6 +58,7 @@ EXPLAINED = {
     "clock.Clock",
     "feeds.base.AsksForSnapshots",
     "feeds.base.Throttled",
+    "feeds.base.Suspendable",
     "feeds.base.WaitsForRoom",
     "metrics.observed.Observed",
     "metrics.observed.WorkerRow",
