@@ -443,10 +443,10 @@ async def test_the_time_of_those_who_left_is_not_forgotten(autojump_clock: MockC
 
 async def test_after_the_end_nobody_is_hired(autojump_clock: MockClock) -> None:
     async with open_with_pool(sleepy_feed(), Recorder(), workers=2) as (pipeline, pool):
-        pool.grow(1)  # It has not begun.
-        assert len(pool.crew.workers) == 2
+        pool.grow(1)  # It has not begun; the third begins with the others.
+        assert len(pool.crew.workers) == 3
         pipeline.shutdown()
         await pipeline.wait()
         pool.grow(1)
         pool.shrink(1)
-        assert len(pool.crew.workers) == 2
+        assert len(pool.crew.workers) == 3
