@@ -98,6 +98,7 @@ async def test_it_sees_what_the_pipeline_itself_says(autojump_clock: MockClock) 
             "timestamp",
             "uptime_s",
             "produced_per_s",
+            "failed_per_s",
             "consumed_per_s",
             "dropped_per_s",
             "drop_rate_per_min",

@@ -37,6 +37,13 @@ from trio_ticks.observability import web
 from trio_ticks.observability.health import Health
 
 PATIENCE_S = 30
+NO_FAILURES = {
+    "per_s": 0.0,
+    "share": 0.0,
+    "last_error": None,
+    "last_symbol": None,
+    "last_age_s": None,
+}
 
 
 # The states
@@ -53,6 +60,7 @@ async def test_ready_when_all_is_well(autojump_clock: MockClock) -> None:
         "fresh": True,
         "not_shedding": True,
         "last_message_age_s": 0.0,
+        "failures": NO_FAILURES,
     }
 
 

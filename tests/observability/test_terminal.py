@@ -359,7 +359,7 @@ class TestHistory:
                 items_dropped=10**6,
             )
         )
-        assert history.rates == (Rates(100.0, 50.0, 0.0),)
+        assert history.rates == (Rates(100.0, 40.0, 0.0, 10.0),)
 
     def test_snapshots_within_a_step_wait_for_the_next(self) -> None:
         history = History(step_s=0.5)

@@ -106,6 +106,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
       130, 143  a second Ctrl-C or SIGTERM ended the draining at once
       1         the run failed
       2         a bad setting
+      3         more ticks failed than --max-failure-rate allows
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters)
     view, as_json, metrics_port = (
@@ -118,6 +119,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
         parameters.pop("metrics_symbols"),
     )
     allow_hosts = parameters.pop("allow_host")
+    max_failure_rate = parameters.pop("max_failure_rate")
     options = PipelineOptions.take(parameters)
     duration, milliseconds = parameters.pop("duration"), parameters.pop("strategy_ms")
     capture = parameters["capture"]
@@ -135,6 +137,7 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
         metrics_symbols=metrics_symbols,
         dashboard_port=dashboard_port,
         allow_hosts=allow_hosts,
+        max_failure_rate=max_failure_rate,
         subtitle=f"demo: {what}, {milliseconds:g} ms a tick",
         duration_s=duration if math.isfinite(duration) else None,
     )

@@ -32,7 +32,7 @@ __all__ = ["ingest"]
 @pipeline_options(
     "maxsize", "write-timeout", "overflow", "lag-threshold", "max-age", "shutdown-timeout"
 )
-@output_options("lines")
+@output_options("lines", failures=False)
 def ingest(*, buffer: BufferAt, **parameters: Any) -> int:
     """Bring a real feed into a buffer between processes, from which trio-ticks work
     takes the ticks, here or on other machines.

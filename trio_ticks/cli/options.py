@@ -315,8 +315,22 @@ log_options = _all(
 )
 
 
-def output_options(view: str) -> Callable[[Command], Command]:
-    """Return the options of the output; *view* is the default view."""
+failure_rate_option = option(
+    "--max-failure-rate",
+    type=Number("share", below=1),
+    help="The share of the handled ticks that may fail, such as 0.01. Beyond it /readyz "
+    "answers 503 (by the last 5 s), and the exit code is 3 (by the whole run).  "
+    "[default: failures change neither]",
+)
+
+
+def output_options(view: str, *, failures: bool = True) -> Callable[[Command], Command]:
+    """Return the options of the output.
+
+    Args:
+        view: the default view.
+        failures: whether ticks are handled here, so that their handler may fail.
+    """
     return _all(
         [
             option(
@@ -339,6 +353,7 @@ def output_options(view: str) -> Callable[[Command], Command]:
                 help="How many symbols have metrics of their own, the first to come; "
                 "the others are one.",
             ),
+            *([failure_rate_option] if failures else []),
             option(
                 "--dashboard-port",
                 type=Number("port", below=65536, whole=True),

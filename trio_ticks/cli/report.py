@@ -11,7 +11,8 @@ from typing import Any
 from ..ledger import INTENTIONAL, REASONS
 from ..metrics.latency import LatencyStats
 from ..metrics.observed import Half
-from ..metrics.snapshots import PipelineMetrics, PipelineReport
+from ..metrics.snapshots import LastFailure, PipelineMetrics, PipelineReport
+from ..observability.shown import shown
 
 __all__ = ["json_line", "progress_line", "report_text"]
 
@@ -44,9 +45,23 @@ def progress_line(metrics: PipelineMetrics) -> str:
         f"out {metrics.consumed_per_s:,.0f}/s  "
         f"queue {metrics.queue_size:,}/{metrics.queue_capacity:,} "
         f"({metrics.queue_utilization_pct:.0f} %, {metrics.pressure_word})  "
-        f"dropped {metrics.items_dropped:,}  failed {metrics.items_failed:,}  "
-        f"wait p99 {_ms(metrics.queue_wait_ms.p99)}"
+        f"dropped {metrics.items_dropped:,}  failed {metrics.items_failed:,}{_failing(metrics)}  "
+        f"wait p99 {_ms(metrics.queue_wait_ms.p99)}{_blocks(metrics.loop_blocks)}"
     )
+
+
+def _failing(metrics: PipelineMetrics) -> str:
+    if not metrics.failed_per_s:
+        return ""
+    return f" ({metrics.failed_per_s:,.0f}/s{_last(metrics.last_failure)})"
+
+
+def _last(failure: LastFailure | None) -> str:
+    return f", last {shown(failure.error)} of {shown(failure.symbol)}" if failure else ""
+
+
+def _blocks(count: int) -> str:
+    return f"  LOOP BLOCKED {count:,}x" if count else ""
 
 
 def _ms(value: float) -> str:
@@ -77,6 +92,32 @@ def _ignored(count: int) -> list[str]:
     return [f"  {count:,} {what} none: answers, heartbeats and the like"] if count else []
 
 
+def _stood_still(blocks: int) -> list[str]:
+    if not blocks:
+        return []
+    times = "once" if blocks == 1 else f"{blocks:,} times"
+    return [f"  the event loop stood still {times}, for 0.2 s or longer: the log says where"]
+
+
+def _latencies(report: PipelineReport) -> list[str]:
+    rows: tuple[tuple[str, LatencyStats], ...] = (
+        ("wait in the queue", report.queue_wait_ms),
+        ("handler", report.handler_latency_ms),
+        ("lag to the venue", report.processing_lag_ms),
+    )
+    return [
+        f"  {'':18}{'p50':>11}{'p99':>11}{'max':>11}",
+        *(
+            f"  {name:18}"
+            + "".join(
+                f"{_ms(value) if stats.count else '-':>11}"
+                for value in (stats.p50, stats.p99, stats.max)
+            )
+            for name, stats in rows
+        ),
+    ]
+
+
 def report_text(report: PipelineReport, half: Half = None) -> str:
     """Return the report: the ledger as a sum, then rates and latencies.
 
@@ -95,7 +136,8 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
     if half == "work" or ledger.given_back:
         parts["given back"] = ledger.given_back
     width = max(9, *(len(f"{number:,}") for number in (ledger.produced, *parts.values())))
-    failed = "could not be written" if half == "ingest" else "the strategy raised"
+    raised = f"the strategy raised{_last(report.last_failure)}"
+    failed = "could not be written" if half == "ingest" else raised
     notes = {"failed": failed if ledger.failed else ""}
     notes["dropped"] = "; ".join(
         f"{kind}: {drops}"
@@ -125,21 +167,9 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         f"  queue peak {report.queue_peak:,} ticks, senders waited {report.blocked_s:.2f} s",
         f"  {report.malformed:,} malformed messages, {report.reconnects:,} reconnects",
         *_ignored(report.ignored),
+        *_stood_still(report.loop_blocks),
         *_results(report),
         "",
-        f"  {'':18}{'p50':>11}{'p99':>11}{'max':>11}",
-    ]
-    rows: tuple[tuple[str, LatencyStats], ...] = (
-        ("wait in the queue", report.queue_wait_ms),
-        ("handler", report.handler_latency_ms),
-        ("lag to the venue", report.processing_lag_ms),
-    )
-    lines += [
-        f"  {name:18}"
-        + "".join(
-            f"{_ms(value) if stats.count else '-':>11}"
-            for value in (stats.p50, stats.p99, stats.max)
-        )
-        for name, stats in rows
+        *_latencies(report),
     ]
     return "\n".join(lines)

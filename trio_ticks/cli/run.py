@@ -64,6 +64,7 @@ def run(*, handler: str, buffer: BufferAt | None, **parameters: Any) -> int:
       130, 143  a second Ctrl-C or SIGTERM ended the draining at once
       1         the feed failed for good
       2         a bad setting
+      3         more ticks failed than --max-failure-rate allows
     """  # noqa: D301 - click needs the very character
     secrets = (*feed_secrets(parameters), *(() if buffer is None else buffer.secrets))
     set_up_logging(parameters, secrets)

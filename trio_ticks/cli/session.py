@@ -15,7 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 import click
@@ -37,6 +37,9 @@ __all__ = ["Display", "run_session", "run_to_the_end"]
 
 View = Literal["live", "lines", "none"]
 
+TOO_MANY_FAILED: Final = 3
+"""The exit code of a run in which more ticks failed than ``--max-failure-rate``."""
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class Display:
@@ -52,6 +55,8 @@ class Display:
     metrics_port: int | None = None
     """The port that Prometheus may scrape; its URL is written to standard error."""
     metrics_symbols: int = 0
+    max_failure_rate: float | None = None
+    """The share of the handled ticks that may fail; ``None``: any."""
     dashboard_port: int | None = None
     """The port of the live page; its URL is written to standard error."""
     allow_hosts: tuple[str, ...] = ()
@@ -90,11 +95,23 @@ class Display:
         duration = parameters.pop("duration")
         names = ("view", "json", "metrics_port", "metrics_symbols", "dashboard_port")
         more["allow_hosts"] = parameters.pop("allow_host")
+        more["max_failure_rate"] = parameters.pop("max_failure_rate", None)
         return cls(
             duration_s=duration if duration is not None and math.isfinite(duration) else None,
             **{name: parameters.pop(name) for name in names},
             **more,
         )
+
+    def code_of(self, pipeline: Pipeline[Any]) -> int:
+        """Return the exit code for what failed in *pipeline*, and say why on stderr."""
+        share, most = pipeline.report.failed_share, self.max_failure_rate
+        if most is None or share <= most:
+            return 0
+        click.echo(
+            f"{share:.1%} of the handled ticks failed, more than --max-failure-rate {most:g}",
+            err=True,
+        )
+        return TOO_MANY_FAILED
 
     def write(self, pipeline: Pipeline[Any]) -> None:
         """Write the report to standard output, or both if both halves ran here."""
@@ -167,7 +184,7 @@ async def run_session(
 
     Returns:
         The exit code: 0, or 128 and the signal's number if a second signal cut the
-            shutdown short.
+            shutdown short, or else 3 if too many ticks failed.
 
     Raises:
         ConfigError: a setting cannot work; nothing has run.
@@ -215,7 +232,7 @@ async def run_session(
         display.write(pipeline)
     if failure is not None:
         raise failure
-    return stop.code
+    return stop.code or (display.code_of(pipeline) if pipeline is not None else 0)
 
 
 def _write_last(display: Display, view: View, pipeline: Pipeline[Any]) -> None:
@@ -236,7 +253,10 @@ async def _serve(pipeline: Pipeline[Any], display: Display) -> None:
     if display.metrics_port is not None:
         with naming("--metrics-port", display.metrics_port):
             url = await pipeline.serve_metrics(
-                display.metrics_port, symbols=display.metrics_symbols, allow_hosts=hosts
+                display.metrics_port,
+                symbols=display.metrics_symbols,
+                allow_hosts=hosts,
+                max_failure_rate=display.max_failure_rate,
             )
         click.echo(f"metrics: {url}", err=True)
     if display.dashboard_port is not None:

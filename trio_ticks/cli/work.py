@@ -66,6 +66,7 @@ def work(*, buffer: BufferAt, handler: str, prefetch: int | None, **parameters: 
       130, 143  a second Ctrl-C or SIGTERM ended that at once
       1         the broker refuses us
       2         a bad setting
+      3         more ticks failed than --max-failure-rate allows
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters, buffer.secrets)
     warn_of_password(buffer)

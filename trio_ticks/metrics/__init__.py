@@ -4,6 +4,7 @@ from .latency import LatencyStats, LatencyWindow
 from .snapshots import (
     FeedMetrics,
     IngestMetrics,
+    LastFailure,
     PipelineMetrics,
     PipelineReport,
     WorkerMetrics,
@@ -12,6 +13,7 @@ from .snapshots import (
 __all__ = [
     "FeedMetrics",
     "IngestMetrics",
+    "LastFailure",
     "LatencyStats",
     "LatencyWindow",
     "PipelineMetrics",

@@ -19,7 +19,7 @@ from ..clock import Clock
 from ..ledger import DropReason, Ledger
 from .loop_watch import LoopWatch
 from .meters import Meters
-from .snapshots import WorkerMetrics
+from .snapshots import LastFailure, WorkerMetrics
 
 __all__ = [
     "ChannelNumbers",
@@ -212,6 +212,8 @@ class WorkerStatistics:
     """How many workers the load asks for."""
     limit: str | None
     """What keeps the pool from growing to ``wanted``."""
+    last_failure: LastFailure | None = None
+    """What the handler raised last; ``None``: nothing yet."""
     results_written: int = 0
     """Results that were written."""
     results_failed: int = 0

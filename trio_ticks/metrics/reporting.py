@@ -83,9 +83,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
     now = pipeline.clock.now()
     ledger, meters, feed = pipeline.ledger.snapshot(), pipeline.meters, pipeline.feed_stats
     channel, workers = pipeline.statistics(), pipeline.worker_statistics()
-    produced_per_s, consumed_per_s, dropped_per_s, drops_per_min = rates.read(
-        now, ledger.produced, ledger.consumed, ledger.dropped
-    )
+    recent = rates.read(now, ledger.produced, ledger.consumed, ledger.dropped, ledger.failed)
     handler, watch = meters.handler.stats(now), pipeline.loop_watch
     return PipelineMetrics(
         timestamp=pipeline.clock.utc(),
@@ -105,10 +103,12 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         unaccounted=ledger.unaccounted,
         malformed=feed.malformed,
         ignored=feed.ignored,
-        produced_per_s=produced_per_s,
-        consumed_per_s=consumed_per_s,
-        dropped_per_s=dropped_per_s,
-        drop_rate_per_min=drops_per_min,
+        produced_per_s=recent.produced_per_s,
+        consumed_per_s=recent.consumed_per_s,
+        dropped_per_s=recent.dropped_per_s,
+        failed_per_s=recent.failed_per_s,
+        last_failure=workers.last_failure,
+        drop_rate_per_min=recent.drops_per_min,
         processing_lag_ms=meters.lag.stats(now),
         queue_wait_ms=meters.wait.stats(now),
         handler_latency_ms=handler,
@@ -153,6 +153,9 @@ def make_report(pipeline: Observed) -> PipelineReport:
         duration_s=duration,
         produced_per_s=ledger.produced / duration if duration else 0.0,
         consumed_per_s=ledger.consumed / duration if duration else 0.0,
+        failed_per_s=ledger.failed / duration if duration else 0.0,
+        last_failure=workers.last_failure,
+        loop_blocks=pipeline.loop_watch.blocks if pipeline.loop_watch else 0,
         processing_lag_ms=meters.lag.total(),
         queue_wait_ms=meters.wait.total(),
         handler_latency_ms=meters.handler.total(),

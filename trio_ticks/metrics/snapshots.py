@@ -20,6 +20,7 @@ from .latency import LatencyStats
 __all__ = [
     "FeedMetrics",
     "IngestMetrics",
+    "LastFailure",
     "PipelineMetrics",
     "PipelineReport",
     "WorkerMetrics",
@@ -36,6 +37,18 @@ def _plain_value(_object: Any, _field: Any, value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return dict(value) if isinstance(value, Mapping) else value
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class LastFailure:
+    """What the handler raised last."""
+
+    error: str
+    """The name of the exception's class; in a worker process, of the class there."""
+    symbol: str
+    """The symbol of the tick that failed by it."""
+    at: datetime
+    """When, in UTC."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -192,6 +205,10 @@ class PipelineMetrics:
     """
     dropped_per_s: float = 0.0
     """Over the same time as ``produced_per_s``."""
+    failed_per_s: float = 0.0
+    """Over the same time; ``consumed_per_s`` has none of these."""
+    last_failure: LastFailure | None = None
+    """What the handler raised last; ``None``: nothing yet."""
     sheds: bool = True
     """Whether a full queue discards ticks; under ``Block()`` the feed waits instead."""
     items_given_back: int = 0
@@ -219,6 +236,15 @@ class PipelineMetrics:
     results_waiting_s: float = 0.0
     """How long workers have waited for results to be written, in seconds, summed over
     workers."""
+
+    @property
+    def failed_share(self) -> float:
+        """The share of the ticks handled lately that failed, from 0 to 1.
+
+        Over the same time as ``produced_per_s``; 0 if none was handled.
+        """
+        handled = self.consumed_per_s + self.failed_per_s
+        return self.failed_per_s / handled if handled > 0 else 0.0
 
     @property
     def pressure_word(self) -> str:
@@ -254,6 +280,18 @@ class PipelineReport:
     results_written: int = 0
     results_failed: int = 0
     results_waiting_s: float = 0.0
+    failed_per_s: float = 0.0
+    """Over the whole run."""
+    last_failure: LastFailure | None = None
+    """What the handler raised last; ``None``: nothing."""
+    loop_blocks: int = 0
+    """How often the event loop has stood still for 0.2 s or longer."""
+
+    @property
+    def failed_share(self) -> float:
+        """The share of the handled ticks that failed, from 0 to 1; 0 if none was."""
+        handled = self.ledger.consumed + self.ledger.failed
+        return self.ledger.failed / handled if handled else 0.0
 
     @property
     def produced(self) -> int:
@@ -286,7 +324,13 @@ class PipelineReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with the ledger's counters at the top level."""
         result: dict[str, Any] = self.ledger.to_dict()
-        result.update(attrs.asdict(self, filter=lambda field, _value: field.name != "ledger"))
+        result.update(
+            attrs.asdict(
+                self,
+                filter=lambda field, _value: field.name != "ledger",
+                value_serializer=_plain_value,
+            )
+        )
         return result
 
     def __str__(self) -> str:

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import attrs
 
-from ..checks import check_seconds
+from ..checks import check_number, check_seconds
 from ..metrics.observed import Observed
+from ..metrics.rates import Rates, RecentRates
 from ..metrics.reporting import is_connected
+from .shown import shown
 
 __all__ = ["Health", "HealthReport"]
 
@@ -41,13 +43,26 @@ class Health:
         pipeline: the pipeline to judge.
         fresh_s: for how many seconds after market data a feed is fresh; ``math.inf``:
             for ever after the first data.
+        max_failure_rate: the share of the handled ticks that may fail, from 0
+            up to but not 1, before the pipeline is not ready; ``None``: failures do not
+            matter. It is taken over the last 5 seconds.
 
     Raises:
-        ConfigError: *fresh_s* is not positive.
+        ConfigError: *fresh_s* is not positive, or *max_failure_rate* is no share.
     """
 
-    def __init__(self, pipeline: Observed, fresh_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        pipeline: Observed,
+        fresh_s: float = 30.0,
+        max_failure_rate: float | None = None,
+    ) -> None:
         check_seconds("fresh_s", fresh_s, positive=True, infinite=True)
+        if max_failure_rate is not None:
+            check_number("max_failure_rate", max_failure_rate, below=1.0)
+        self._max_failure_rate = max_failure_rate
+        self._rates = Rates(pipeline.began_at)
+        self._recent = RecentRates()
         self._pipeline = pipeline
         self._fresh_s = fresh_s
         self._seen = 0
@@ -64,12 +79,15 @@ class Health:
         """
         if self.ingest is not None:
             self.ingest.refresh(now)
-        buffer = self._pipeline.buffer_statistics
+        ledger, buffer = self._pipeline.ledger, self._pipeline.buffer_statistics
         if buffer is not None and buffer.connected:
             self._broker_at = now
+        self._recent = self._rates.read(
+            now, ledger.produced, ledger.consumed, ledger.dropped, ledger.failed
+        )
         # Heartbeats and junk are no data: a venue that has lost the subscription may go
         # on sending them.
-        seen = self._pipeline.ledger.produced
+        seen = ledger.produced
         if seen != self._seen:
             self._seen, self.last_data_at = seen, now
 
@@ -101,6 +119,9 @@ class Health:
         short time ago. The workers' half is ready while the broker is there: it is
         usual that nothing comes from it, and also that its queue is full. Both halves
         in one program are ready if each is.
+
+        How many ticks fail is always among the facts. Too many of them are a reason not
+        to be ready only where there is a ``max_failure_rate``.
         """
         self.refresh(now)
         if self._pipeline.half == "work":
@@ -128,12 +149,13 @@ class Health:
             facts["broker_away_s"] = None if math.isinf(away) else round(away, 3)
         if not market_open:
             facts["market"] = "closed"
-        return HealthReport(all(checks[name] for name in needed), facts)
+        failing = self._judge_failures(now, facts)
+        return HealthReport(not failing and all(checks[name] for name in needed), facts)
 
     def _work_ready(self, now: float) -> HealthReport:
         checks = {"running": self._pipeline.phase == "running", "connected": self.connected}
         facts: dict[str, Any] = {**self._half(), **checks, **self._pause()}
-        ok = all(checks.values())
+        ok = not self._judge_failures(now, facts) and all(checks.values())
         if self.ingest is not None:
             ingest = self.ingest.ready(now)
             ok, facts["ingest"] = ok and ingest.ok, ingest.facts
@@ -142,6 +164,32 @@ class Health:
     def _pause(self) -> dict[str, Any]:
         paused = self._pipeline.paused
         return {} if paused is None else {"paused": paused}
+
+    def _judge_failures(self, now: float, facts: dict[str, Any]) -> bool:
+        """Add the failure figures to *facts*; return whether they are too many."""
+        recent, last = self._recent, self._pipeline.worker_statistics().last_failure
+        figures: dict[str, Any] = {
+            "per_s": round(recent.failed_per_s, 3),
+            "share": round(recent.failed_share, 6),
+            "last_error": None if last is None else shown(last.error),
+            "last_symbol": None if last is None else shown(last.symbol),
+            "last_age_s": None
+            if last is None
+            else round(now + self._pipeline.clock.offset_s - last.at.timestamp(), 3),
+        }
+        facts["failures"] = figures
+        if self._max_failure_rate is None:
+            return False
+        failing = recent.failed_share > self._max_failure_rate
+        facts["not_failing"] = not failing
+        figures["max_share"] = self._max_failure_rate
+        if failing:
+            facts["reason"] = (
+                f"{recent.failed_share:.1%} of the handled ticks fail, more than "
+                f"{self._max_failure_rate:.1%}; the last by {figures['last_error']}, "
+                f"of {figures['last_symbol']}"
+            )
+        return failing
 
     def _half(self) -> dict[str, Any]:
         half = self._pipeline.half

@@ -23,8 +23,9 @@ from ..ledger import INTENTIONAL
 from ..loop import LoopHandle
 from ..metrics.latency import LatencyWindow
 from ..metrics.observed import Half, Observed, Phase, WorkerStatistics
-from ..metrics.snapshots import WorkerMetrics
+from ..metrics.snapshots import LastFailure, WorkerMetrics
 from .buffer_readings import read_buffer
+from .failure_labels import MOST_FAILURES, FailureLabels
 from .feed_readings import read_feeds
 from .health import Health
 from .shown import merged
@@ -95,6 +96,7 @@ class Readings:
         self._symbols = symbols
         self._loop = LoopHandle()
         self._highest: dict[str, float] = {}
+        self._failures = FailureLabels()
 
     def read_into(self, sink: Sink) -> bool:
         """Pass all numbers to *sink*; may be called from any thread.
@@ -328,6 +330,7 @@ class Readings:
             "Symbols whose gap, home or failures were forgotten, since others came.",
             workers.symbols_forgotten,
         )
+        self._read_failure(sink, workers.last_failure)
         self._read_results(sink, workers)
         self._read_each_worker(sink, rows[:MOST_WORKERS])
 
@@ -356,6 +359,18 @@ class Readings:
             "absent without results=.",
             self._rising("results", workers.results_waiting_s) if known else None,
         )
+
+    def _read_failure(self, sink: Sink, last: LastFailure | None) -> None:
+        text = (
+            "When the handler raised last, in seconds since the epoch, by the exception's "
+            f"class and the tick's symbol; beyond {MOST_FAILURES} pairs they are other. "
+            "Absent before the first failure."
+        )
+        name = "handler_last_failure_timestamp_seconds"
+        if last is None:
+            sink.gauge(name, text, None)
+        else:
+            sink.gauge(name, text, last.at.timestamp(), **self._failures.of(last))
 
     def _read_each_worker(self, sink: Sink, rows: Iterable[WorkerMetrics]) -> None:
         for row in rows:
@@ -437,6 +452,8 @@ class Readings:
             return
         text = "How long the event loop took to answer a thread that asks ten times a second."
         self._read_histogram(sink, "event_loop_delay_seconds", text, watch.delays)
+        text = "The longest that it took in the last 10 s; what goes on now counts."
+        sink.gauge("event_loop_longest_delay_seconds", text, watch.delay_s())
         text = (
             "How often the event loop stood still for 0.2 s or longer, since a handler or a "
             "feed blocked it."

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -24,7 +26,13 @@ from ..clock import Clock
 from ..ledger import REASONS
 from ..metrics.latency import LatencyStats
 from ..metrics.rates import Rates
-from ..metrics.snapshots import FeedMetrics, IngestMetrics, PipelineMetrics, WorkerMetrics
+from ..metrics.snapshots import (
+    FeedMetrics,
+    IngestMetrics,
+    LastFailure,
+    PipelineMetrics,
+    WorkerMetrics,
+)
 from .fetch import FetchError, HttpAddress, fetch
 from .readings import MOST_WORKERS
 from .samples import MOST_LABEL, MOST_PIPELINES, Answer, Samples, parse_metrics, read_answer
@@ -42,6 +50,7 @@ __all__ = [
 ]
 
 _ACCEPT: Final = "text/plain; version=0.0.4"
+_LAST_FAILURE: Final = "handler_last_failure_timestamp_seconds"
 _MOST_FEEDS: Final = 200
 _MOST_SILENT: Final = 20
 
@@ -73,11 +82,8 @@ class RemotePipeline:
 
     def _metrics_from(self, samples: Samples) -> PipelineMetrics:
         now = self._clock.now()
-        produced, handled, dropped = _totals(samples)
-        failed = samples.count("ticks_handled_total", result="failure")
-        produced_per_s, consumed_per_s, dropped_per_s, drops_per_min = self._rates.read(
-            now, produced, handled, dropped
-        )
+        produced, handled, dropped, failed = _totals(samples)
+        recent = self._rates.read(now, produced, handled, dropped, failed)
         size, capacity = samples.count("queue_items"), samples.count("queue_capacity_items")
         handler, reasons = _latency(samples, "handler"), _by_reason(samples)
         self.workers = samples.count("workers")
@@ -99,10 +105,12 @@ class RemotePipeline:
             unaccounted=samples.count("pipeline_unaccounted_items"),
             malformed=samples.count("feed_malformed_messages_total"),
             ignored=samples.count("feed_ignored_messages_total"),
-            produced_per_s=produced_per_s,
-            consumed_per_s=consumed_per_s,
-            dropped_per_s=dropped_per_s,
-            drop_rate_per_min=drops_per_min,
+            produced_per_s=recent.produced_per_s,
+            consumed_per_s=recent.consumed_per_s,
+            dropped_per_s=recent.dropped_per_s,
+            failed_per_s=recent.failed_per_s,
+            last_failure=_last_failure(samples),
+            drop_rate_per_min=recent.drops_per_min,
             processing_lag_ms=_latency(samples, "tick_lag"),
             queue_wait_ms=_latency(samples, "queue_wait"),
             handler_latency_ms=handler,
@@ -121,17 +129,29 @@ class RemotePipeline:
             symbols_set_aside=samples.count("breaker_open_symbols"),
             hand_over_ms=_latency(samples, "hand_over"),
             worker_restarts=samples.count("worker_restarts_total"),
+            loop_delay_ms=1e3 * samples.number("event_loop_longest_delay_seconds"),
+            loop_blocks=samples.count("event_loop_blocks_total"),
             throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
             **_of_workers(samples),
             **_of_halves(samples),
         )
 
 
-def _totals(samples: Samples) -> tuple[int, int, int]:
+def _last_failure(samples: Samples) -> LastFailure | None:
+    """Return what the handler raised last; there is one series at a time."""
+    for error, at in samples.by(_LAST_FAILURE, "error").items():
+        symbol = next(iter(samples.by(_LAST_FAILURE, "symbol")), "?")
+        with suppress(ValueError, OverflowError, OSError):
+            return LastFailure(error=error, symbol=symbol, at=datetime.fromtimestamp(at, UTC))
+    return None
+
+
+def _totals(samples: Samples) -> tuple[int, int, int, int]:
     return (
         samples.count("ticks_received_total"),
         samples.count("ticks_handled_total", result="success"),
         samples.count("ticks_discarded_total"),
+        samples.count("ticks_handled_total", result="failure"),
     )
 
 

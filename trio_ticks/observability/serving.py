@@ -44,12 +44,14 @@ async def serve_pipeline(
     fresh_s: float,
     symbols: int | Sequence[str],
     allow_hosts: Iterable[str] = (),
+    max_failure_rate: float | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve *pipeline*'s metrics and health until cancelled.
 
     It reports the URL of the metrics once it listens. For *allow_hosts* see
-    :class:`~trio_ticks.hosts.Hosts`.
+    :class:`~trio_ticks.hosts.Hosts`, for *fresh_s* and *max_failure_rate*
+    :class:`Health`.
 
     Raises:
         ConfigError: a setting cannot work, or the port cannot be listened on.
@@ -57,7 +59,7 @@ async def serve_pipeline(
     Cancellation: stops listening, closes every connection and removes the pipeline from
         the registry.
     """
-    health = Health(pipeline, fresh_s)
+    health = Health(pipeline, fresh_s, max_failure_rate)
     allow_hosts = tuple(allow_hosts) if not isinstance(allow_hosts, str) else allow_hosts
     Hosts(allow_hosts)  # What is wrong with them is said before anything is listened on.
     if registry is None:

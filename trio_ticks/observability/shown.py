@@ -76,6 +76,13 @@ def shown_metrics(metrics: PipelineMetrics, *, plain: bool = False) -> PipelineM
         metrics,
         state=shown(metrics.state, plain=plain),
         pressure=shown(metrics.pressure, plain=plain),
+        last_failure=None
+        if metrics.last_failure is None
+        else attrs.evolve(
+            metrics.last_failure,
+            error=shown(metrics.last_failure.error, plain=plain),
+            symbol=shown(metrics.last_failure.symbol, plain=plain),
+        ),
         silent_names=tuple(shown(name, plain=plain) for name in metrics.silent_names),
         feeds=tuple(
             attrs.evolve(each, name=shown(each.name, plain=plain)) for each in metrics.feeds

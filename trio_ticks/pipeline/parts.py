@@ -284,6 +284,7 @@ class _PoolEnd(Generic[T]):
             sizes_itself=scaling is not None,
             wanted=None if scaling is None else scaling.wanted,
             limit=None if scaling is None else scaling.limit,
+            last_failure=crew.failings.last,
             results_written=0 if outlet is None else outlet.written,
             results_failed=0 if outlet is None else outlet.failed,
             results_waiting=None if outlet is None else outlet.waiting,

@@ -176,6 +176,7 @@ class Pipeline(Steered[T]):
         fresh_s: float = 30.0,
         symbols: int | Sequence[str] = 0,
         allow_hosts: Iterable[str] = (),
+        max_failure_rate: float | None = None,
     ) -> str:
         """Serve ``/metrics``, ``/healthz`` and ``/readyz`` until the block is left.
 
@@ -194,6 +195,10 @@ class Pipeline(Steered[T]):
             allow_hosts: names by which the port may be reached, besides those of this
                 machine: the name that a proxy before it has. On a *host* that is no
                 loopback address every name is answered, unless some are given here.
+            max_failure_rate: ``/readyz`` answers 503 while a greater share of the ticks
+                handled in the last 5 seconds failed: from 0 up to but not 1. Unless
+                given, failing ticks do not change its status; its body always tells of
+                them.
 
         Raises:
             ConfigError: a setting cannot work, or is in use.
@@ -204,7 +209,16 @@ class Pipeline(Steered[T]):
 
         assert self._block is not None
         url: str = await self._block.start(
-            serve_pipeline, self, port, host, name, registry, fresh_s, symbols, allow_hosts
+            serve_pipeline,
+            self,
+            port,
+            host,
+            name,
+            registry,
+            fresh_s,
+            symbols,
+            allow_hosts,
+            max_failure_rate,
         )
         return url
 

@@ -29,6 +29,7 @@ from ..logs import LogLimit, log_event
 from ..metrics.meters import Meters
 from ..settings import Settings
 from ..ticks import MarketData
+from .failings import Failings
 from .gate import Gate
 from .outlet import Outlet
 from .roster import Roster
@@ -121,6 +122,8 @@ class Crew(Generic[T]):
         self.workers = self.roster.workers
         self.resting = 0
         """How many workers wait for ticks."""
+        self.failings = Failings(state.clock)
+        """What the handler raised last."""
         self.timeouts = 0
         """Handlings that took longer than ``handler_timeout``."""
         self.restarts = 0
@@ -297,6 +300,7 @@ class Crew(Generic[T]):
 
         Cancellation: passed on to ``on_error``; *item* stays counted as failed.
         """
+        self.failings.note(item, error)
         if self.settings.on_error is None:
             self.log_error("handler.failed", item.symbol, error)
             return

@@ -227,6 +227,8 @@ class Board:
             "uptime_s": round(now - pipeline.began_at, 3),
             "ledger": _ledger(pipeline),
             "rates_per_s": self._recent(now),
+            "failures": self._failures(),
+            "loop": self._loop(),
             "queue": {
                 "size": channel.current_buffer_used,
                 "capacity": channel.max_buffer_size,
@@ -261,6 +263,27 @@ class Board:
             "buffer": _buffer(pipeline),
             "ingest": self._ingest(),
             **self._slow,
+        }
+
+    def _failures(self) -> dict[str, Any]:
+        """Return what the handler raised last; the rate is among the rates."""
+        last = self._pipeline.worker_statistics().last_failure
+        return {
+            "last": None
+            if last is None
+            else {
+                "error": shown(last.error),
+                "symbol": shown(last.symbol),
+                "t": round(last.at.timestamp() * 1e3),
+            }
+        }
+
+    def _loop(self) -> dict[str, Any]:
+        """Return how late the event loop was in the last 10 s, and its blocks."""
+        watch = self._pipeline.loop_watch
+        return {
+            "delay_ms": 0.0 if watch is None else round(1e3 * watch.delay_s(), 3),
+            "blocks": 0 if watch is None else watch.blocks,
         }
 
     def _ingest(self) -> dict[str, Any] | None:

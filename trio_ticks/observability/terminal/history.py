@@ -26,8 +26,10 @@ class Rates:
 
     produced: float
     handled: float
-    """Ticks that were consumed or failed."""
+    """Ticks whose handler returned."""
     dropped: float
+    failed: float = 0.0
+    """Ticks whose handler raised."""
 
 
 class History:
@@ -39,7 +41,7 @@ class History:
     def __init__(self, step_s: float = 0.5, steps: int = 240) -> None:
         self.step_s = step_s
         self._rates: deque[Rates] = deque(maxlen=steps)
-        self._last = (0.0, 0, 0, 0)
+        self._last = (0.0, 0, 0, 0, 0)
 
     def begin(self, metrics: PipelineMetrics) -> None:
         """Count rates from *metrics* on, and not from the pipeline's start."""
@@ -47,12 +49,13 @@ class History:
         self._last = self._reading(metrics)
 
     @staticmethod
-    def _reading(metrics: PipelineMetrics) -> tuple[float, int, int, int]:
+    def _reading(metrics: PipelineMetrics) -> tuple[float, int, int, int, int]:
         return (
             metrics.uptime_s,
             metrics.items_produced,
-            metrics.items_consumed + metrics.items_failed,
+            metrics.items_consumed,
             metrics.items_dropped,
+            metrics.items_failed,
         )
 
     def add(self, metrics: PipelineMetrics) -> None:
@@ -88,6 +91,7 @@ class History:
             sum(step.produced for step in steps) / number,
             sum(step.handled for step in steps) / number,
             sum(step.dropped for step in steps) / number,
+            sum(step.failed for step in steps) / number,
         )
 
 

@@ -7,6 +7,7 @@ Needs rich: ``pip install 'trio-ticks[cli]'``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 from rich import box
@@ -22,6 +23,7 @@ from .history import ASCII_BLOCKS, BLOCKS, History, bar, sparkline
 
 __all__ = [
     "Pen",
+    "alert",
     "count",
     "drops",
     "duration",
@@ -35,6 +37,10 @@ __all__ = [
     "rates",
     "workers",
 ]
+
+
+_BLOCKED_MS: Final = 200.0
+"""An event loop that took so long to answer stands still, or did a moment ago."""
 
 
 @attrs.frozen(slots=True)
@@ -162,6 +168,30 @@ def header(
     return text
 
 
+def alert(metrics: PipelineMetrics, pen: Pen) -> Text | None:
+    """Return a line about what goes wrong in the strategy; ``None``: nothing does.
+
+    Failures come first, then an event loop that stands still. What does not fit is cut
+    at the right.
+    """
+    text = Text(no_wrap=True, overflow="crop")
+    if metrics.failed_per_s:
+        share = f"{metrics.failed_share:.0%}" if metrics.failed_share >= 0.01 else "<1%"
+        rate = count(metrics.failed_per_s) if metrics.failed_per_s >= 1 else "<1"
+        words = f" {pen.glyph('✗', '!!')} FAILING {rate}/s, {share} of the handled "
+        text.append(words, "bold white on red")
+        if (last := metrics.last_failure) is not None:
+            text.append(f" last {last.error} of {last.symbol}", "red")
+    if metrics.loop_delay_ms >= _BLOCKED_MS:
+        delay = duration(metrics.loop_delay_ms, plain=pen.plain)
+        text.append("  " if text else "")
+        text.append(
+            f" {pen.glyph('✗', '!!')} LOOP BLOCKED for {delay}, {metrics.loop_blocks:,} in all ",
+            "bold black on yellow",
+        )
+    return text if text else None
+
+
 def queue(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
     """Return the buffer's filling against its capacity, and the pressure."""
     fraction, word, style = level(metrics.queue_size, metrics.queue_capacity)
@@ -199,6 +229,7 @@ def queue(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
 def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> Panel:
     """Return ticks a second in, out and dropped, now and recently, to one scale.
 
+    Where ticks fail, a row of theirs takes the place of the messages without a tick.
     The numbers are of one time, so that they can be compared.
     """
     numbers = [
@@ -206,19 +237,24 @@ def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> P
         f"{count(metrics.produced_per_s)}/s" if metrics.state in ("running", "paused") else "ended",
         f"{count(metrics.consumed_per_s)}/s",
         f"{count(metrics.dropped_per_s)}/s",
+        f"{count(metrics.failed_per_s)}/s",
     ]
     room = max(0, width - 4 - 7 - max(map(len, numbers)))
     seen = history.rates[-room:] if room else ()
-    top = max((max(step.produced, step.handled, step.dropped) for step in seen), default=0.0)
+    top = max(
+        (max(step.produced, step.handled, step.dropped, step.failed) for step in seen), default=0.0
+    )
+    failing = bool(metrics.failed_per_s) or any(step.failed for step in seen)
     grid = _grid("left", "right", "left", stretch=2)
     lines = (
         [step.produced for step in seen],
         [step.handled for step in seen],
         [step.dropped for step in seen],
+        [step.failed for step in seen],
     )
-    for name, style, number, line in zip(
-        ("in", "out", "drop"), ("cyan", "green", "magenta"), numbers, lines, strict=True
-    ):
+    names = (("in", "cyan"), ("out", "green"), ("drop", "magenta"), ("fail", "bold red"))
+    rows = list(zip(names, numbers, lines, strict=True))
+    for (name, style), number, line in rows if failing else rows[:3]:
         grid.add_row(
             Text(name, style), number, Text(sparkline(line, room, top, blocks=pen.blocks), style)
         )
@@ -227,7 +263,11 @@ def rates(metrics: PipelineMetrics, history: History, pen: Pen, width: int) -> P
         "red" if metrics.malformed else "bright_black",
     )
     times = f"of 5 s, lines of {room * history.step_s:.0f} s"
-    return pen.panel(Group(grid, bad), "rates", times, height=6)
+    if not failing:
+        return pen.panel(Group(grid, bad), "rates", times, height=6)
+    if metrics.malformed:
+        times += f", {count(metrics.malformed)} malformed"
+    return pen.panel(grid, "rates", times, height=6)
 
 
 def latency(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
@@ -249,7 +289,11 @@ def latency(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
                 for each in names
             ),
         )
-    return pen.panel(grid, "latency", "of a minute", height=6)
+    blocks = metrics.loop_blocks
+    times = Text("of a minute")
+    if blocks:
+        times.append(f", loop blocked {blocks:,}x", "yellow")
+    return pen.panel(grid, "latency", times, height=6)
 
 
 def ledger(metrics: PipelineMetrics, pen: Pen) -> Panel:
@@ -414,30 +458,46 @@ def results(metrics: PipelineMetrics, pen: Pen) -> Text:
 
 
 def outcomes(history: History, pen: Pen, width: int, height: int) -> Panel:
-    """Return columns of the ticks of the last seconds: handled below, dropped above."""
+    """Return columns of the ticks of the last seconds.
+
+    Below those that were handled, then those that failed, above those that were
+    dropped.
+    """
     inside, lines = width - 4, height - 2
     steps = history.rates[-inside:]
-    top = max((max(step.handled + step.dropped, step.produced) for step in steps), default=0.0)
+    top = max(
+        (max(step.handled + step.failed + step.dropped, step.produced) for step in steps),
+        default=0.0,
+    )
     picture = Text(no_wrap=True, overflow="crop")
     # A cell that holds both gets a background as dark as the shading around it.
     for line in range(lines - 1, -1, -1):
         picture.append(" " * (inside - len(steps)))
         for step in steps:
-            handled, both = (
+            tried = step.handled + step.failed
+            handled, ended, both = (
                 value / top * lines - line if top else 0.0
-                for value in (step.handled, step.handled + step.dropped)
+                for value in (step.handled, tried, tried + step.dropped)
             )
             if handled > 0.05:
-                above = " on #453248" if both >= 1 and not pen.plain else ""
+                dark = "#5a1e28" if ended >= 1 > handled else "#453248"
+                above = f" on {dark}" if both >= 1 and not pen.plain else ""
                 picture.append(
                     sparkline([min(handled, 1.0)], 1, 1.0, blocks=pen.blocks), f"green{above}"
                 )
+            elif ended >= 0.5 or (ended > 0.05 and line == 0):
+                picture.append(pen.glyph("▒", "x"), "red")
             else:
                 picture.append(pen.glyph("░", "-") if both >= 0.5 else " ", "magenta")
         picture.append("\n" if line else "")
     key = Text.assemble(
         (f"{pen.glyph('█', '@')} handled", "green"),
         "  ",
+        *(
+            ((f"{pen.glyph('▒', 'x')} failed", "red"), "  ")
+            if any(step.failed for step in steps)
+            else ()
+        ),
         (f"{pen.glyph('░', '-')} dropped", "magenta"),
     )
     key.append(f"  full height {count(top)}/s, last {inside * history.step_s:.0f} s")

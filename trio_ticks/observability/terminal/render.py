@@ -76,6 +76,18 @@ def _beside(left: Panel, right: Panel, width: int) -> Table:
     return table
 
 
+def _header(metrics: PipelineMetrics, pen: panels.Pen, width: int, scene: Scene) -> Text:
+    return panels.header(
+        metrics,
+        pen,
+        width,
+        title=scene.title,
+        subtitle=scene.subtitle,
+        duration_s=scene.duration_s,
+        alarm=scene.alarm,
+    )
+
+
 def render(
     metrics: PipelineMetrics,
     *,
@@ -94,15 +106,6 @@ def render(
     half = width // 2 if (wide := width >= TWO_COLUMNS) else width
     rates, latency = panels.rates(metrics, history, pen, half), panels.latency(metrics, pen, half)
     ledger, drops = panels.ledger(metrics, pen), panels.drops(metrics, pen, half)
-    first = panels.header(
-        metrics,
-        pen,
-        width,
-        title=scene.title,
-        subtitle=scene.subtitle,
-        duration_s=scene.duration_s,
-        alarm=scene.alarm,
-    )
     left, shown = height, list[tuple[int, RenderableType]]()
 
     def show(place: int, lines: int, part: RenderableType) -> None:
@@ -112,7 +115,10 @@ def render(
             left -= lines
 
     # In order of importance; the first number is the place on the screen, from the top.
-    show(0, 1, first)
+    show(0, 1, _header(metrics, pen, width, scene))
+    alert = panels.alert(metrics, pen)
+    if alert is not None:
+        show(1, 1, alert)
     show(1, 3, panels.queue(metrics, pen, width))
     if metrics.buffer is not None:
         show(1, 5, buffer(metrics, pen, width))
@@ -129,7 +135,7 @@ def render(
     if len(metrics.feeds) > 1 and left >= 4:
         feeds = panels.feeds(metrics, pen, min(left - 1, 2 + _MOST_FEEDS))
         show(6, feeds.height or left, feeds)
-    spare = left - 2  # the hint and a message
+    spare = left - (2 if alert is None else 1)  # the hint, and a message if none is above
     if spare >= 4 and metrics.half != "ingest":
         workers = panels.workers(metrics, pen, width, spare)
         show(7, workers.height or spare, workers)

@@ -1,5 +1,6 @@
 // The live page: one stream in, everything on the screen out. Closed while nobody can see it; comes back by itself.
 
+import { blocked, failing, showAlert } from "./alerts.js";
 import { showBuffer, showFeeds } from "./buffer.js";
 import { Chart, Cursor, spark } from "./charts.js";
 import { Flow } from "./flow.js";
@@ -47,6 +48,7 @@ const charts = [
       { key: "lost", name: "lost", kind: "lost" },
       { key: "intentional", name: "skipped", kind: "intentional" },
       { key: "handled", name: "handled", kind: "handled" },
+      { key: "failed", name: "failed", kind: "failed" },
       { key: "throttle_rate", name: "asked for", kind: "throttle", optional: true },
     ],
   }),
@@ -140,6 +142,15 @@ function showThrottle(throttle) {
   return setText(by("throttle"), `· throttle: ${throttle.rate === null ? "no limit" : `${rate(throttle.rate)} ticks/s`} (${count(throttle.down)} steps down, ${count(throttle.up)} up)`);
 }
 
+function showAlerts() {
+  const words = failing(snapshot);
+  showAlert(by("failing"), words);
+  showAlert(by("blocked"), blocked(snapshot));
+  by("figure-failed").classList.toggle("now", words !== "");
+  // Not the words themselves: their numbers change at each look.
+  news.note("failing", words ? "ticks fail" : "no tick fails");
+}
+
 function showSnapshot() {
   for (const { element, path, format } of bound) {
     const value = valueAt(path);
@@ -154,6 +165,7 @@ function showSnapshot() {
   showWords();
   showLaw(snapshot.ledger);
   showQueue(snapshot.queue);
+  showAlerts();
   showThrottle(snapshot.throttle);
   flow.show(snapshot);
   showBuffer(by("buffer"), snapshot);
@@ -162,7 +174,7 @@ function showSnapshot() {
   showSymbols(by("by-rate"), by("by-loss"), by("symbols-note"), snapshot.symbols);
   showWorkers(by("workers"), by("workers-note"), snapshot.workers);
   const fill = Math.round((100 * snapshot.queue.size) / snapshot.queue.capacity);
-  document.title = `${CHIPS.pressure[snapshot.pressure.state]?.[0] ?? ""} ${fill} % · ${snapshot.title} · trio-ticks`;
+  document.title = `${snapshot.rates_per_s.failed ? "✕ failing · " : ""}${CHIPS.pressure[snapshot.pressure.state]?.[0] ?? ""} ${fill} % · ${snapshot.title} · trio-ticks`;
   setText(by("sequence"), `look ${count(snapshot.sequence)} at ${timeOfDay(snapshot.t)}`);
   // Last, so that who waits for a look finds all of it.
   setAttribute(by("sequence"), "data-value", snapshot.sequence);

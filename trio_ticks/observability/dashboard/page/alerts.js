@@ -1,0 +1,25 @@
+// What goes wrong in the strategy itself, in a line above the figures: ticks that fail, a loop that stands still.
+
+import { count, ms, rate, share, timeOfDay } from "./format.js";
+import { setText } from "./svg.js";
+
+const BLOCKED_MS = 200;
+
+// The words for what fails now; empty: nothing does. At an ingest what fails is writing.
+export function failing({ half, rates_per_s, failures }) {
+  if (!rates_per_s.failed) return "";
+  const part = share(rates_per_s.failed, rates_per_s.failed + rates_per_s.handled);
+  const what = half === "ingest" ? "cannot be written" : "fail";
+  const { last } = failures;
+  return `${part} of the ticks ${what}, ${rate(rates_per_s.failed)}/s${last ? `: last ${last.error}, of ${last.symbol}, at ${timeOfDay(last.t)}` : ""}`;
+}
+
+export function blocked({ loop }) {
+  if (loop.delay_ms < BLOCKED_MS) return "";
+  return `the event loop stood still for ${ms(loop.delay_ms)}, ${count(loop.blocks)}× since the start: the log shows what blocks it`;
+}
+
+export function showAlert(line, words) {
+  line.hidden = !words;
+  setText(line.querySelector(".word"), words);
+}
