@@ -13,9 +13,11 @@ import trio
 
 from .logs import log_event
 
-__all__ = ["is_closed_channel", "log_second", "raise_first", "split"]
+__all__ = ["is_closed_channel", "is_request_to_end", "log_second", "raise_first", "split"]
 
 logger = logging.getLogger("trio_ticks.pipeline")
+
+_REQUESTS = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 def split(raised: BaseException) -> tuple[BaseException | None, BaseException | None]:
@@ -25,6 +27,17 @@ def split(raised: BaseException) -> tuple[BaseException | None, BaseException | 
     if isinstance(raised, BaseExceptionGroup) and raised.subgroup(trio.Cancelled) is not None:
         return raised.split(trio.Cancelled)
     return None, raised
+
+
+def is_request_to_end(error: BaseException) -> bool:
+    """Tell whether *error* asks a task or the program to end, and is no failure.
+
+    What is neither that nor an ``Exception`` is a bug that its library holds to be
+    grave, such as a panic in Rust.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(_REQUESTS) is not None
+    return isinstance(error, _REQUESTS)
 
 
 def is_closed_channel(error: BaseException) -> bool:

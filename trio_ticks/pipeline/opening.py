@@ -132,7 +132,9 @@ async def open_pipeline(
             successor, once. Says nothing about other executors, and is then told so in
             the log.
         on_error: called (and awaited, if need be) with the tick and the exception when
-            a handler raised, before the symbol's next tick.
+            a handler raised, before the symbol's next tick. What is neither an
+            ``Exception`` nor a request to end (a panic in Rust) ends the pipeline, and
+            is handed over before; it may then take half a second.
         on_gap: called (and awaited, if need be) with a :class:`Gap` where ticks of a
             symbol were lost, in the symbol's order, before its next tick. A handler
             whose annotation takes a ``Gap`` (``tick: Tick | Gap``) gets it in-band

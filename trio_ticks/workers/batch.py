@@ -53,8 +53,12 @@ class Batch(Generic[T]):
         self.done = 0
         self.stale: list[int] = []
         """The indexes in ``items`` of ticks that were too old when their turn came."""
-        self.failures: list[tuple[int, Exception]] = []
+        self.failures: list[tuple[int, BaseException]] = []
         """The ticks that failed, by their index in ``items``, and what was raised."""
+        self.broken: BaseException | None = None
+        """What was raised that is no ``Exception``, and no request to end.
+
+        The pipeline ends by it, once it is reported as the failure of its ticks."""
         self.values: list[tuple[Any, Any]] = []
         """Ticks with what the handler returned for them, if results are wanted."""
         self.kept: int | None = None

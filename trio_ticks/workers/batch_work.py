@@ -226,11 +226,13 @@ class BatchWork(Generic[T]):
             worker.reporting = []
             worker.arrived = None
         batch.reporting = set()
+        if batch.broken is not None:
+            raise batch.broken
         if failures and self._crew.breaker is not None:
             self._hold_back(batch, self._crew.breaker)
 
     async def _report_quickly(
-        self, worker: Worker[T], failures: Iterable[tuple[T, Exception, float]]
+        self, worker: Worker[T], failures: Iterable[tuple[T, BaseException, float]]
     ) -> None:
         """Report *failures* although the pool is being cancelled.
 
@@ -264,7 +266,7 @@ class BatchWork(Generic[T]):
             self._state.ledger.delivered -= len(held)
             self._state.drops.drop(held, "held", by_breaker=True)
 
-    def _settle(self, worker: Worker[T], batch: Batch[T]) -> list[tuple[T, Exception, float]]:
+    def _settle(self, worker: Worker[T], batch: Batch[T]) -> list[tuple[T, BaseException, float]]:
         """Count the ticks that have an outcome, and return those that failed.
 
         They come with what was raised, and with their arrivals.

@@ -31,6 +31,7 @@ from ..settings import Settings
 from ..ticks import MarketData
 from .failings import Failings
 from .gate import Gate
+from .last_words import report_last
 from .outlet import Outlet
 from .roster import Roster
 from .worker import Worker
@@ -281,7 +282,9 @@ class Crew(Generic[T]):
             )
             self.log_error("handler.overran", first.symbol, error)
 
-    async def report_failure(self, worker: Worker[T], item: MarketData, error: Exception) -> None:
+    async def report_failure(
+        self, worker: Worker[T], item: MarketData, error: BaseException
+    ) -> None:
         """Record the failure of *item* with the breaker, and report it to ``on_error``.
 
         Cancellation: as for :meth:`call_on_error`.
@@ -290,10 +293,13 @@ class Crew(Generic[T]):
             self.record_outcome(item.symbol, failed=True)
         await self.call_on_error(worker, item, error)
 
-    async def call_on_error(self, worker: Worker[T], item: MarketData, error: Exception) -> None:
+    async def call_on_error(
+        self, worker: Worker[T], item: MarketData, error: BaseException
+    ) -> None:
         """Call ``on_error`` with *item* and *error*; without one, log them.
 
-        Until it has returned, *item* is unfinished: see :attr:`Worker.reporting`.
+        Until it has returned, *item* is unfinished: see :attr:`Worker.reporting`. Of an
+        error that is no ``Exception`` see :mod:`.last_words`.
 
         Raises:
             Exception: what ``on_error`` raised; it ends the pipeline.
@@ -301,6 +307,10 @@ class Crew(Generic[T]):
         Cancellation: passed on to ``on_error``; *item* stays counted as failed.
         """
         self.failings.note(item, error)
+        broken = None if worker.batch is None else worker.batch.broken
+        if error is broken or not isinstance(error, Exception):
+            await report_last(self.settings.on_error, worker, item, error)
+            return
         if self.settings.on_error is None:
             self.log_error("handler.failed", item.symbol, error)
             return

@@ -26,6 +26,7 @@ from typing import Generic, TypeVar
 import trio
 
 from ..channel.ends import TickReceiveChannel
+from ..failures import is_request_to_end
 from ..gaps import Gap
 from ..handlers.contexts import call_apart, renew
 from ..ticks import MarketData
@@ -242,6 +243,9 @@ class LoopWork(Generic[T]):
                 await self._crew.report_failure(worker, item, error)
                 self._release(item.symbol)
                 return False
+            except BaseException as error:
+                await self._break(worker, item, error)  # noqa: ASYNC102  # bounded in there
+                raise
             worker.consumed += 1
             # Written out, since a call of our own would cost more than the comparison.
             try:
@@ -335,6 +339,9 @@ class LoopWork(Generic[T]):
                 self._measure(worker, plain, arrived, began)
                 await worker.clean.tidy()
                 await crew.report_failure(worker, plain, error)
+            except BaseException as error:
+                await self._break(worker, plain, error)  # noqa: ASYNC102  # as above
+                raise
             else:
                 worker.consumed += 1
                 worker.current = None
@@ -344,6 +351,18 @@ class LoopWork(Generic[T]):
                 await worker.clean.tidy()
         self._release(symbol)
         self._losses.refresh_attention()
+
+    async def _break(self, worker: Worker[T], item: T, error: BaseException) -> None:
+        """Report that *item* failed by *error*, which is about to end the pipeline.
+
+        If *error* is only a request to end, *item* stays with *worker*.
+        """
+        if is_request_to_end(error):
+            return
+        worker.failed += 1
+        self._claim()
+        worker.current = None
+        await self._crew.report_failure(worker, item, error)
 
     def _measure(self, worker: Worker[T], item: T, arrived: float, began: float) -> None:
         """Record the latency of *item*; choose how many ticks may go untimed now."""

@@ -10,12 +10,13 @@ ticks of the batch would have no outcome.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
+from ..failures import is_request_to_end
 from ..handlers.batches import failures_of
 from ..handlers.contexts import call_apart
 from ..handlers.kinds import refuse_awaitable
@@ -42,6 +43,18 @@ class Runner(Protocol[T]):
 
         Whatever this raises, *batch* says how far it came.
         """
+
+
+def _break_off(batch: Batch[Any], error: BaseException, indexes: Iterable[int]) -> None:
+    """Write down that the ticks at *indexes* failed by *error*, which is no Exception.
+
+    Raises:
+        BaseException: *error*, if it is only a request to end.
+    """
+    if is_request_to_end(error):
+        raise error
+    batch.broken = error
+    batch.failures = [(index, error) for index in indexes]
 
 
 def _run_batch(
@@ -78,6 +91,8 @@ def _run_batch(
                 )
         except Exception as error:
             batch.failures.append((batch.done, error))
+        except BaseException as error:
+            _break_off(batch, error, [batch.done])
         batch.done += 1
     began(now())
     batch.thread = None
@@ -94,7 +109,9 @@ def _run_whole(
         if result is not None:
             refuse_awaitable(result, "a thread")
     except Exception as error:
-        batch.failures = failures_of(error, len(batch.items))
+        batch.failures = list(failures_of(error, len(batch.items)))
+    except BaseException as error:
+        _break_off(batch, error, range(len(batch.items)))
     batch.began_at.append(now())
     batch.done = len(batch.items)
     batch.thread = None
@@ -189,8 +206,12 @@ class LoopRunner(Generic[T]):
         try:
             await call_apart(worker.handler, list(batch.items))
         except Exception as error:
-            batch.failures = failures_of(error, len(batch.items))
+            batch.failures = list(failures_of(error, len(batch.items)))
+        except BaseException as error:
+            _break_off(batch, error, range(len(batch.items)))
         batch.began_at.append(self._now())
         batch.done = len(batch.items)
+        if batch.broken is not None:
+            return
         # The handler may have had no checkpoint, and there may always be a next batch.
         await trio.lowlevel.checkpoint()

@@ -25,7 +25,7 @@ import threading
 import time
 import traceback
 from array import array
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ import attrs
 import trio
 
 from ...clock import monotonic, new_random
+from ...failures import is_request_to_end
 from ...gaps import Gap
 from ...handlers.arrivals import answer_by
 from ...handlers.batches import BatchError, failures_of, values_of
@@ -94,7 +95,8 @@ class _Batch:
         self._job = job
         self.received = received
         self.done = 0
-        self.failures: list[tuple[int, Exception]] = []
+        self.failures: list[tuple[int, BaseException]] = []
+        self.broken = False
         self.values: list[tuple[int, Items]] = []
         self.began: array[float] = array("d")
 
@@ -105,6 +107,17 @@ class _Batch:
             return None
         # Seconds since 1970 as a timedelta, as the parent's clock does it.
         return _EPOCH + timedelta(seconds=arrivals[self.done] + self._job.offset_s)
+
+    def break_off(self, error: BaseException, indexes: Iterable[int]) -> None:
+        """Write down that the items at *indexes* failed by *error*, no Exception.
+
+        Raises:
+            BaseException: *error*, if it is only a request to end.
+        """
+        if is_request_to_end(error):
+            raise error
+        self.broken = True
+        self.failures = [(index, error) for index in indexes]
 
     def is_due(self, index: int) -> bool:
         """Record that the turn of the item *index* has come.
@@ -209,6 +222,7 @@ class Session:
                 timeouts=self._timeouts,
                 retries=self._retries,
                 values=tuple(batch.values),
+                broken=batch.broken,
             )
         )
 
@@ -226,6 +240,10 @@ class Session:
                 batch.failures.append((index, error))
                 batch.done = index + 1
                 break
+            except BaseException as error:
+                batch.break_off(error, [index])
+                batch.done = index + 1
+                break
             batch.done = index + 1
             end(index + 1)
         batch.began.append(monotonic() - batch.received)
@@ -239,7 +257,9 @@ class Session:
             if value is not None and self._set_up.wants_results:
                 self._keep_all(batch, value)
         except Exception as error:
-            batch.failures = failures_of(error, count)
+            batch.failures = list(failures_of(error, count))
+        except BaseException as error:
+            batch.break_off(error, range(count))
         else:
             self._progress.end(count)
         batch.done = count

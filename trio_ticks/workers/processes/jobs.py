@@ -76,6 +76,9 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
     """How many tries were not the first."""
     values: tuple[tuple[int, Items], ...] = ()
     """What the handler returned, by the index of the item, if results are wanted."""
+    broken: bool = False
+    """Whether it was no ``Exception`` that the handler raised, so that the pipeline has
+    to end by it."""
 
 
 _job_decoder = msgspec.msgpack.Decoder(Job)

@@ -374,21 +374,21 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def raised_in(raised: bytes, pid: int | None) -> Exception:
+def raised_in(raised: bytes, pid: int | None) -> BaseException:
     """Return the exception in *raised*, which a process answered."""
     return rebuilt(decode_failure(raised), pid)
 
 
-def rebuilt(failure: WireFailure, pid: int | None) -> Exception:
+def rebuilt(failure: WireFailure, pid: int | None) -> BaseException:
     """Return the exception in *failure*, with its traceback as a note.
 
     If it was not pickled, it is a :class:`RemoteHandlerError` with its text.
     """
     text = f"{failure.kind}: {failure.message}" if failure.message else failure.kind
-    error: Exception = RemoteHandlerError(text, kind=failure.kind, traceback=failure.traceback)
+    error: BaseException = RemoteHandlerError(text, kind=failure.kind, traceback=failure.traceback)
     if failure.pickled is not None:
         with contextlib.suppress(Exception):  # The child could read it; we may lack its module.
             read = pickle.loads(failure.pickled)
-            error = read if isinstance(read, Exception) else error
+            error = read if isinstance(read, BaseException) else error
     error.add_note(f"In the worker process {pid}:\n{failure.traceback.rstrip()}")
     return error

@@ -206,7 +206,12 @@ class ProcessRunner(Generic[T]):
         # long as the way there, and shift the child's times accordingly.
         offset = batch.sent_at + (self._now() - batch.sent_at - reply.total_s) / 2
         batch.began_at = [offset + moment for moment in began]
-        batch.failures = [(failure.index, rebuilt(failure, pid)) for failure in reply.failures]
+        if reply.broken:
+            # One error for all of them: it is told of once, and raised once.
+            batch.broken = rebuilt(reply.failures[0], pid)
+            batch.failures = [(failure.index, batch.broken) for failure in reply.failures]
+        else:
+            batch.failures = [(failure.index, rebuilt(failure, pid)) for failure in reply.failures]
         batch.done = reply.done
         for index, written in reply.values:
             values, wrong = self._decoder.decode(written)
