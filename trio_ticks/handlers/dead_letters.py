@@ -13,12 +13,11 @@ import math
 import os
 import re
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any, Final
 
 import attrs
@@ -30,6 +29,7 @@ from ..errors import ConfigError
 from ..gaps import Gap
 from ..logs import LogLimit, log_event
 from ..ticks import QUANTITIES, Bar, BookUpdate, Tick, Trade
+from ..tracebacks import StackTexts, bound
 
 __all__ = ["DeadLetter", "DeadLetterFile", "read_dead_letters"]
 
@@ -44,8 +44,6 @@ _IDLE_S = 1.0
 """How long the writer's thread stays when there is nothing to write, in seconds."""
 _FLUSH_S = 4.0
 """How long the end of a block waits for the disk, in seconds."""
-_TRACEBACKS = 256
-"""How many tracebacks are kept as text: to make one costs 100 times a look-up."""
 _TEXT = 20_000
 """The greatest length of a message, and of a traceback, in characters."""
 _CHAIN = 8
@@ -135,6 +133,7 @@ class DeadLetterFile:
 
         Callable from any thread; returns at once.
         """
+        bound(error)  # it may come from elsewhere than a pipeline
         line = self._encode(item, error)
         with self._changed:
             if len(line) > self.max_bytes or self._pending_bytes + len(line) > PENDING_BYTES:
@@ -198,7 +197,7 @@ class DeadLetterFile:
             "item": item,
             "error": _name(error),
             "message": _message(error)[: self._text_limit],
-            "traceback": self._tracebacks.text(error)[-self._text_limit :],
+            "traceback": _ends(self._tracebacks.text(error), self._text_limit),
         }
         try:
             line = msgspec.json.encode(letter, enc_hook=repr)
@@ -333,25 +332,29 @@ def _message(error: BaseException) -> str:
         return "its message cannot be made"
 
 
-class _Tracebacks:
-    """Makes the texts of tracebacks, and keeps those of stacks that occur again.
+def _ends(text: str, most: int) -> str:
+    """Return *text*, or its beginning and its end if it is longer than *most*."""
+    if len(text) <= most:
+        return text
+    half = (most - 2) // 2
+    return f"{text[:half]}…\n{text[len(text) - half :]}"
 
-    A strategy that fails tends to fail at the same place, tick after tick. A stack is
-    known by its code objects and line numbers.
-    """
+
+class _Tracebacks:
+    """Makes the texts of tracebacks, without this package's frames on top of them."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], tuple[str, list[CodeType]]] = {}
+        self._stacks = StackTexts(_is_ours)
 
     def text(self, error: BaseException) -> str:
         """Return the traceback of *error* and of its causes, the first cause first.
 
-        Frames of this package on top of the stack are left out.
+        Of one that has grown long, the first and the last frames.
         """
         pieces: list[str] = []
         link: BaseException | None = error
         while link is not None and len(pieces) < _CHAIN:
-            own = f"{self._frames(link.__traceback__)}{_name(link)}: {_message(link)}\n"
+            own = f"{self._stacks.text(link.__traceback__)}{_name(link)}: {_message(link)}\n"
             if isinstance(link, BaseExceptionGroup):
                 own += "".join(
                     f"it holds: {self.text(inner)}" for inner in link.exceptions[:_CHAIN]
@@ -359,25 +362,6 @@ class _Tracebacks:
             pieces.append(own)
             link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
         return "then\n".join(reversed(pieces))
-
-    def _frames(self, trace: TracebackType | None) -> str:
-        while trace is not None and trace.tb_next is not None and _is_ours(trace.tb_frame.f_code):
-            trace = trace.tb_next
-        key: list[int] = []
-        codes: list[CodeType] = []
-        link = trace
-        while link is not None:
-            code = link.tb_frame.f_code
-            key += (id(code), link.tb_lineno)
-            codes.append(code)
-            link = link.tb_next
-        known = self._known.get(tuple(key))
-        if known is None:
-            if len(self._known) >= _TRACEBACKS:
-                self._known.clear()
-            # Keep the code objects alive, or others could get their ids.
-            known = self._known[tuple(key)] = "".join(traceback.format_tb(trace)), codes
-        return known[0]
 
 
 def _is_ours(code: CodeType) -> bool:

@@ -29,6 +29,7 @@ from ..logs import LogLimit, log_event
 from ..metrics.meters import Meters
 from ..settings import Settings
 from ..ticks import MarketData
+from ..tracebacks import bound
 from .failings import Failings
 from .gate import Gate
 from .last_words import report_last
@@ -306,6 +307,7 @@ class Crew(Generic[T]):
 
         Cancellation: passed on to ``on_error``; *item* stays counted as failed.
         """
+        bound(error)
         self.failings.note(item, error)
         broken = None if worker.batch is None else worker.batch.broken
         if error is broken or not isinstance(error, Exception):

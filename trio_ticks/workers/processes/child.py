@@ -23,7 +23,6 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from array import array
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
@@ -42,6 +41,7 @@ from ...handlers.kinds import is_async, refuse_awaitable
 from ...handlers.lives import open_handler
 from ...handlers.prepared import Hooks, prepared
 from ...handlers.retry import Retry
+from ...tracebacks import StackTexts, bound
 from ...wire import ItemDecoder, ItemEncoder, Items
 from .jobs import VERSION, Job, Reply, WireFailure, decode_job, encode
 from .progress import Progress
@@ -409,8 +409,12 @@ def _with_turns_async(
     return call
 
 
+_stacks = StackTexts()
+
+
 def failure_of(index: int, error: BaseException) -> WireFailure:
     """Return *error* for the parent: as text, and pickled if it can be unpickled."""
+    bound(error)
     try:
         written = pickle.dumps(error)
         pickled = written if type(pickle.loads(written)) is type(error) else None
@@ -424,7 +428,7 @@ def failure_of(index: int, error: BaseException) -> WireFailure:
         index,
         type(error).__qualname__,
         message,
-        "".join(traceback.format_exception(error)),
+        _stacks.whole(error),
         pickled,
     )
 

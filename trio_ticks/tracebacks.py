@@ -1,0 +1,134 @@
+"""Bounds what an exception drags along, and keeps the texts of stacks that come again.
+
+Python adds the frames of each raise to the traceback that an exception has already. So
+one object that is raised again and again, such as a dead connection that keeps its
+error, grows without end, and formatting it takes longer each time. A chain of causes
+grows likewise where a handler raises a new error from its last one.
+
+Rules: what is short is left as it is. Of what is long the first and the last frames
+stay: where it was raised now, and where at first.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from types import CodeType, TracebackType
+from typing import Final, final
+
+__all__ = ["FRAMES", "StackTexts", "bound"]
+
+FRAMES: Final = 16
+"""How many of the first and of the last frames are kept of a long traceback."""
+_LONG: Final = 3 * FRAMES
+"""A traceback with more frames is cut: rarely, so that most failures only count."""
+_CHAIN: Final = 16
+"""How many errors of a chain of causes are kept."""
+_MOST: Final = 64
+"""How many errors of a chain with groups are looked at."""
+_STACKS: Final = 256
+"""How many stacks are kept as text: to make one costs 100 times a look-up."""
+
+
+def bound(error: BaseException) -> None:
+    """Cut the traceback and the causes of *error* in place, if they have grown long."""
+    _cut(error)
+    if (
+        error.__context__ is None
+        and error.__cause__ is None
+        and not isinstance(error, BaseExceptionGroup)
+    ):
+        return
+    seen, level = {id(error)}, [error]
+    for _ in range(_CHAIN - 1):
+        following: list[BaseException] = []
+        for each in level:
+            for linked in _linked(each):
+                if id(linked) not in seen and len(seen) < _MOST:
+                    seen.add(id(linked))
+                    _cut(linked)
+                    following.append(linked)
+        if not following:
+            return
+        level = following
+    for each in level:
+        # Setting the cause would hide the context.
+        suppressed = each.__suppress_context__
+        each.__cause__ = each.__context__ = None
+        each.__suppress_context__ = suppressed
+
+
+def _linked(error: BaseException) -> list[BaseException]:
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [each for each in (error.__cause__, error.__context__, *inner) if each is not None]
+
+
+def _cut(error: BaseException) -> None:
+    count, link = 0, error.__traceback__
+    while link is not None:
+        count += 1
+        link = link.tb_next
+    if count <= _LONG:
+        return
+    head = error.__traceback__
+    for _ in range(FRAMES - 1):
+        assert head is not None
+        head = head.tb_next
+    assert head is not None
+    tail = head.tb_next
+    for _ in range(count - 2 * FRAMES):
+        assert tail is not None
+        tail = tail.tb_next
+    head.tb_next = tail
+
+
+@final
+class StackTexts:
+    """Makes the texts of stacks, and keeps those that occur again.
+
+    A strategy that fails tends to fail at the same place, tick after tick. A stack is
+    known by its code objects and line numbers.
+
+    Args:
+        is_hidden: whether a frame's code is left out, if it is on top of the stack.
+    """
+
+    def __init__(self, is_hidden: Callable[[CodeType], bool] = lambda _code: False) -> None:
+        self._is_hidden = is_hidden
+        self._known: dict[tuple[int, ...], tuple[str, list[CodeType]]] = {}
+
+    def text(self, trace: TracebackType | None) -> str:
+        """Return the frames of *trace* as ``traceback.format_tb`` does."""
+        while (
+            trace is not None
+            and trace.tb_next is not None
+            and self._is_hidden(trace.tb_frame.f_code)
+        ):
+            trace = trace.tb_next
+        key: list[int] = []
+        codes: list[CodeType] = []
+        link = trace
+        while link is not None:
+            code = link.tb_frame.f_code
+            key += (id(code), link.tb_lineno)
+            codes.append(code)
+            link = link.tb_next
+        known = self._known.get(tuple(key))
+        if known is None:
+            if len(self._known) >= _STACKS:
+                self._known.clear()
+            # Keep the code objects alive, or others could get their ids.
+            known = self._known[tuple(key)] = "".join(traceback.format_tb(trace)), codes
+        return known[0]
+
+    def whole(self, error: BaseException) -> str:
+        """Return the text of *error* as ``traceback.format_exception`` does."""
+        if (
+            error.__cause__ is not None
+            or error.__context__ is not None
+            or isinstance(error, BaseExceptionGroup)
+            or error.__traceback__ is None
+        ):
+            return "".join(traceback.format_exception(error))
+        last = "".join(traceback.format_exception_only(error))
+        return f"Traceback (most recent call last):\n{self.text(error.__traceback__)}{last}"
