@@ -18,7 +18,7 @@ from typing import Final, final
 
 __all__ = ["FRAMES", "StackTexts", "bound"]
 
-FRAMES: Final = 16
+FRAMES: Final = 10
 """How many of the first and of the last frames are kept of a long traceback."""
 _LONG: Final = 3 * FRAMES
 """A traceback with more frames is cut: rarely, so that most failures only count."""

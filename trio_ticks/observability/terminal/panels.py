@@ -397,7 +397,8 @@ def _worker(worker: WorkerMetrics, pen: Pen, room: int) -> Text:
         )
     text.append(f"{worker.busy_ratio:5.0%}  {worker.consumed:,}")
     if worker.failed:
-        text.append(f" {worker.failed:,} failed", "red")
+        word = "failed" if room >= 46 else pen.glyph("✗", "x")
+        text.append(f" {worker.failed:,} {word}", "red")
     if worker.symbol and room >= 46:
         text.append(f"  {worker.symbol}", "bright_black")
     return text
