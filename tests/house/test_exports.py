@@ -64,6 +64,7 @@ EXPLAINED = {
     "metrics.observed.WorkerRow",
     "metrics.observed.WorkerStatistics",
     "metrics.snapshots.FeedMetrics",
+    "metrics.snapshots.LastFailure",
     "metrics.snapshots.IngestMetrics",
     "results.ResultStore",
     "ticks.to_utc",

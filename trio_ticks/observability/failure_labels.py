@@ -10,6 +10,7 @@ from typing import Final, final
 
 from ..metrics.snapshots import LastFailure
 from .shown import shown
+from .sink import Sink
 
 __all__ = ["MOST_FAILURES", "FailureLabels"]
 
@@ -39,3 +40,16 @@ class FailureLabels:
                 error = _OTHER
             self._errors.add(error)
         return {"error": error, "symbol": symbol}
+
+    def read(self, sink: Sink, last: LastFailure | None) -> None:
+        """Pass the time of the *last* failure to *sink*."""
+        text = (
+            "When the handler raised last, in seconds since the epoch, by the exception's "
+            f"class and the tick's symbol; beyond {MOST_FAILURES} pairs they are other. "
+            "Absent before the first failure."
+        )
+        name = "handler_last_failure_timestamp_seconds"
+        if last is None:
+            sink.gauge(name, text, None)
+        else:
+            sink.gauge(name, text, last.at.timestamp(), **self.of(last))

@@ -23,9 +23,9 @@ from ..ledger import INTENTIONAL
 from ..loop import LoopHandle
 from ..metrics.latency import LatencyWindow
 from ..metrics.observed import Half, Observed, Phase, WorkerStatistics
-from ..metrics.snapshots import LastFailure, WorkerMetrics
+from ..metrics.snapshots import WorkerMetrics
 from .buffer_readings import read_buffer
-from .failure_labels import MOST_FAILURES, FailureLabels
+from .failure_labels import FailureLabels
 from .feed_readings import read_feeds
 from .health import Health
 from .shown import merged
@@ -330,7 +330,7 @@ class Readings:
             "Symbols whose gap, home or failures were forgotten, since others came.",
             workers.symbols_forgotten,
         )
-        self._read_failure(sink, workers.last_failure)
+        self._failures.read(sink, workers.last_failure)
         self._read_results(sink, workers)
         self._read_each_worker(sink, rows[:MOST_WORKERS])
 
@@ -359,18 +359,6 @@ class Readings:
             "absent without results=.",
             self._rising("results", workers.results_waiting_s) if known else None,
         )
-
-    def _read_failure(self, sink: Sink, last: LastFailure | None) -> None:
-        text = (
-            "When the handler raised last, in seconds since the epoch, by the exception's "
-            f"class and the tick's symbol; beyond {MOST_FAILURES} pairs they are other. "
-            "Absent before the first failure."
-        )
-        name = "handler_last_failure_timestamp_seconds"
-        if last is None:
-            sink.gauge(name, text, None)
-        else:
-            sink.gauge(name, text, last.at.timestamp(), **self._failures.of(last))
 
     def _read_each_worker(self, sink: Sink, rows: Iterable[WorkerMetrics]) -> None:
         for row in rows:

@@ -7,7 +7,6 @@ Needs rich: ``pip install 'trio-ticks[cli]'``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import attrs
 from rich import box
@@ -23,7 +22,6 @@ from .history import ASCII_BLOCKS, BLOCKS, History, bar, sparkline
 
 __all__ = [
     "Pen",
-    "alert",
     "count",
     "drops",
     "duration",
@@ -37,10 +35,6 @@ __all__ = [
     "rates",
     "workers",
 ]
-
-
-_BLOCKED_MS: Final = 200.0
-"""An event loop that took so long to answer stands still, or did a moment ago."""
 
 
 @attrs.frozen(slots=True)
@@ -166,30 +160,6 @@ def header(
     if (gap := width - text.cell_len - len(subtitle)) >= 2:
         text.append(" " * gap + subtitle, "not bold bright_black")
     return text
-
-
-def alert(metrics: PipelineMetrics, pen: Pen) -> Text | None:
-    """Return a line about what goes wrong in the strategy; ``None``: nothing does.
-
-    Failures come first, then an event loop that stands still. What does not fit is cut
-    at the right.
-    """
-    text = Text(no_wrap=True, overflow="crop")
-    if metrics.failed_per_s:
-        share = f"{metrics.failed_share:.0%}" if metrics.failed_share >= 0.01 else "<1%"
-        rate = count(metrics.failed_per_s) if metrics.failed_per_s >= 1 else "<1"
-        words = f" {pen.glyph('✗', '!!')} FAILING {rate}/s, {share} of the handled "
-        text.append(words, "bold white on red")
-        if (last := metrics.last_failure) is not None:
-            text.append(f" last {last.error} of {last.symbol}", "red")
-    if metrics.loop_delay_ms >= _BLOCKED_MS:
-        delay = duration(metrics.loop_delay_ms, plain=pen.plain)
-        text.append("  " if text else "")
-        text.append(
-            f" {pen.glyph('✗', '!!')} LOOP BLOCKED for {delay}, {metrics.loop_blocks:,} in all ",
-            "bold black on yellow",
-        )
-    return text if text else None
 
 
 def queue(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:

@@ -24,7 +24,7 @@ from rich.text import Text
 from ...logs import one_line
 from ...metrics.snapshots import PipelineMetrics
 from ..shown import shown, shown_metrics
-from . import panels
+from . import alerts, panels
 from .buffer_panel import buffer
 from .history import History
 
@@ -116,7 +116,7 @@ def render(
 
     # In order of importance; the first number is the place on the screen, from the top.
     show(0, 1, _header(metrics, pen, width, scene))
-    alert = panels.alert(metrics, pen)
+    alert = alerts.alert(metrics, pen)
     if alert is not None:
         show(1, 1, alert)
     show(1, 3, panels.queue(metrics, pen, width))
