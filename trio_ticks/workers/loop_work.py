@@ -20,6 +20,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
@@ -244,7 +245,8 @@ class LoopWork(Generic[T]):
                 self._release(item.symbol)
                 return False
             except BaseException as error:
-                await self._break(worker, item, error)  # noqa: ASYNC102  # bounded in there
+                claim = self._claim
+                await _break(self._crew, worker, item, error, claim)  # noqa: ASYNC102  # bounded
                 raise
             worker.consumed += 1
             # Written out, since a call of our own would cost more than the comparison.
@@ -340,7 +342,7 @@ class LoopWork(Generic[T]):
                 await worker.clean.tidy()
                 await crew.report_failure(worker, plain, error)
             except BaseException as error:
-                await self._break(worker, plain, error)  # noqa: ASYNC102  # as above
+                await _break(crew, worker, plain, error, self._claim)  # noqa: ASYNC102  # bounded
                 raise
             else:
                 worker.consumed += 1
@@ -351,18 +353,6 @@ class LoopWork(Generic[T]):
                 await worker.clean.tidy()
         self._release(symbol)
         self._losses.refresh_attention()
-
-    async def _break(self, worker: Worker[T], item: T, error: BaseException) -> None:
-        """Report that *item* failed by *error*, which is about to end the pipeline.
-
-        If *error* is only a request to end, *item* stays with *worker*.
-        """
-        if is_request_to_end(error):
-            return
-        worker.failed += 1
-        self._claim()
-        worker.current = None
-        await self._crew.report_failure(worker, item, error)
 
     def _measure(self, worker: Worker[T], item: T, arrived: float, began: float) -> None:
         """Record the latency of *item*; choose how many ticks may go untimed now."""
@@ -381,3 +371,19 @@ class LoopWork(Generic[T]):
         self._state.drops.queue_changed()
         await trio.lowlevel.checkpoint()
         worker.burst_began = self._now()
+
+
+async def _break(
+    crew: Crew[T], worker: Worker[T], item: T, error: BaseException, claim: Callable[[], None]
+) -> None:
+    """Report that *item* failed by *error*, which is about to end the pipeline.
+
+    If *error* is only a request to end, *item* stays with *worker*. *claim* writes the
+    lease of *item* down.
+    """
+    if is_request_to_end(error):
+        return
+    worker.failed += 1
+    claim()
+    worker.current = None
+    await crew.report_failure(worker, item, error)
