@@ -19,6 +19,7 @@ import trio
 from .classic import run_classic
 from .job import Job, run_asyncio, run_trio_until
 from .recorder import Handler, Recorder
+from .venue_words import CHANNELS
 from .wire import SUBSCRIBE, encode_session, symbol_names
 
 __all__ = ["CONTENDERS", "Contender", "decoder"]
@@ -152,6 +153,8 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
             job.full_url,
             symbols=symbol_names(job.symbols),
             venue=job.venue,
+            channels=CHANNELS.get(job.venue),
+            api_key="key" if job.venue == "tickdb" else None,
             ssl_context=job.ssl_context(),
         )
         async with tt.open_pipeline(

@@ -27,6 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
+from .venue_words import VENUES, encode_quotes
 from .wire import (
     CLOSE,
     PING,
@@ -34,7 +35,6 @@ from .wire import (
     FrameReader,
     Session,
     accept_key,
-    encode_quotes,
     encode_session,
     server_frame,
 )
@@ -249,14 +249,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--symbols", type=int, default=5)
     parser.add_argument("--size", type=int, help="bytes a frame (default: about 157)")
-    parser.add_argument("--venue", default="flat", choices=("flat", "binance"))
+    parser.add_argument("--venue", default="flat", choices=("flat", *VENUES))
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--core", type=int, help="the core to stay on")
     options = parser.parse_args(arguments)
     pin(options.core)
     sleep_exactly()
-    if options.venue == "binance":
-        session = encode_quotes(options.ticks, symbols=options.symbols)
+    if options.venue in VENUES:
+        session = encode_quotes(options.venue, options.ticks, symbols=options.symbols)
     else:
         session = encode_session(options.ticks, symbols=options.symbols, size=options.size)
     with (

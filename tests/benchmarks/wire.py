@@ -22,7 +22,6 @@ __all__ = [
     "FrameReader",
     "Session",
     "accept_key",
-    "encode_quotes",
     "encode_session",
     "server_frame",
     "symbol_names",
@@ -151,32 +150,6 @@ def encode_session(ticks: int, *, symbols: int = 5, size: int | None = None) -> 
         if size is not None and not short:
             payload += f',"note":"{"." * max(0, size - len(payload) - 15)}"'
         frame = server_frame(TEXT, f"{payload}}}".encode("ascii"))
-        parts.append(frame)
-        position += len(frame)
-        ends.append(position)
-    return Session(b"".join(parts), ends)
-
-
-def encode_quotes(ticks: int, *, symbols: int = 5) -> Session:
-    """Encode *ticks* quotes in the words of Binance spot, as combined frames.
-
-    The same arguments always give the same messages.
-    """
-    rng = random.Random(f"{symbols}")
-    names = symbol_names(symbols)
-    prices = [price / 100 for price in rng.choices(range(6_100_000, 6_200_000), k=_PRICES)]
-    sizes = [size / 100_000 for size in rng.choices(range(1, 999_999), k=_PRICES)]
-    parts: list[bytes] = []
-    ends: array[int] = array("Q")
-    position = 0
-    for index, name in enumerate(rng.choices(names, k=ticks)):
-        bid, size = prices[index % _PRICES], sizes[index % _PRICES]
-        payload = (
-            f'{{"stream":"{name.lower()}@bookTicker","data":{{"u":{50_093_421_613 + index},'
-            f'"s":"{name}","b":"{bid:.8f}","B":"{size:.8f}","a":"{bid + 0.01:.8f}",'
-            f'"A":"{size + 0.5:.8f}"}}}}'
-        )
-        frame = server_frame(TEXT, payload.encode("ascii"))
         parts.append(frame)
         position += len(frame)
         ends.append(position)
