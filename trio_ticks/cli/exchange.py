@@ -86,9 +86,9 @@ def exchange(*, child: bool, fault: tuple[str, ...], **parameters: Any) -> int:
     The address is the only line on standard output. Unless told otherwise by --venue,
     it speaks the flat protocol: subscribe with
     {"method": "subscribe", "params": {"symbols": ["SPY"]}, "id": 1}; each tick is one
-    JSON message. With --venue, a capture of Kraken, TickDB or Coinbase is played
-    message by message, in the venue's own words. TickDB and Binance answer over REST,
-    too: http:// with the same host and port.
+    JSON message. With --venue, a capture of Binance, Kraken, TickDB or Coinbase is
+    played message by message, in the venue's own words. TickDB and Binance answer over
+    REST, too: http:// with the same host and port.
 
     \b
     Examples:

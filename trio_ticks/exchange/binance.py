@@ -26,7 +26,9 @@ from .venues import Ended, Faults
 from .wire import FlatTick
 
 __all__ = [
+    "DEPTH_PATHS",
     "FAULTS",
+    "MOST_LEVELS",
     "SYMBOLS",
     "BinanceSession",
     "BinanceVenue",
@@ -58,13 +60,13 @@ FAULTS: Final[Mapping[str, str]] = MappingProxyType(
 
 _MESSAGES_PER_S: Final = 5
 _MOST_STREAMS: Final = 1024
-_MOST_LEVELS: Final = 5000
+MOST_LEVELS: Final = 5000
 _SLOW_S: Final = 0.5
 _AHEAD: Final = timedelta(seconds=1.27)
 _SHUTDOWN_AFTER: Final = timedelta(seconds=3)
 _LEVELS: Final = {"depth5": 5, "depth10": 10, "depth20": 20}
 _SPEEDS: Final = ("", "100ms", "500ms", "1000ms")
-_PATHS: Final = {False: "/api/v3/depth", True: "/fapi/v1/depth"}
+DEPTH_PATHS: Final = {False: "/api/v3/depth", True: "/fapi/v1/depth"}
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -111,7 +113,7 @@ class BinanceVenue:
         was_open = pair.is_open
         event = pair.take(tick, self._time(now))
         if not was_open and "snapshot-too-old" in self._faults:
-            old = words.snapshot(pair, _MOST_LEVELS, now) | {"lastUpdateId": event.previous}
+            old = words.snapshot(pair, MOST_LEVELS, now) | {"lastUpdateId": event.previous}
             self._first[pair.symbol] = words.encode(old)
         return event
 
@@ -124,10 +126,10 @@ class BinanceVenue:
 
     def answer(self, path: str, parameters: Mapping[str, str], now: datetime) -> RestAnswer | None:
         """Return the snapshot of a book."""
-        if path != _PATHS[self._futures]:
+        if path != DEPTH_PATHS[self._futures]:
             return None
         limit, symbol = parameters.get("limit", "100"), parameters.get("symbol", "")
-        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= _MOST_LEVELS):
+        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= MOST_LEVELS):
             return _error(-1130, "Data sent for parameter 'limit' is not valid.")
         pair = self._by_name.get(symbol)
         if pair is None:
@@ -170,6 +172,16 @@ class BinanceSession:
         self._late_answers: list[bytes] = []
         self._silent = False
         self._ends_at: datetime | None = None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that it has subscribed to, by the names that it gave."""
+        return tuple(self._streams)
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether events come with the name of their stream around them."""
+        return self._combined
 
     @property
     def symbols(self) -> frozenset[str]:

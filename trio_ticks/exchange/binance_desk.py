@@ -14,7 +14,6 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, final
 
-from .binance import BinanceVenue
 from .desk import REST_FAULTS, RestFaults, Stock, Window
 from .http import Call, RestAnswer, json_answer
 from .kraken_market import BASE, FIRST_TRADE, UNITS
@@ -56,7 +55,7 @@ class BinanceDesk:
     def __init__(self, stock: Stock) -> None:
         self._stock = stock
         venue = stock.venue
-        assert isinstance(venue, BinanceVenue)
+        assert venue is not None
         self._venue = venue
         busy = {"code": -1003, "msg": "Too many requests."}
         failed = {"code": -1000, "msg": "An unknown error occurred."}

@@ -92,15 +92,15 @@ class ExchangeConfig:
 
     It says whose messages the recording holds (``None``: it is found from the first
     lines), and what the exchange speaks: a venue that it does not speak, and ``None``,
-    make it speak the flat protocol to clients of a recording, and so does
-    ``"binance"``.
+    make it speak the flat protocol to clients of a recording.
     """
     own_words: bool = attrs.field(default=True, validator=checked(check_flag))
-    """Play a recording of ``"kraken"`` or ``"tickdb"`` as it is, message by message.
+    """Play a recording of Binance, Kraken or TickDB as it is, message by message.
 
     All of its market data is played then, not only quotes, to who has subscribed to it,
-    with the times that it has. It begins when no request has come for 0.1 s. False: its
-    quotes are played in the flat protocol.
+    with the times that it has. It begins when no request has come for 0.1 s. Of Binance
+    the recorded snapshot of a book answers the first request for it over REST. False:
+    its quotes are played in the flat protocol.
     """
     faults: tuple[str, ...] = attrs.field(default=(), converter=_faults)
     """The faults that the venue is to have, by name; each venue has its own."""

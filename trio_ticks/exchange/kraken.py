@@ -17,7 +17,7 @@ import msgspec
 
 from . import kraken_words as words
 from .kraken_market import DEPTHS, MINUTES, Pair, Step
-from .recorded_words import Said
+from .recorded_messages import Said
 from .venues import Ended, Faults
 
 __all__ = ["FAULTS", "SYMBOLS", "KrakenSession", "KrakenVenue"]

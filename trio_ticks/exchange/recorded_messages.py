@@ -11,17 +11,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
+
+import attrs
 
 from ..feeds.playback import call
 from ..recordings.files import LineReader, split_line
 
-__all__ = ["RecordedMessages"]
+__all__ = ["RecordedMessages", "Said"]
 
 M = TypeVar("M")
 
 _AHEAD: Final = 512
 """Lines that are read ahead."""
+
+
+@attrs.frozen(slots=True)
+class Said:
+    """A message of a recording."""
+
+    symbol: str
+    """The symbol that it is about, for the counts; empty: none, or several."""
+    keys: frozenset[Any]
+    """Those under which clients get it; each venue has its own."""
+    payload: bytes
+    parts: tuple[tuple[str, bytes], ...] = ()
+    """Of an array, each row as a message of its own, with its key."""
 
 
 @final
@@ -75,6 +90,11 @@ class RecordedMessages(Generic[M]):
         while not self._due and not self._at_end:
             await self.read_ahead()
         return self._due.popleft() if self._due else None
+
+    @property
+    def upcoming(self) -> tuple[M, ...]:
+        """The messages that have been read and not been taken."""
+        return tuple(message for _, message in self._due)
 
     @property
     def ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""Recordings of Kraken and TickDB, played by the exchange in their own words.
+"""Recordings of venues, played by the exchange in their own words.
 
 Plan: :func:`open_recorded_words` reads the messages; each knows the keys under which
 clients get it. Requests are answered as in a made-up market.
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, final
 
-import attrs
 import msgspec
 
 from ..errors import ConfigError
@@ -23,29 +22,17 @@ from ..feeds.playback import call
 from ..feeds.venues import find_language
 from .dialect import Conversation, Refusal
 from .flat_dialect import FlatDialect
-from .recorded_messages import RecordedMessages
+from .recorded_binance import read_binance
+from .recorded_messages import RecordedMessages, Said
 from .tickdb_dialect import WHOLE_MARKET, TickDBDialect, key_of
 from .wire import packed_frame, text_frame
 
-__all__ = ["Said", "TickDBWords", "open_recorded_words", "read_kraken", "read_tickdb"]
+__all__ = ["TickDBWords", "open_recorded_words", "read_kraken", "read_tickdb"]
 
 _decode: Final = msgspec.json.Decoder().decode
 _raw_rows: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _TICKDB_CHANNELS: Final = frozenset({"ticker", "depth", "trade"})
 _KRAKEN_CHANNELS: Final = frozenset({"ticker", "book", "trade", "ohlc", "instrument"})
-
-
-@attrs.frozen(slots=True)
-class Said:
-    """A message of a recording."""
-
-    symbol: str
-    """The symbol that it is about, for the counts; empty: none, or several."""
-    keys: frozenset[Any]
-    """Those under which clients get it; each venue has its own."""
-    payload: bytes
-    parts: tuple[tuple[str, bytes], ...] = ()
-    """Of an array, each row as a message of its own, with its key."""
 
 
 def read_kraken(payload: bytes) -> Said | None:
@@ -160,7 +147,13 @@ class TickDBWords:
         return keys, frames
 
 
-_READERS: Final = {"kraken": read_kraken, "tickdb": read_tickdb}
+_READERS: Final = {
+    "binance": read_binance,
+    "binance-usdm": read_binance,
+    "binance-usdm-market": read_binance,
+    "kraken": read_kraken,
+    "tickdb": read_tickdb,
+}
 
 
 async def open_recorded_words(
@@ -176,7 +169,7 @@ async def open_recorded_words(
 
     Args:
         path: the recording.
-        venue: ``"kraken"`` or ``"tickdb"``.
+        venue: Binance, ``"kraken"`` or ``"tickdb"``.
         symbols: those that can be subscribed to; ``None``: all of the recording.
         speed: a factor on the recording's own pace.
         loop: whether to begin anew at the end, for ever.
@@ -193,4 +186,6 @@ async def open_recorded_words(
     unknown = [symbol for symbol in wanted if symbol not in found]
     if unknown:
         raise ConfigError(f"the recording has no symbol {unknown[0]!r}: it has {', '.join(found)}")
-    return RecordedMessages(path, _READERS[venue], wanted, speed, loop=loop, in_thread=in_thread)
+    words = RecordedMessages(path, _READERS[venue], wanted, speed, loop=loop, in_thread=in_thread)
+    await words.read_ahead()
+    return words

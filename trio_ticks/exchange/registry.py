@@ -5,7 +5,7 @@ Rules: every venue that can be opened here is in this one list, and nowhere else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -24,6 +24,8 @@ from .flat_dialect import FlatDialect
 from .kraken import FAULTS as KRAKEN_FAULTS
 from .kraken import SYMBOLS as KRAKEN_SYMBOLS
 from .kraken import KrakenVenue
+from .recorded_binance import RecordedBinance
+from .recorded_messages import Said
 from .recorded_words import TickDBWords
 from .tickdb_desk import TICKDB_REST_FAULTS, TickDBDesk
 from .tickdb_dialect import TickDBDialect
@@ -48,13 +50,22 @@ class Spoken:
     recorded: type[Dialect] | None = None
     """What is spoken with clients of a recording that is played in its own words, or
     how they are let in; ``None``: it is played in the flat protocol."""
-    new_recorded_venue: Callable[[Collection[str]], Venue] | None = None
-    """Makes the venue, of its symbols, whose sessions speak then in its place."""
+    new_recorded_venue: Callable[[Collection[str], Sequence[Said]], Venue] | None = None
+    """Makes the venue, of its symbols and the first messages of the recording, whose
+    sessions speak then in its place."""
     symbols: tuple[str, ...] | None = None
     """What there is unless other symbols are named; ``None``: the usual ones."""
     new_desk: NewDesk | None = None
     """Makes what answers over REST; ``None``: it has no REST here."""
 
+
+_USDM: Final = Spoken(
+    BINANCE_FAULTS,
+    new_venue=new_futures_venue,
+    recorded=FlatDialect,
+    new_recorded_venue=partial(RecordedBinance, futures=True),
+    symbols=BINANCE_SYMBOLS,
+)
 
 SPOKEN: Final[Mapping[str, Spoken]] = MappingProxyType(
     {
@@ -68,20 +79,18 @@ SPOKEN: Final[Mapping[str, Spoken]] = MappingProxyType(
         "binance": Spoken(
             {**BINANCE_FAULTS, **BINANCE_REST_FAULTS},
             new_venue=new_spot_venue,
+            recorded=FlatDialect,
+            new_recorded_venue=RecordedBinance,
             symbols=BINANCE_SYMBOLS,
             new_desk=BinanceDesk,
         ),
-        "binance-usdm": Spoken(
-            BINANCE_FAULTS, new_venue=new_futures_venue, symbols=BINANCE_SYMBOLS
-        ),
-        "binance-usdm-market": Spoken(
-            BINANCE_FAULTS, new_venue=new_futures_venue, symbols=BINANCE_SYMBOLS
-        ),
+        "binance-usdm": _USDM,
+        "binance-usdm-market": _USDM,
         "kraken": Spoken(
             KRAKEN_FAULTS,
             new_venue=KrakenVenue,
             recorded=FlatDialect,
-            new_recorded_venue=partial(KrakenVenue, recorded=True),
+            new_recorded_venue=lambda symbols, _beginning: KrakenVenue(symbols, recorded=True),
             symbols=KRAKEN_SYMBOLS,
         ),
         "coinbase": Spoken(COINBASE_FAULTS, dialect=None),

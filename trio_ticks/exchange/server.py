@@ -308,7 +308,7 @@ async def _open(config: ExchangeConfig) -> tuple[Exchange, Listeners]:
             in_thread=not clock.is_virtual,
         )
         if spoken.new_recorded_venue is not None:
-            venue = spoken.new_recorded_venue(words.symbols)
+            venue = spoken.new_recorded_venue(words.symbols, words.upcoming)
     elif config.capture is None:
         symbols = config.symbols or spoken.symbols or DEFAULT_SYMBOLS
         rate, skew = config.rate, config.skew
