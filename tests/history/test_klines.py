@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -468,13 +467,6 @@ def test_a_folder_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(tt.ConfigError, match=r"cache: .*file cannot be used"):
         klines("X", "1m", DAY, DAY + MINUTE, cache=tmp_path / "file")
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(tt.ConfigError, match="cache"):
-        klines("X", "1m", DAY, DAY + MINUTE, cache=tmp_path)
 
 
 async def test_bars_survive_a_cache_that_cannot_be_written(

@@ -118,8 +118,11 @@ def assert_same(found: dict[str, Any]) -> None:
     for path, value, _text in found["bound"]:
         expected: Any = api
         for name in path.split("."):
+            if expected is None:  # A part that this pipeline has not: its row is hidden.
+                break
             expected = expected[name]
-        assert value == expected or float(value) == expected, path
+        else:
+            assert value == expected or float(value) == expected, path
     assert found["drops"] == api["ledger"]["dropped_by_reason"]
     named = [
         [row["name"], row["state"], row["symbol"] or row["state"], row["consumed"], row["failed"]]
