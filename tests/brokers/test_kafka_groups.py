@@ -285,3 +285,19 @@ async def test_a_worker_does_not_wait_for_a_broker_that_hangs_before_it_ends(
         finally:
             broker.process.send_signal(signal.SIGCONT)
     assert any("broker.not_left" in each for each in caplog.messages)
+
+
+async def test_a_worker_that_has_given_all_up_does_not_wait_for_a_broker_that_hangs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with open_broker() as broker:
+        kafka = make(broker.address)
+        await appended(kafka, numbered(100))
+        try:
+            async with working(kafka) as (_, source):
+                await until(lambda: source.statistics().acknowledged == 100)
+                broker.process.send_signal(signal.SIGSTOP)
+        finally:
+            broker.process.send_signal(signal.SIGCONT)
+    assert source.statistics().shards == 0
+    assert any("broker.not_left" in each for each in caplog.messages)

@@ -52,6 +52,8 @@ _TOPIC_S: Final = 2.0
 _LEAVE_S: Final = 3.0
 """Seconds that the last commit may take where the broker does not answer. Where it
 does, the group may be rebalancing, which takes up to a session."""
+_LEAVE_GROUP_S: Final = 5.0
+"""How long the broker may take to let a worker go that has given all up, in seconds."""
 _CLOSE_S: Final = 2.0
 """Seconds that the client may take to end when all is cancelled."""
 _MOST_RECORDS: Final = 1000
@@ -152,9 +154,12 @@ class Working:
                     timeout_s = max(_LEAVE_S, self._session_s if self._health.connected else 0)
                     poll = partial(self._poll, consuming, limiter)
                     await leave(self._holding, self._parting, poll, timeout_s)
-                    await trio.to_thread.run_sync(
-                        consuming.close, limiter=limiter, abandon_on_cancel=True
-                    )
+                    # All is given up and committed by now. librdkafka may wait for ever
+                    # here if the broker has lost the group.
+                    with trio.move_on_after(_LEAVE_GROUP_S):
+                        await trio.to_thread.run_sync(
+                            consuming.close, limiter=limiter, abandon_on_cancel=True
+                        )
                 except Exception as error:
                     # Raised outside of the nursery, which would make a group of it.
                     failure = error
