@@ -184,8 +184,9 @@ async def test_a_worker_cut_off_for_longer_than_its_lease_gives_back_what_it_hol
     workers.check(first)
     heirs.check(second)
     book.check(sent)
-    # What it had handled in the time of its lease, and could not acknowledge any more.
-    assert book.most_back() <= 1
+    # Once for what it had handled in the time of its lease, and could not acknowledge any
+    # more; and once if a lease of a second runs out on a machine that is busy.
+    assert book.most_back() <= 2
     left = await sums(buffer)
     left.check()
     assert left.entries == 0
