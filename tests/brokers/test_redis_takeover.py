@@ -184,8 +184,8 @@ async def test_a_worker_cut_off_for_longer_than_its_lease_gives_back_what_it_hol
     workers.check(first)
     heirs.check(second)
     book.check(sent)
-    # Once for what it had handled in the time of its lease and could not acknowledge any
-    # more, and once if a lease of a second runs out on a busy machine.
+    # Once for what it had handled in the time of its lease and could not acknowledge,
+    # and once if a lease of a second runs out on a busy machine.
     assert book.most_back() <= 2
     left = await sums(buffer)
     left.check()
