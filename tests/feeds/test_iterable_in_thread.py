@@ -67,6 +67,26 @@ async def test_what_the_iterable_raises_comes_after_its_ticks() -> None:
         assert await receive.receive_many(100) == made
 
 
+async def test_what_it_raises_later_is_not_lost() -> None:
+    go_on = threading.Event()
+
+    def failing() -> Iterator[tt.Tick]:
+        yield make_ticks(1)[0]
+        go_on.wait(60)
+        raise OSError("the file has ended early")
+
+    feed = tt.IterableFeed(failing(), in_thread=True)
+
+    class Slow:
+        async def send_many(self, _ticks: list[tt.Tick]) -> None:
+            # The thread ends while its first tick is still being sent.
+            go_on.set()
+            await trio.sleep(0.3)
+
+    with trio.fail_after(60), pytest.raises(OSError, match="the file has ended early"):
+        await feed.run(Slow())
+
+
 async def test_an_item_that_is_no_tick_is_named() -> None:
     made = make_ticks(2)
     send: tt.TickSendChannel[tt.Tick]

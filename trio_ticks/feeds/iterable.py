@@ -162,7 +162,7 @@ class _Reader:
         trio.lowlevel.start_thread_soon(self._read, self._end, "trio-ticks-iterable")
         sent, error = 0, None
         try:
-            while error is None and not (self._is_over and not self._got):
+            while error is None and not self._is_empty():
                 await self._news.wait()
                 self._news = trio.Event()
                 chunk, error = self._take()
@@ -176,6 +176,10 @@ class _Reader:
             self._room.set()
         if error is not None:
             raise error
+
+    def _is_empty(self) -> bool:
+        """Tell whether the thread has ended, and all that it left was taken."""
+        return self._is_over and not self._got and self._error is None
 
     def _take(self) -> tuple[list[Any], Exception | None]:
         with self._lock:
@@ -211,7 +215,8 @@ class _Reader:
         if count == 1:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._tell)
-        elif count >= _CHUNK:
+        elif count >= _CHUNK and not self._left:
+            # The end of the feed sets _left before it makes room for good.
             self._room.wait()
 
     def _tell(self) -> None:
