@@ -166,6 +166,27 @@ def test_messages_that_say_nothing_to_clients() -> None:
     assert read_binance(b'{"stream":"btcusdt@trade","data":{"e":"trade"}}') is not None
 
 
+def test_damaged_levels_do_not_end_the_market() -> None:
+    messages = [
+        b'{"e":"depthUpdate","s":"BTCUSDT","U":1,"u":2,"b":[["1","1"]],"a":[]}',
+        b'{"lastUpdateId":2,"bids":[["1.0","2"]],"asks":[["3.0","4"]]}',
+        b'{"e":"depthUpdate","s":"BTCUSDT","U":3,"u":3,"b":[["x","1"]],"a":[]}',
+        b'{"e":"depthUpdate","s":"BTCUSDT","U":4,"u":4,"b":5,"a":[[1]]}',
+        b'{"e":"depthUpdate","s":"BTCUSDT","U":5,"u":5,"b":[],"a":[["3.5","1"]]}',
+        b'{"lastUpdateId":9,"bids":[["x","2"]],"asks":[]}',
+    ]
+    said = [each for each in map(read_binance, messages) if each is not None]
+    assert len(said) == len(messages)
+    venue, now = RecordedBinance(["BTCUSDT"], said), datetime.now(UTC)
+    for each in said:
+        assert venue.take(each, now) is each
+    asked = {"symbol": "BTCUSDT"}
+    venue.answer("/api/v3/depth", asked, now)  # the recorded one
+    found = venue.answer("/api/v3/depth", asked, now)
+    assert found is not None
+    assert json.loads(found.body)["asks"] == [["3.0", "4"], ["3.5", "1"]]
+
+
 @needs_real
 async def test_the_real_recording_over_a_socket() -> None:
     found = await compare(REAL, ["bookTicker", "trade"])

@@ -12,6 +12,7 @@ stream, whatever speed is named. Requests are answered as in a made-up market.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, final
 
@@ -109,11 +110,13 @@ class RecordedBinance:
     def take(self, tick: Any, now: datetime) -> Said:
         """Return a recorded message, once it has changed its book here."""
         said: Said = tick
-        if said.keys == _SNAPSHOT:
-            if self._owner:
-                self._books[self._owner] = _RecordedBook(_fields(said.payload))
-        elif said.symbol in self._books and (said.symbol, "depth") in said.keys:
-            self._books[said.symbol].apply(_fields(said.payload))
+        # A damaged message is played as it is; the book here goes on without it.
+        with suppress(ValueError, TypeError):
+            if said.keys == _SNAPSHOT:
+                if self._owner:
+                    self._books[self._owner] = _RecordedBook(_fields(said.payload))
+            elif said.symbol in self._books and (said.symbol, "depth") in said.keys:
+                self._books[said.symbol].apply(_fields(said.payload))
         return said
 
     def new_session(self, target: str = "/stream") -> RecordedBinanceSession:
