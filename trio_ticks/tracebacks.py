@@ -5,8 +5,8 @@ one object that is raised again and again, such as a dead connection that keeps 
 error, grows without end, and formatting it takes longer each time. A chain of causes
 grows likewise where a handler raises a new error from its last one.
 
-Rules: what is short is left as it is. Of what is long the first and the last frames
-stay: where it was raised now, and where at first.
+Rules: what is short is left as it is. Of what was raised again and again the first and
+the last raise stay; of what is long, too, the first and the last frames.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import CodeType, TracebackType
 from typing import Final, final
 
-__all__ = ["FRAMES", "StackTexts", "bound"]
+__all__ = ["FRAMES", "STACKS", "StackTexts", "bound", "has_company"]
 
 FRAMES: Final = 10
 """How many of the first and of the last frames are kept of a long traceback."""
@@ -26,18 +26,14 @@ _CHAIN: Final = 16
 """How many errors of a chain of causes are kept."""
 _MOST: Final = 64
 """How many errors of a chain with groups are looked at."""
-_STACKS: Final = 256
+STACKS: Final = 256
 """How many stacks are kept as text: to make one costs 100 times a look-up."""
 
 
 def bound(error: BaseException) -> None:
     """Cut the traceback and the causes of *error* in place, if they have grown long."""
     _cut(error)
-    if (
-        error.__context__ is None
-        and error.__cause__ is None
-        and not isinstance(error, BaseExceptionGroup)
-    ):
+    if not has_company(error):
         return
     seen, level = {id(error)}, [error]
     for _ in range(_CHAIN - 1):
@@ -58,23 +54,42 @@ def bound(error: BaseException) -> None:
         each.__suppress_context__ = suppressed
 
 
+def has_company(error: BaseException) -> bool:
+    """Return whether other errors belong to *error*: a cause, or those of a group."""
+    return (
+        error.__context__ is not None
+        or error.__cause__ is not None
+        or isinstance(error, BaseExceptionGroup)
+    )
+
+
 def _linked(error: BaseException) -> list[BaseException]:
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     return [each for each in (error.__cause__, error.__context__, *inner) if each is not None]
 
 
 def _cut(error: BaseException) -> None:
-    count, link = 0, error.__traceback__
+    head = error.__traceback__
+    if head is None:
+        return
+    count, link = 1, head.tb_next
+    code, place = head.tb_frame.f_code, head.tb_lasti
+    raises: list[TracebackType] = []
+    before = head
+    # Who catches what is raised again is the outermost frame each time.
     while link is not None:
         count += 1
-        link = link.tb_next
+        if link.tb_lasti == place and link.tb_frame.f_code is code:
+            raises.append(before)
+        before, link = link, link.tb_next
+    if len(raises) > 1:
+        raises[0].tb_next = raises[-1].tb_next
+        return
     if count <= _LONG:
         return
-    head = error.__traceback__
     for _ in range(FRAMES - 1):
-        assert head is not None
+        assert head.tb_next is not None
         head = head.tb_next
-    assert head is not None
     tail = head.tb_next
     for _ in range(count - 2 * FRAMES):
         assert tail is not None
@@ -87,7 +102,7 @@ class StackTexts:
     """Makes the texts of stacks, and keeps those that occur again.
 
     A strategy that fails tends to fail at the same place, tick after tick. A stack is
-    known by its code objects and line numbers.
+    known by its code objects and the instructions in them.
 
     Args:
         is_hidden: whether a frame's code is left out, if it is on top of the stack.
@@ -105,30 +120,26 @@ class StackTexts:
             and self._is_hidden(trace.tb_frame.f_code)
         ):
             trace = trace.tb_next
-        key: list[int] = []
+        places: list[int] = []
         codes: list[CodeType] = []
         link = trace
         while link is not None:
-            code = link.tb_frame.f_code
-            key += (id(code), link.tb_lineno)
-            codes.append(code)
+            # The line's number would have to be looked up in the code's table.
+            places.append(link.tb_lasti)
+            codes.append(link.tb_frame.f_code)
             link = link.tb_next
-        known = self._known.get(tuple(key))
+        key = (*map(id, codes), *places)
+        known = self._known.get(key)
         if known is None:
-            if len(self._known) >= _STACKS:
+            if len(self._known) >= STACKS:
                 self._known.clear()
             # Keep the code objects alive, or others could get their ids.
-            known = self._known[tuple(key)] = "".join(traceback.format_tb(trace)), codes
+            known = self._known[key] = "".join(traceback.format_tb(trace)), codes
         return known[0]
 
     def whole(self, error: BaseException) -> str:
         """Return the text of *error* as ``traceback.format_exception`` does."""
-        if (
-            error.__cause__ is not None
-            or error.__context__ is not None
-            or isinstance(error, BaseExceptionGroup)
-            or error.__traceback__ is None
-        ):
+        if has_company(error) or error.__traceback__ is None:
             return "".join(traceback.format_exception(error))
         last = "".join(traceback.format_exception_only(error))
         return f"Traceback (most recent call last):\n{self.text(error.__traceback__)}{last}"

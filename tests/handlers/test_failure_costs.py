@@ -71,6 +71,25 @@ def test_the_first_and_the_last_frames_stay(levels: int) -> None:
     assert list(traceback.walk_tb(error.__traceback__)) == after
 
 
+@given(st.integers(2, 12), st.integers(3, 40))
+def test_what_is_raised_again_keeps_the_first_and_the_last_raise(levels: int, times: int) -> None:
+    error = DeadConnectionError("dead")
+    places: list[tuple[str, int]] = []
+    for number in range(times):
+        try:
+            # Another place at the first and at the last time.
+            deep(levels + (number == 0) + (number == times - 1), error)
+        except DeadConnectionError:
+            bound(error)
+        places = [
+            (frame.f_code.co_name, line) for frame, line in traceback.walk_tb(error.__traceback__)
+        ]
+        assert len(places) <= 3 * (levels + 3)
+    caught = [place for place in places if place[0].startswith("test_")]
+    assert len(caught) == 2
+    assert len(places) == 2 * (levels + 3)
+
+
 def test_a_chain_that_grows_is_cut() -> None:
     last = DeadConnectionError("0")
     for number in range(1, 500):

@@ -29,7 +29,7 @@ from ..errors import ConfigError
 from ..gaps import Gap
 from ..logs import LogLimit, log_event
 from ..ticks import QUANTITIES, Bar, BookUpdate, Tick, Trade
-from ..tracebacks import StackTexts, bound
+from ..tracebacks import STACKS, StackTexts, bound, has_company
 
 __all__ = ["DeadLetter", "DeadLetterFile", "read_dead_letters"]
 
@@ -197,7 +197,7 @@ class DeadLetterFile:
             "item": item,
             "error": _name(error),
             "message": _message(error)[: self._text_limit],
-            "traceback": _ends(self._tracebacks.text(error), self._text_limit),
+            "traceback": self._tracebacks.encoded(error, self._text_limit),
         }
         try:
             line = msgspec.json.encode(letter, enc_hook=repr)
@@ -345,6 +345,29 @@ class _Tracebacks:
 
     def __init__(self) -> None:
         self._stacks = StackTexts(_is_ours)
+        self._encoded: dict[str, bytes] = {}
+
+    def encoded(self, error: BaseException, most: int) -> msgspec.Raw:
+        """Return the traceback of *error* as JSON, of at most *most* characters.
+
+        A stack that comes again is not escaped again: with a bug in every tick that
+        would be most of a letter's price.
+        """
+        if not has_company(error):
+            stack = self._stacks.text(error.__traceback__)
+            last = f"{_name(error)}: {_message(error)}\n"
+            if len(stack) + len(last) <= most:
+                return msgspec.Raw(self._opened(stack) + msgspec.json.encode(last)[1:])
+        return msgspec.Raw(msgspec.json.encode(_ends(self.text(error), most)))
+
+    def _opened(self, stack: str) -> bytes:
+        """Return *stack* as a string of JSON that is not closed yet."""
+        known = self._encoded.get(stack)
+        if known is None:
+            if len(self._encoded) >= STACKS:
+                self._encoded.clear()
+            known = self._encoded[stack] = msgspec.json.encode(stack)[:-1]
+        return known
 
     def text(self, error: BaseException) -> str:
         """Return the traceback of *error* and of its causes, the first cause first.
