@@ -58,8 +58,8 @@ class RedisSink:
         self._keys = [
             buffer.keys.state,
             buffer.keys.producer(secrets.token_hex(8)),
-            *buffer.keys.streams,
         ]
+        self._streams = buffer.keys.streams
         self._times = ServerClock()
         self._packer = Packer(buffer.shards, buffer.pack)
         self._link: Link | None = None
@@ -143,14 +143,20 @@ class RedisSink:
         wait_s, longest_s = _FULL_WAITS_S
         while True:
             some = _first(records)
+            # A server reads each key of a call, so it is given those that are needed.
+            places: dict[int, int] = {}
             flat = [
                 part
                 for number, record in some
-                for part in (number, record.shard + 3, record.ticks, record.body)
+                for part in (
+                    *(number, places.setdefault(record.shard, 3 + len(places))),
+                    *(record.ticks, record.body),
+                )
             ]
+            keys = [*self._keys, *map(self._streams.__getitem__, places)]
             try:
                 taken, again, room, *_ = await link.call_timed(
-                    APPEND.call(self._keys, self._buffer.maxsize, _REMEMBER_MS, *flat), 3
+                    APPEND.call(keys, self._buffer.maxsize, _REMEMBER_MS, *flat), 3
                 )
             except LostError:
                 await link.connect()

@@ -58,7 +58,7 @@ class RedisSource:
         self._nursery: trio.Nursery
         self._starting = trio.CancelScope()
         self._failures: list[Exception] = []
-        self._rung = False
+        self._rung: frozenset[int] = frozenset()
         self._worker: Worker
         self._trials: Trials
         self._wake = trio.Event()
@@ -148,7 +148,8 @@ class RedisSource:
             # Nothing is fetched for a little room: each fetch has its price.
             if fetchable < most // 4:
                 fetchable = 0
-            steps = planner.plan(unfinished, room, fetchable, draining=self._draining)
+            rung, self._rung = self._rung, frozenset()
+            steps = planner.plan(unfinished, room, fetchable, rung=rung, draining=self._draining)
             if steps and not await self._do(link, steps):
                 continue
             await self._deliver()
@@ -159,7 +160,7 @@ class RedisSource:
                 continue
             wait_s = _WAITS_S[0] if self._worker.moved else min(2 * wait_s, longest_s)
             # The watch has rung for a tick that does not come: then not at once again.
-            fruitless, self._rung = self._rung and not self._worker.moved, False
+            fruitless = bool(rung) and not self._worker.moved
             if not fruitless:
                 self._arm(planner)
             idle = not holdings.outstanding.ticks and not holdings.lost and not fruitless
@@ -306,7 +307,10 @@ class RedisSource:
                     continue
                 if found[0]:
                     self._disarm()
-                    self._rung = True
+                    rung = {bytes(stream) for stream, _ in found[0]}
+                    self._rung = frozenset(
+                        shard.number for shard, key in zip(shards, keys, strict=True) if key in rung
+                    )
                     self._wake_up()
         finally:
             await link.aclose()

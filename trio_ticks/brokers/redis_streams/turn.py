@@ -48,7 +48,13 @@ class Planner:
         """Whether there were shards to fetch from, and no room for what they have."""
 
     def plan(
-        self, unfinished: frozenset[int], room: int, fetchable: int, *, draining: bool
+        self,
+        unfinished: frozenset[int],
+        room: int,
+        fetchable: int,
+        *,
+        rung: frozenset[int] = frozenset(),
+        draining: bool,
     ) -> list[tuple[Command, Reply]]:
         """Return the commands of a turn, each with what takes its reply.
 
@@ -56,6 +62,8 @@ class Planner:
             unfinished: identities of the ticks that have no outcome yet.
             room: for how many ticks there is room in the channel.
             fetchable: how many ticks may be fetched.
+            rung: the shards that have a new tick, if the watch has just told: nothing
+                is fetched of the others, since each shard has its price.
             draining: whether nothing more is to be fetched.
         """
         self._worker.moved = 0
@@ -73,7 +81,7 @@ class Planner:
                 staying.append(shard)
         steps += self._trials.plan(staying, unfinished, room)
         if not self._trials.alone:
-            steps += self._fetches(staying, fetchable)
+            steps += self._fetches(staying, fetchable, rung)
         return steps
 
     def _rotated(self) -> list[Shard]:
@@ -127,7 +135,9 @@ class Planner:
 
     # Fetch
 
-    def _fetches(self, staying: list[Shard], room: int) -> list[tuple[Command, Reply]]:
+    def _fetches(
+        self, staying: list[Shard], room: int, rung: frozenset[int]
+    ) -> list[tuple[Command, Reply]]:
         steps: list[tuple[Command, Reply]] = []
         empty = [shard for shard in staying if not shard.queue]
         pending = [shard for shard in empty if shard.pending]
@@ -146,7 +156,7 @@ class Planner:
                 *(group, self._worker.me, _PAGE, room, *args),
             )
             steps.append((command, self._take_pending))
-        elif fresh:
+        elif fresh := [shard for shard in fresh if not rung or shard.number in rung]:
             tokens = [part for shard in fresh for part in (shard.number, shard.token)]
             command = FETCH.call(
                 [self._worker.leases, *(keys.streams[shard.number] for shard in fresh)],
