@@ -106,6 +106,9 @@ class _BinanceCodec(Codec):
         ]
         self._asked: dict[str, str] = {}
         """By the venue's spelling, the spelling in which a symbol was asked for."""
+        self._books: dict[str, tuple[str, str]] = {}
+        """By the stream of a whole book, its symbol in the venue's spelling, and as it
+        was asked for."""
         self._volume: dict[str, float] = {}
         self._numbers = SequenceTracker()
         # By the first letters of a stream's channel.
@@ -120,6 +123,8 @@ class _BinanceCodec(Codec):
         for symbol in symbols:
             self._asked[symbol.upper()] = symbol
             self._numbers.reset(symbol.upper())
+            if self._depth == 0:
+                self._books[f"{symbol.lower()}@{self._book}"] = symbol.upper(), symbol
         return self._request("SUBSCRIBE", symbols, _SUBSCRIBE)
 
     def unsubscribe(self, symbols: Sequence[str], /) -> list[str | bytes]:
@@ -213,10 +218,19 @@ class _BinanceCodec(Codec):
 
     def _read_book(self, payload: bytes) -> BookUpdate | None:
         """Return the update in a combined frame; ``None``: a closer look is due."""
-        found = book_frame(payload)
-        if found.data is None:
+        envelope = book_frame(payload)
+        found = envelope.data
+        if found is None:
             return None
-        return self._decode_book(found.data, found.stream, self.context.arrived)
+        symbol, asked = self._books.get(envelope.stream, ("", ""))
+        when = found.T or found.E
+        # What comes all the time: the next update of a whole book that was asked for.
+        if symbol and found.s == symbol and found.e == "depthUpdate" and when:
+            first, last = found.pu + 1 if self.has_previous else found.U, found.u
+            if 0 < first <= last:
+                bids, asks = found.b, found.a
+                return unchecked_book_update(asked, moment(when), bids, asks, False, first, last)
+        return self._decode_book(found, envelope.stream, self.context.arrived)
 
     def _decode_rare(self, payload: bytes, arrived: datetime) -> _Item | None:
         """Return the item in any message.

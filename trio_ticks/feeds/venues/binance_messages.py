@@ -41,6 +41,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECONDS: Final = 10**14
 """Times from here on are in microseconds: in milliseconds it is the year 5138."""
 
+_EXACT: Final = 2**42
+"""Below, seconds as a float tell milliseconds apart: until the year 2109."""
+_at: Final = datetime.fromtimestamp
+
 _Size = Annotated[float, msgspec.Meta(ge=0)]
 _Number = Annotated[int, msgspec.Meta(le=2**63 - 1)]
 """Larger ones do not fit into a book update that goes to another process."""
@@ -70,7 +74,7 @@ class Frame(msgspec.Struct, gc=False):
     data: Event | None = None
 
 
-class Levels(msgspec.Struct):
+class Levels(msgspec.Struct, gc=False):
     """The changes of a book (``b``, ``a``), or its levels (``bids``, ``asks``)."""
 
     s: str = ""
@@ -87,7 +91,7 @@ class Levels(msgspec.Struct):
     asks: tuple[Level, ...] = ()
 
 
-class BookFrame(msgspec.Struct):
+class BookFrame(msgspec.Struct, gc=False):
     """Levels in a combined frame."""
 
     stream: str = ""
@@ -133,6 +137,8 @@ object_of: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 def moment(time: int) -> datetime:
     """Return the moment that *time*, in milliseconds or microseconds, stands for."""
+    if 0 <= time < _EXACT:
+        return _at(time / 1000, UTC)
     return _EPOCH + timedelta(microseconds=time if time >= _MICROSECONDS else time * 1000)
 
 

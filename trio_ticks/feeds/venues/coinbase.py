@@ -26,6 +26,7 @@ import msgspec
 
 from ...ticks import (
     BookUpdate,
+    Level,
     Tick,
     Trade,
     to_utc,
@@ -86,7 +87,7 @@ class _Snapshot(msgspec.Struct, tag="snapshot"):
     time: Moment | None = None
 
 
-class _L2Update(msgspec.Struct, tag="l2update"):
+class _L2Update(msgspec.Struct, tag="l2update", gc=False):
     product_id: Name
     changes: list[tuple[Literal["buy", "sell"], Price, Size]]
     time: Moment
@@ -264,13 +265,15 @@ class CoinbaseCodec(Codec):
             if side == "buy":
                 return unchecked_book_update(symbol, moment, ((price, size),), (), False)
             return unchecked_book_update(symbol, moment, (), ((price, size),), False)
-        return unchecked_book_update(
-            symbol,
-            moment,
-            tuple([(price, size) for side, price, size in changes if side == "buy"]),
-            tuple([(price, size) for side, price, size in changes if side == "sell"]),
-            False,
-        )
+        bids: list[Level] = []
+        asks: list[Level] = []
+        add_bid, add_ask = bids.append, asks.append
+        for side, price, size in changes:
+            if side == "buy":
+                add_bid((price, size))
+            else:
+                add_ask((price, size))
+        return unchecked_book_update(symbol, moment, tuple(bids), tuple(asks), False)
 
     def _take_snapshot(self, message: _Snapshot) -> BookUpdate | None:
         if not self._levels:

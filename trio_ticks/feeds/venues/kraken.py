@@ -107,9 +107,10 @@ class _RawFrame(msgspec.Struct, gc=False):
 
 
 _quotes: Final = msgspec.json.Decoder(_Frame[_Quote]).decode
+_books: Final = msgspec.json.Decoder(_Frame[_Levels]).decode
 _frames: Final[dict[str, Callable[[bytes], _Frame[Any]]]] = {
     "ticker": _quotes,
-    "book": msgspec.json.Decoder(_Frame[_Levels]).decode,
+    "book": _books,
     "trade": msgspec.json.Decoder(_Frame[_Trade]).decode,
     "ohlc": msgspec.json.Decoder(_Frame[_Candle]).decode,
 }
@@ -121,6 +122,7 @@ _PREFIX: Final = len('{"channel":"tick')
 _CHANNELS: Final = {f'{{"channel":"{name}'.encode()[:_PREFIX]: name for name in _frames}
 """The channels by the first bytes of their messages, as the venue writes them."""
 _TICKER: Final = b'{"channel":"tick'
+_BOOK: Final = b'{"channel":"book'
 
 
 def _encode(method: str, number: int, **params: object) -> str:
@@ -241,7 +243,7 @@ class KrakenCodec(Codec):
     def decode(self, payloads: Sequence[bytes], /) -> list[Any]:
         """Return the market data in *payloads*; count all other messages."""
         items: list[Any] = []
-        quotes = self._has_quotes
+        quotes, books = self._has_quotes, self._depth > 0
         for payload in payloads:
             prefix = payload[:_PREFIX]
             try:
@@ -270,6 +272,12 @@ class KrakenCodec(Codec):
                                 volume,
                             )
                         )
+                        continue
+                # Books come as often as quotes, so they take the shorter way, too.
+                if prefix == _BOOK and books:
+                    book = _books(payload)
+                    if book.channel == "book":
+                        items += self._read_books(book, payload)
                         continue
                 found = self._read(payload, prefix)
             except BAD_MESSAGE as error:

@@ -136,27 +136,33 @@ class TickDBCodec(Codec):
         arrived = self.context.arrived
         asked, quoted = self._asked, self._quoted
         takes_quotes = self._tickers or self._quotes
+        only_books = self._books and not self._quotes
         nan = math.nan
         stamp, moment = 0, arrived
         for payload in payloads:
             try:
                 push = decode_push(payload)
-                data = push.data
-                bid, ask = data.bid_price, data.ask_price
-                both = bid * ask
-                # It is 0 or NaN where a price is absent.
-                if both and both == both and takes_quotes and push.cmd == "ticker":
-                    symbol = asked.get(data.symbol)
-                    if symbol is not None and data.timestamp > 0:
-                        # Many tickers in a row have the same stamp.
-                        if data.timestamp != stamp:
-                            moment = _at(data.timestamp / 1000, UTC)
-                            stamp = data.timestamp
-                        items.append(
-                            unchecked_tick(symbol, moment, bid, ask, nan, nan, data.volume_24h)
-                        )
-                        quoted.add(symbol)
-                        continue
+                data, cmd = push.data, push.cmd
+                symbol, time = asked.get(data.symbol), data.timestamp
+                if symbol is not None and time > 0:
+                    # Many pushes in a row have the same stamp.
+                    if time != stamp:
+                        moment, stamp = _at(time / 1000, UTC), time
+                    if cmd == "ticker" and takes_quotes:
+                        bid, ask = data.bid_price, data.ask_price
+                        both = bid * ask
+                        # It is 0 or NaN where a price is absent.
+                        if both and both == both:
+                            items.append(
+                                unchecked_tick(symbol, moment, bid, ask, nan, nan, data.volume_24h)
+                            )
+                            quoted.add(symbol)
+                            continue
+                    elif cmd == "depth" and only_books:
+                        bids, asks = data.bids, data.asks
+                        if bids is not None and asks is not None:
+                            items.append(unchecked_book_update(symbol, moment, bids, asks, True))
+                            continue
                 found = self._items_in(push, arrived)
             except BAD_MESSAGE:
                 try:
