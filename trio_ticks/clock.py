@@ -106,6 +106,14 @@ class Clock:
         """Return the wall time that belongs to *moment* on trio's clock, in UTC."""
         return _EPOCH + timedelta(seconds=moment + self.offset_s)
 
+    def step_s(self) -> float:
+        """Return the system's wall clock less this one's wall time, in seconds.
+
+        It changes only when the system's clock is set, or the machine has slept. Safe
+        in any thread. On a virtual clock it is 0.
+        """
+        return 0.0 if self.is_virtual else time.time() - self.wall()
+
     def begin_at(self, wall_s: float) -> None:
         """Let the wall time be *wall_s* (seconds since 1970) now, if time is virtual.
 

@@ -212,6 +212,7 @@ def _tell_of_broken_log(event: str, error: Exception) -> None:
 
 _ESCAPE: Final = r"\\{1,4}"
 _SHORT_ESCAPES: Final = {"\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+_ESCAPED: Final = frozenset("\"\\/'") | _SHORT_ESCAPES.keys()
 
 
 def _spellings(char: str) -> str:
@@ -236,6 +237,19 @@ def _spellings(char: str) -> str:
     if char == " ":
         forms.append(r"\+")
     return f"(?:{'|'.join(forms)})"
+
+
+def _signs(secret: str) -> set[bytes]:
+    r"""Return pieces of bytes of which one is in any spelling of *secret*.
+
+    It is spelt as it is, or with a ``\u`` or a ``%`` in it, or with a backslash before
+    a character that JSON may write so.
+    """
+    plain = secret.encode("utf-8", "surrogatepass")
+    signs = {plain, plain.replace(b" ", b"+"), b"\\u", b"%"}
+    if not _ESCAPED.isdisjoint(secret):
+        signs.add(b"\\")
+    return signs
 
 
 def _pattern(secret: str) -> str:
@@ -269,7 +283,7 @@ class Redactor:
     word, those of one or two only where they are a whole value, as in ``key=x``.
     """
 
-    __slots__ = ("_always", "_learnt", "_longest", "_search", "_secrets")
+    __slots__ = ("_always", "_learnt", "_longest", "_search", "_secrets", "_signs")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._always = frozenset(secrets)
@@ -299,10 +313,22 @@ class Redactor:
         self._longest = max(map(len, secrets), default=0)
         ordered = sorted(secrets, key=lambda secret: (-len(secret), secret))
         self._search = re.compile("|".join(map(_pattern, ordered))) if ordered else None
+        self._signs = frozenset(sign for secret in secrets for sign in _signs(secret))
 
     def text(self, text: str) -> str:
         """Return *text* without the secrets."""
         return text if self._search is None else self._search.sub(_MASK, text)
+
+    def may_be_in(self, data: bytes) -> bool:
+        """Tell quickly whether a secret may be in *data*; False is certain."""
+        return any(sign in data for sign in self._signs)
+
+    def payload(self, payload: bytes) -> bytes:
+        """Return *payload* without the secrets; it need not be text."""
+        if self._search is None or not self.may_be_in(payload):
+            return payload
+        text = payload.decode("utf-8", "surrogateescape")
+        return self._search.sub(_MASK, text).encode("utf-8", "surrogateescape")
 
     def excerpt(self, payload: bytes | str) -> str:
         """Return the beginning of *payload* without the secrets, on one line.

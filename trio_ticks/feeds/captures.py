@@ -1,8 +1,7 @@
 """The market data of a recording: read line by line, by the codec of its venue.
 
-One codec decodes the whole file, as it would decode the messages of one connection. The
-venue is given, or found from the first lines. ``trio_ticks.recordings.files`` describes
-the lines.
+The venue is given, or found from the first lines. ``trio_ticks.recordings.files``
+describes the lines, ``decoding.py`` what becomes of them.
 
 Rules: everything here blocks on the disk, and takes the same memory however long the
 file is. No line raises: what makes no market data is counted.
@@ -12,17 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, final
-
-import attrs
+from typing import Any, Final, final
 
 from ..errors import ConfigError
-from ..gaps import Gap, GapReason
-from ..recordings.files import LineReader, split_line
-from ..ticks import to_utc
+from ..recordings.events import facts_of, read_event
+from ..recordings.files import LineReader
+from .decoding import LineDecoder, Lost, utc_from_ns
 from .venues import VENUES, Codec, Language, find_language
 
 __all__ = [
@@ -30,6 +26,7 @@ __all__ = [
     "Lost",
     "capture_symbols",
     "recognise",
+    "recording_head",
     "utc_from_ns",
 ]
 
@@ -37,205 +34,6 @@ HEAD_LINES = 10_000
 """A file without market data in this many first lines is not taken for a recording."""
 _ENOUGH: Final = 100
 """Messages with market data after which no more lines are read to find the venue."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_UNKNOWN: Final = _EPOCH
-"""When a message arrived, for a codec, where the line does not say it."""
-_LATEST: Final = 10**19
-"""Nanoseconds since 1970 at which no message can have been received: the year 2286."""
-
-
-def utc_from_ns(ns: int) -> datetime:
-    """Return the moment *ns* nanoseconds after 1970, to the microsecond."""
-    return _EPOCH + timedelta(microseconds=ns // 1000)
-
-
-@final
-@attrs.frozen
-class Lost:
-    """Stands among the items of a recording where the codec has found a gap."""
-
-    symbol: str
-    reason: GapReason
-    count: int
-    book: bool
-    """Whether the symbol's book updates are worthless until its next snapshot."""
-    ns: int
-    """When the message that shows it was received."""
-
-    def as_gap(self, when: datetime) -> Gap:
-        """Return the gap to tell the strategy of, found at the time *when*."""
-        return Gap(self.symbol, when, self.reason, self.count, when)
-
-
-@final
-class _CaptureContext:
-    """The :class:`~trio_ticks.CodecContext` of the codec that decodes a recording.
-
-    Answers to the venue, and wishes for another connection, have no effect: what
-    happened is recorded.
-    """
-
-    __slots__ = ("_decoder", "channels", "ns")
-
-    def __init__(self, decoder: LineDecoder, channels: tuple[str, ...]) -> None:
-        self._decoder = decoder
-        self.channels = channels
-        self.ns: int | None = None
-        """When the message being decoded was received; ``None``: it is not known."""
-
-    @property
-    def arrived(self) -> datetime:
-        """When the message being decoded was received, in UTC."""
-        return _UNKNOWN if self.ns is None else utc_from_ns(self.ns)
-
-    def ignored(self, count: int = 1) -> None:
-        """Count messages that are no market data."""
-        self._decoder.ignored += count
-
-    def malformed(self, payload: bytes, reason: str, symbol: str | None = None) -> None:
-        """Count *payload* as malformed, and note the symbol's gap."""
-        self._decoder.malformed += 1
-        if symbol is not None:
-            self._decoder.lost.append((symbol, "malformed", 1, False))
-
-    def refused(self, symbol: str | None, reason: str, *, final: bool = False) -> None:
-        """Count a subscription that the venue has refused."""
-        self._decoder.refused += 1
-
-    def reply(self, message: str | bytes) -> None:
-        """Do nothing."""
-
-    def pong(self) -> None:
-        """Do nothing."""
-
-    def gap(self, symbol: str, missed: int = 0) -> None:
-        """Note a gap in the venue's sequence."""
-        self._decoder.lost.append((symbol, "sequence", missed, False))
-
-    def need_snapshot(self, symbol: str) -> None:
-        """Note that the symbol's book is wrong until its next snapshot."""
-        self._decoder.lost.append((symbol, "sequence", 0, True))
-
-    def reconnect(self, reason: str) -> None:
-        """Do nothing."""
-
-    def replace(self, reason: str) -> None:
-        """Do nothing."""
-
-    def answered(self, request: Literal["throttle", "unsubscribe"], accepted: bool) -> None:
-        """Do nothing."""
-
-
-@final
-class LineDecoder:
-    """Makes pairs of a time and an item out of the lines of one recording.
-
-    Args:
-        language: of the venue.
-        symbols: only items of these are returned; ``None``: of all.
-        subscribed: the symbols to make the codec subscribe to, as on a connection.
-        only: only items of this class are returned; ``None``: all, and gaps.
-    """
-
-    def __init__(
-        self,
-        language: Language,
-        symbols: Collection[str] | None = None,
-        *,
-        subscribed: Iterable[str] = (),
-        only: type[Any] | None = None,
-    ) -> None:
-        self.made = 0
-        """Lines with market data in them, wanted or not."""
-        self.malformed = 0
-        """Lines that are no valid message, or have no time."""
-        self.ignored = 0
-        """Other lines without market data that is wanted: heartbeats, empty lines."""
-        self.refused = 0
-        """Subscriptions that the venue has refused."""
-        self.left_out = 0
-        """Items of another class than *only*."""
-        self.headed = 0
-        """Lines with a receive time."""
-        self.untimed = 0
-        """Malformed lines that would be market data if the time were known."""
-        self.lost: list[tuple[str, GapReason, int, bool]] = []
-        """The gaps found in the line being decoded: the first fields of a ``Lost``."""
-        self._symbols = symbols
-        self._only = only
-        self._context = _CaptureContext(self, language.channels)
-        codec = language.codec_for(self._context)
-        codec.subscribe(list(subscribed))
-        self._codec_decode = codec.decode
-        self._symbols_in = language.symbols_in
-        self._last_ns: int | None = None
-
-    def decode(self, line: bytes) -> list[tuple[int, Any]]:
-        """Return the items in *line*, each with the time to play it at, in ns."""
-        try:
-            ns, message = split_line(line)
-        except ValueError:
-            self.malformed += 1
-            return []
-        if message is None or not line:
-            self.ignored += 1
-            return []
-        self._context.ns = ns
-        items = self._codec_decode((message,))
-        self._symbols_in(items)  # raises where they are no items
-        if ns is not None:
-            self.headed += 1
-            timed = [(ns, item) for item in items]
-        else:
-            timed = self._by_own_times(items)
-        if timed:
-            self.made += 1
-            self._last_ns = timed[-1][0]
-            if self._symbols is not None or self._only is not None:
-                timed = self._wanted(timed)
-        return self._with_gaps(timed, ns) if self.lost else timed
-
-    def _by_own_times(self, items: Iterable[Any]) -> list[tuple[int, Any]]:
-        """Return *items* with their own times; none if one of them has no time."""
-        try:
-            timed = [
-                ((to_utc(item.timestamp) - _EPOCH) // _MICROSECOND * 1000, item) for item in items
-            ]
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            self.malformed += 1
-            return []
-        if all(0 < ns < _LATEST for ns, _ in timed):
-            return timed
-        self.malformed += 1
-        self.untimed += any(item.timestamp == _UNKNOWN for _, item in timed)
-        return []
-
-    def _wanted(self, timed: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-        symbols, only = self._symbols, self._only
-        kept = timed
-        if symbols is not None:
-            kept = [pair for pair in kept if pair[1].symbol in symbols]
-        if only is not None:
-            of_all = len(kept)
-            kept = [pair for pair in kept if isinstance(pair[1], only)]
-            self.left_out += of_all - len(kept)
-        if not kept:
-            self.ignored += 1
-        return kept
-
-    def _with_gaps(self, timed: list[tuple[int, Any]], ns: int | None) -> list[tuple[int, Any]]:
-        """Return *timed* with the gaps that the line has shown before them."""
-        lost, self.lost = self.lost, []
-        when = self._last_ns if ns is None else ns
-        # Before the first item there is nothing to have a gap in.
-        if self._only is not None or when is None:
-            return timed
-        symbols = self._symbols
-        gaps = [
-            (when, Lost(*facts, when)) for facts in lost if symbols is None or facts[0] in symbols
-        ]
-        return [*gaps, *timed]
 
 
 @final
@@ -351,19 +149,23 @@ def recognise(
 ) -> Language:
     """Return the language of the recording at *path*.
 
-    Each known codec decodes the first lines; the one with the most messages that make
-    market data, less those that are malformed, wins; of equal ones the first in
-    ``VENUES``. Blocks on the disk.
+    The first line of a recording of our own says it. Otherwise each known codec decodes
+    the first lines; the one with the most messages that make market data, less those
+    that are malformed, wins; of equal ones the first in ``VENUES``. Blocks on the disk.
 
     Args:
         path: the recording.
         venue: a name or a codec class; ``None``: to be found.
-        channels: as for :class:`~trio_ticks.WebSocketFeed`.
+        channels: as for :class:`~trio_ticks.WebSocketFeed`; ``None``: those that were
+            recorded, where the first line says it, else the venue's default ones.
 
     Raises:
         ConfigError: the file cannot be opened, or no codec makes market data out of its
             first 10,000 lines; there is no such venue or channel.
     """
+    head = recording_head(path)
+    if head:
+        return _recorded_language(path, head, venue, channels)
     if venue is not None:
         return find_language(venue, channels)
     tried = {name: LineDecoder(find_language(name, "all")) for name in VENUES}
@@ -385,6 +187,39 @@ def recognise(
             " <message>', or one of the other kinds that trio_ticks.recordings.files describes"
         )
     return find_language(max(fitting, key=fitting.__getitem__), channels)
+
+
+def _recorded_language(
+    path: str | Path,
+    head: dict[str, Any],
+    venue: str | type[Codec] | None,
+    channels: Iterable[str] | str | None,
+) -> Language:
+    """Return the language of a recording of our own, whose first line says *head*."""
+    recorded = str(head.get("venue"))
+    if venue is None and recorded not in VENUES:
+        raise ConfigError(
+            f"{str(path)!r} is a recording of the venue {recorded!r}, which is none of ours: give"
+            " its codec class as venue="
+        )
+    language = find_language(recorded if venue is None else venue, channels)
+    if channels is not None or language.name != recorded:
+        return language
+    # What was recorded is played, also of channels that are not the usual ones.
+    known = [name for name in head.get("channels", ()) if name in language.all_channels]
+    return find_language(recorded if venue is None else venue, known or None)
+
+
+def recording_head(path: str | Path) -> dict[str, Any]:
+    """Return what the first line of a recording of our own says; else nothing.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+    with LineReader(path) as reader:
+        line = reader.read()
+    event = read_event(line) if line else None
+    return facts_of(event[1]) if event is not None and event[0] == "recording" else {}
 
 
 def _made(decoder: LineDecoder) -> int:

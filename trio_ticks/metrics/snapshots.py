@@ -23,6 +23,7 @@ __all__ = [
     "LastFailure",
     "PipelineMetrics",
     "PipelineReport",
+    "RecorderMetrics",
     "WorkerMetrics",
     "plain",
 ]
@@ -106,6 +107,32 @@ class WorkerMetrics:
     """The share of its life that the worker did not wait for ticks, from 0 to 1."""
     symbol: str | None = None
     """The symbol that the worker handles now."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class RecorderMetrics:
+    """What a :class:`~trio_ticks.Recorder` has done, over all its feeds."""
+
+    messages: int
+    """Messages in the files."""
+    bytes: int
+    """Their lines, before they were compressed."""
+    written_bytes: int
+    """Bytes in the files."""
+    dropped: int
+    """Messages that could not be recorded."""
+    waiting_bytes: int
+    """Bytes that wait for the disk."""
+    files: int
+    """Files that were begun."""
+    file: str | None = None
+    """The file that was begun last."""
+    errors: int = 0
+    """Times that the disk failed."""
+    last_error: str | None = None
+    """How it failed last."""
+    failing: bool = False
+    """Whether the disk takes nothing at the moment."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -225,6 +252,8 @@ class PipelineMetrics:
     """The other half, if both run in one program; this is then the workers' half."""
     feeds: tuple[FeedMetrics, ...] = ()
     """A row for each feed, if there are several; also those of ``ingest``."""
+    recorder: RecorderMetrics | None = None
+    """What is recorded, also by ``ingest``; ``None`` without ``record``."""
     results_written: int = 0
     """Results of handlers that were written; see ``results`` of
     :func:`~trio_ticks.open_pipeline`."""
@@ -286,6 +315,8 @@ class PipelineReport:
     """What the handler raised last; ``None``: nothing."""
     loop_blocks: int = 0
     """How often the event loop has stood still for 0.2 s or longer."""
+    recorder: RecorderMetrics | None = None
+    """What was recorded; ``None`` without ``record``."""
 
     @property
     def failed_share(self) -> float:

@@ -1,0 +1,341 @@
+"""Writes what one feed's tap holds: in frames of a second, into one file after another.
+
+Plan: at each call all that waits is made into frames, of four megabytes at most, and
+written. A new file begins with the first thing that came in a new period (an hour), or
+when the file is large enough. A frame that the disk does not take is kept and tried
+again; meanwhile what comes waits in the tap, up to the bound of the buffer.
+
+Rules: called by the recorder's thread only. Times do not go back. No error of the disk
+is raised: it is counted, logged, and told in the file once that can be written again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, final
+
+import attrs
+
+from ..logs import LogLimit, log_event
+from ..version import __version__
+from .batches import Batch, Lines, lines_of
+from .events import event_line
+from .growing import Compression, OutFile, new_path
+from .taps import FeedTap, Room
+from .timeline import Timeline
+
+__all__ = ["Counts", "FeedFiles", "FileSettings"]
+
+logger = logging.getLogger("trio_ticks.recordings")
+
+_FRAME: Final = 4 * 2**20
+"""Bytes in a frame at most, and one batch more."""
+_NAMES_TRIED: Final = 1000
+_VERSION: Final = 1
+
+
+@attrs.define
+class Counts:
+    """What the thread counts, over all feeds of a recorder. Others only read it."""
+
+    messages: int = 0
+    """Messages in the files."""
+    bytes: int = 0
+    """Their lines, before they were compressed."""
+    written_bytes: int = 0
+    """The same, compressed."""
+    lost: int = 0
+    """Messages that could not be written."""
+    files: int = 0
+    errors: int = 0
+    """Times that the disk failed."""
+    last_error: str | None = None
+    failing: bool = False
+    """Whether the disk failed last."""
+    file: str | None = None
+    """The file that was begun last."""
+
+
+@attrs.frozen(kw_only=True)
+class FileSettings:
+    """Where files are, and when one is full."""
+
+    folder: Path
+    compression: Compression
+    compress: Callable[[bytes], bytes]
+    period_ns: int
+    most_bytes: int
+    sync: bool
+    run: str
+    """Tells the files of this run of the recorder from those of others."""
+
+
+@attrs.define
+class _Frame:
+    """Lines that are to be written together."""
+
+    data: bytes
+    """Compressed."""
+    last_ns: int
+    messages: int
+    length: int
+    """Before it was compressed."""
+    size: int
+    """Its share of the buffer."""
+
+
+@final
+class FeedFiles:
+    """The files of one feed, while a recorder runs.
+
+    Args:
+        tap: what to write.
+        settings: of the recorder.
+        room: of the recorder.
+        timeline: of the recorder.
+        counts: of the recorder.
+        log_limit: of the recorder.
+    """
+
+    def __init__(
+        self,
+        tap: FeedTap,
+        settings: FileSettings,
+        room: Room,
+        timeline: Timeline,
+        counts: Counts,
+        log_limit: LogLimit,
+    ) -> None:
+        self._tap = tap
+        self._settings = settings
+        self._room = room
+        self._timeline = timeline
+        self._counts = counts
+        self._log_limit = log_limit
+        self._file: OutFile | None = None
+        self._part = 0
+        self._period = -1
+        self._in_file = 0
+        """Messages in the file."""
+        self._connection = 1
+        """That the last line came by."""
+        self._last_ns = 0
+        self._symbols = None if tap.about.symbols is None else dict(tap.about.symbols)
+        self._frame: _Frame | None = None
+        """It could not be written yet."""
+        self._steps: list[dict[str, Any]] = []
+        """Steps of the wall clock that the file does not tell of yet."""
+
+    def note_step(self, facts: dict[str, Any]) -> None:
+        """Have the file say that the wall clock has made a step."""
+        if self._file is not None:
+            self._steps.append(facts)
+
+    def write(self) -> bool:
+        """Write all that waits; return False if the disk does not take it."""
+        while self._frame is not None or self._tap.pending:
+            if self._frame is None:
+                try:
+                    self._begin_file_if_due()
+                except OSError as error:
+                    return self._failed(error)
+                self._frame = self._make_frame()
+            if not self._put(self._frame):
+                return False
+            self._frame = None
+        return True
+
+    def close(self) -> None:
+        """Write what is left, once more, and end the file in good order.
+
+        What cannot be written is counted as lost.
+        """
+        if not self.write():
+            if self._frame is not None:
+                self._counts.lost += self._frame.messages
+                self._room.freed += self._frame.size
+                self._frame = None
+            while self._tap.pending:
+                batch = self._tap.pending.popleft()
+                self._counts.lost += len(batch.messages) + len(batch.items)
+                self._room.freed += batch.size
+        self._end_file()
+
+    # Files
+
+    def _begin_file_if_due(self) -> None:
+        """Begin another file if there is none yet, or this one is full or over.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        ns = self._ns_of(self._tap.pending[0].at)
+        period = ns // self._settings.period_ns
+        file = self._file
+        if file is not None and period == self._period and file.size < self._settings.most_bytes:
+            return
+        self._end_file()
+        file = self._new_file(ns)
+        try:
+            file.append_event(ns, "recording", self._head())
+        except OSError:
+            file.close()
+            file.path.unlink(missing_ok=True)
+            raise
+        self._file, self._period, self._in_file = file, period, 0
+        self._part += 1
+        self._connection = 1
+        self._steps.clear()
+        self._counts.files += 1
+        self._counts.written_bytes += file.size
+        self._counts.file = str(file.path)
+        log_event(
+            logger,
+            logging.INFO,
+            "recorder.file",
+            path=str(file.path),
+            feed=self._tap.about.feed,
+        )
+
+    def _new_file(self, ns: int) -> OutFile:
+        settings = self._settings
+        for number in range(_NAMES_TRIED):
+            # Another feed, or another program, may have a file of this microsecond.
+            at = ns + number * 1000
+            path = new_path(settings.folder, self._tap.about.feed, at, settings.compression)
+            try:
+                return OutFile(path, settings.compress, sync=settings.sync)
+            except FileExistsError:
+                continue
+        raise FileExistsError(f"{path} is there already, and {_NAMES_TRIED} others")
+
+    def _head(self) -> dict[str, Any]:
+        about = self._tap.about
+        facts: dict[str, Any] = {
+            "version": _VERSION,
+            "feed": about.feed,
+            "venue": about.venue,
+            "channels": list(about.channels),
+            "symbols": self._symbols,
+            "run": self._settings.run,
+            "part": self._part + 1,
+            "by": f"trio_ticks {__version__}",
+        }
+        if about.url is not None:
+            url = about.url if about.redactor is None else about.redactor.text(about.url)
+            facts["url"] = url
+        return facts
+
+    def _end_file(self) -> None:
+        """Close the file, if there is one; say in it that it is whole, if possible."""
+        if self._file is None:
+            return
+        try:
+            self._file.append_event(self._last_ns, "closed", {"messages": self._in_file})
+        except OSError as error:
+            self._failed(error)
+        self._file.close()
+        self._file = None
+
+    # Frames
+
+    def _ns_of(self, moment: float) -> int:
+        return max(self._last_ns, self._timeline.ns(moment))
+
+    def _make_frame(self) -> _Frame:
+        """Take the next batches out of the tap, of one period, and compress them."""
+        tap = self._tap
+        lines: list[bytes] = []
+        length = messages = size = 0
+        while tap.pending and length < _FRAME:
+            ns = self._ns_of(tap.pending[0].at)
+            if ns // self._settings.period_ns != self._period:
+                break
+            batch = tap.pending.popleft()
+            size += batch.size
+            self._last_ns = ns
+            lines += self._lines_before(batch, ns)
+            made = self._lines_of(batch, ns)
+            lines.append(made.data)
+            if made.left_out:
+                self._counts.lost += made.left_out
+                facts = {"messages": made.left_out, "reason": "cannot be written"}
+                lines.append(event_line(ns, "dropped", facts) + b"\n")
+            length += len(made.data)
+            messages += made.messages
+        data = self._settings.compress(b"".join(lines)) if length else b""
+        return _Frame(data, self._last_ns, messages, length, size)
+
+    def _lines_of(self, batch: Batch, ns: int) -> Lines:
+        about = self._tap.about
+        try:
+            return lines_of(batch, ns, about.redactor, about.encode)
+        except Exception as error:
+            # A mistake of ours costs the batch, and not what comes after it.
+            if times := self._log_limit.due("crashed"):
+                name = about.feed
+                log_event(
+                    logger,
+                    logging.ERROR,
+                    "recorder.crashed",
+                    feed=name,
+                    times=times,
+                    exc_info=error,
+                )
+            return Lines(b"", 0, len(batch.messages) + len(batch.items))
+
+    def _lines_before(self, batch: Batch, ns: int) -> list[bytes]:
+        """Return what the file has to say before the lines of *batch*."""
+        events = [("clock", facts) for facts in self._steps]
+        self._steps.clear()
+        if batch.connection not in (0, self._connection):
+            self._connection = batch.connection
+            events.append(("connection", {"connection": batch.connection}))
+        if self._symbols is not None and batch.facts is not None:
+            if batch.word == "subscribed":
+                self._symbols.update(batch.facts["symbols"])
+            elif batch.word == "unsubscribed":
+                for symbol in batch.facts["symbols"]:
+                    self._symbols.pop(symbol, None)
+        return [event_line(ns, word, facts) + b"\n" for word, facts in events]
+
+    def _put(self, frame: _Frame) -> bool:
+        """Write *frame*; return False if the disk does not take it."""
+        counts = self._counts
+        if self._file is not None and frame.data:
+            try:
+                self._file.append(frame.data)
+            except OSError as error:
+                return self._failed(error)
+        self._in_file += frame.messages
+        counts.messages += frame.messages
+        counts.bytes += frame.length
+        counts.written_bytes += len(frame.data)
+        self._room.freed += frame.size
+        if counts.failing:
+            counts.failing = False
+            path = counts.file
+            log_event(logger, logging.WARNING, "recorder.well", path=path, errors=counts.errors)
+        return True
+
+    def _failed(self, error: OSError) -> bool:
+        counts = self._counts
+        counts.errors += 1
+        counts.failing = True
+        counts.last_error = error.strerror or str(error)
+        if times := self._log_limit.due("failed"):
+            log_event(
+                logger,
+                logging.ERROR,
+                "recorder.failed",
+                "the recording of %s cannot be written: %s",
+                self._tap.about.feed,
+                counts.last_error,
+                feed=self._tap.about.feed,
+                reason=counts.last_error,
+                path=str(self._settings.folder),
+                times=times,
+            )
+        return False
