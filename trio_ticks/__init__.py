@@ -51,10 +51,16 @@ from .handlers.dead_letters import DeadLetter, DeadLetterFile, read_dead_letters
 from .handlers.retry import Retry
 from .ledger import DropReason, Ledger, LedgerSnapshot
 from .metrics.latency import LatencyStats
-from .metrics.snapshots import PipelineMetrics, PipelineReport, WorkerMetrics
+from .metrics.snapshots import (
+    PipelineMetrics,
+    PipelineReport,
+    RecorderMetrics,
+    WorkerMetrics,
+)
 from .overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy, Throttle
 from .pipeline.opening import open_pipeline, run_pipeline
 from .pipeline.running import Pipeline
+from .recordings.recorder import Recorder
 from .results import Place, Result
 from .ticks import Bar, BookUpdate, Level, MarketData, Tick, Trade
 from .version import __version__ as __version__
@@ -118,6 +124,8 @@ __all__ = [
     "PollingOptions",
     "Pressure",
     "QueueFullError",
+    "Recorder",
+    "RecorderMetrics",
     "RemoteHandlerError",
     "ReplayFeed",
     "RestError",

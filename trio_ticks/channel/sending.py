@@ -213,7 +213,8 @@ class TickSendChannel(Handle[T], trio.abc.SendChannel[T]):
                     await self._wait_for(self._delivered)
                 self._check_open()
                 brought = True
-                wait = self.deliver(ticks, arrived=arrived)
+                # Of this class: a subclass has seen the ticks already.
+                wait = TickSendChannel.deliver(self, ticks, arrived=arrived)
         except BaseException:
             if not brought:
                 self._forget(ticks)

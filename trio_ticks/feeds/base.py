@@ -20,6 +20,7 @@ import attrs
 from ..clock import Clock, new_random
 from ..events import FeedEvent
 from ..logs import log_event
+from ..recordings.taps import About, Tap
 
 __all__ = [
     "MOST_NAMED",
@@ -27,6 +28,8 @@ __all__ = [
     "Capabilities",
     "Feed",
     "FeedStats",
+    "OpenTap",
+    "Recordable",
     "SendCapabilities",
     "Suspendable",
     "Throttled",
@@ -34,6 +37,7 @@ __all__ = [
     "capabilities_of",
     "clock_of",
     "random_of",
+    "records_messages",
     "send_capabilities_of",
     "stats_of",
     "waits_for_room",
@@ -162,6 +166,26 @@ class WaitsForRoom(Protocol):
         ...
 
 
+OpenTap = Callable[[About], Tap]
+"""Returns the tap of a recorder for a feed, which says what it is."""
+
+
+@runtime_checkable
+class Recordable(Protocol):
+    """A feed that shows its raw messages to a recorder.
+
+    Of a feed without this method, the items are recorded.
+    """
+
+    def record_to(self, open_tap: OpenTap | None, /) -> object:
+        """Record what is received from the next :meth:`Feed.run` on.
+
+        Args:
+            open_tap: is called once, for the tap; ``None``: record no more.
+        """
+        ...
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class Capabilities:
     """The optional methods of a feed; ``None``: the feed lacks the method."""
@@ -225,6 +249,12 @@ def _warn_misspelt(feed: object, name: str, wanted: str, what: str) -> None:
         method=name,
         meant=wanted,
     )
+
+
+def records_messages(feed: object) -> Callable[[OpenTap | None], object] | None:
+    """Return the method of :class:`Recordable`; ``None``: *feed* lacks it."""
+    method = getattr(feed, "record_to", None)
+    return method if callable(method) else None
 
 
 def waits_for_room(feed: object) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final, final
 import attrs
 import trio
 
+from ..channel.tapped import ItemTap, TappedSendChannel
 from ..errors import ConfigError
 from .base import MOST_NAMED, Feed, FeedStats, capabilities_of, stats_of
 
@@ -74,6 +75,8 @@ class MergedFeed:
         if not shared_symbols:
             _check_symbols(self.feeds, self.names)
         self._can = [capabilities_of(feed) for feed in self.feeds]
+        self.taps: dict[str, ItemTap] = {}
+        """By the name of a feed without raw messages, where its items are recorded."""
         self.stats: Final = MergedStats([stats_of(feed) for feed in self.feeds])
         if not any(can.throttle for can in self._can):
             self.throttle = None  # type: ignore[method-assign,assignment]
@@ -92,10 +95,14 @@ class MergedFeed:
         """
         error: Exception | None = None
 
-        async def run_one(feed: Feed) -> None:
+        async def run_one(name: str, feed: Feed) -> None:
             nonlocal error
             # Each waits for room by itself, as senders do that have their own handle.
-            own = send.clone() if hasattr(send, "clone") else send
+            tap = self.taps.get(name)
+            if tap is not None:
+                own = TappedSendChannel(send, tap)
+            else:
+                own = send.clone() if hasattr(send, "clone") else send
             try:
                 await feed.run(own)
             except Exception as raised:
@@ -106,8 +113,8 @@ class MergedFeed:
                     own.close()
 
         async with trio.open_nursery() as nursery:
-            for feed in self.feeds:
-                nursery.start_soon(run_one, feed)
+            for name, feed in zip(self.names, self.feeds, strict=True):
+                nursery.start_soon(run_one, name, feed)
         if error is not None:
             raise error
 

@@ -19,7 +19,7 @@ from ..clock import Clock
 from ..ledger import DropReason, Ledger
 from .loop_watch import LoopWatch
 from .meters import Meters
-from .snapshots import LastFailure, WorkerMetrics
+from .snapshots import LastFailure, RecorderMetrics, WorkerMetrics
 
 __all__ = [
     "ChannelNumbers",
@@ -273,6 +273,10 @@ class Observed(Protocol):
     @property
     def loop_watch(self) -> LoopWatch | None:
         """How late the event loop is; ``None`` before the pipeline's block."""
+
+    @property
+    def recording(self) -> Callable[[], RecorderMetrics] | None:
+        """Tells what is recorded of the feed; ``None``: nothing is."""
 
     def statistics(self) -> ChannelNumbers:
         """Return the channel's numbers as they are now."""

@@ -6,9 +6,15 @@ from typing import Any
 
 from .observed import Observed, WorkerStatistics
 from .rates import Rates
-from .snapshots import FeedMetrics, IngestMetrics, PipelineMetrics, PipelineReport
+from .snapshots import (
+    FeedMetrics,
+    IngestMetrics,
+    PipelineMetrics,
+    PipelineReport,
+    RecorderMetrics,
+)
 
-__all__ = ["feed_rows", "is_connected", "make_metrics", "make_report"]
+__all__ = ["feed_rows", "is_connected", "make_metrics", "make_report", "recorder_of"]
 
 
 def is_connected(pipeline: Observed) -> bool:
@@ -74,6 +80,23 @@ def _results(workers: WorkerStatistics) -> dict[str, Any]:
     }
 
 
+def recorder_of(pipeline: Observed) -> RecorderMetrics | None:
+    """Return what is recorded of the feeds of *pipeline*, or of its ingest."""
+    recording = (pipeline.ingest or pipeline).recording
+    return None if recording is None else recording()
+
+
+def _around(pipeline: Observed) -> dict[str, Any]:
+    """Return the fields of a snapshot that tell of feeds, buffer and recorder."""
+    return {
+        "half": pipeline.half,
+        "buffer": pipeline.buffer_statistics,
+        "ingest": _make_ingest(pipeline),
+        "feeds": feed_rows(pipeline),
+        "recorder": recorder_of(pipeline),
+    }
+
+
 def _steering(pipeline: Observed) -> dict[str, Any]:
     return {"state": pipeline.phase, "paused": pipeline.paused}
 
@@ -133,10 +156,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         loop_delay_ms=1e3 * watch.delay_s() if watch else 0.0,
         loop_blocks=watch.blocks if watch else 0,
         items_given_back=ledger.given_back,
-        half=pipeline.half,
-        buffer=pipeline.buffer_statistics,
-        ingest=_make_ingest(pipeline),
-        feeds=feed_rows(pipeline),
+        **_around(pipeline),
         **_results(workers),
     )
 
@@ -169,4 +189,5 @@ def make_report(pipeline: Observed) -> PipelineReport:
         results_written=workers.results_written,
         results_failed=workers.results_failed,
         results_waiting_s=workers.results_waiting_s,
+        recorder=recorder_of(pipeline),
     )

@@ -28,9 +28,11 @@ from ..logs import log_event
 from ..metrics.loop_watch import watch_loop
 from ..metrics.snapshots import PipelineReport
 from ..overflow import Overflow
+from ..recordings.recorder import Recorder
 from ..results import Results
 from ..settings import OnCrash, OnError, OnFeed, OnGap, Ordering, Settings
 from .halves import check_halves, make_pipeline
+from .recorded import recorded
 from .running import Pipeline
 from .signals import hear_signals
 
@@ -71,6 +73,7 @@ async def open_pipeline(
     on_feed_timeout: float = 5.0,
     shared_symbols: bool = False,
     results: Results | None = None,
+    record: Recorder | None = None,
 ) -> AsyncIterator[Pipeline[Any]]:
     """Run *feed* through a bounded channel into *handler* while the block lasts.
 
@@ -156,6 +159,8 @@ async def open_pipeline(
             store is away: the workers wait, and the result is written again, until the
             pipeline is cancelled. Any other exception fails the tick. A batch handler
             returns a list with a member for each of its ticks.
+        record: a :class:`Recorder`, which writes down what the feeds receive, to be
+            played again by a :class:`ReplayFeed`. It never slows the pipeline down.
 
     Raises:
         ConfigError: a setting cannot work, or belongs to a half that is not there, or
@@ -190,7 +195,7 @@ async def open_pipeline(
     )
     pipeline = _make(feed, handler, buffer, settings, shared_symbols)
     with watch_loop(pipeline.clock) as pipeline.loop_watch, _BlockErrors(pipeline) as errors:
-        async with trio.open_nursery() as nursery:
+        async with recorded(pipeline, record), trio.open_nursery() as nursery:
             _begin(pipeline, nursery)
             try:
                 yield pipeline
@@ -200,9 +205,13 @@ async def open_pipeline(
                 if not kept:
                     raise
             else:
-                pipeline.shutdown()
-                await pipeline.wait()
-                nursery.cancel_scope.cancel()  # what serves its metrics
+                await _shut_down(pipeline, nursery)
+
+
+async def _shut_down(pipeline: Pipeline[Any], nursery: trio.Nursery) -> None:
+    pipeline.shutdown()
+    await pipeline.wait()
+    nursery.cancel_scope.cancel()  # what serves its metrics
 
 
 def _make(

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+from contextlib import ExitStack
 from random import Random
 from typing import Any, Final, Generic, TypeVar
 
 import trio
 
+from ..channel.tapped import ItemTap, TappedSendChannel
 from ..clock import Clock
 from ..errors import ConfigError
 from ..failures import is_closed_channel, log_second, split
@@ -76,6 +78,8 @@ class Phases(Generic[T]):
         """Set when a shutdown or a cancellation begins."""
         self.ended = trio.Event()
         self.parts: Parts[T] = Parts(feed, handler, settings, self._on_book_lost, clock, random)
+        self.tap: ItemTap | None = None
+        """Records the items of the feed; ``None``: nobody does, or the feed itself."""
         self._feed = feed
         self._shutdown_timeout = settings.shutdown_timeout
         self._first = first
@@ -177,9 +181,13 @@ class Phases(Generic[T]):
             self.ended.set()
 
     async def _run_feed(self) -> None:
+        tap = self.tap
+        send = self.parts.send if tap is None else TappedSendChannel(self.parts.send, tap)
         try:
-            with self._feed_scope:
-                await self._feed.run(self.parts.send)
+            with self._feed_scope, ExitStack() as stack:
+                if tap is not None:
+                    stack.callback(send.close)
+                await self._feed.run(send)
         except BaseException as raised:
             cancelled, error = split(raised)
             # If the feed is slow to stop, the shutdown closes the channel under it:

@@ -8,7 +8,7 @@ when the report is made. What it is told to do is in steered.py; that, ``metrics
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from ..metrics.loop_watch import LoopWatch
 from ..metrics.observed import Half, Phase, WorkerStatistics
 from ..metrics.rates import Rates
 from ..metrics.reporting import make_metrics, make_report
-from ..metrics.snapshots import PipelineMetrics, PipelineReport
+from ..metrics.snapshots import PipelineMetrics, PipelineReport, RecorderMetrics
 from ..settings import Settings
 from ..ticks import MarketData
 from .phases import Phases
@@ -46,6 +46,9 @@ class Pipeline(Steered[T]):
     after the block: in a plain handler, for example, which runs in a worker thread. It
     is :class:`~trio_ticks.metrics.observed.Observed`.
     """
+
+    recording: Callable[[], RecorderMetrics] | None = None
+    """Tells what is recorded of the feed; ``None`` without ``record``."""
 
     def __init__(
         self,

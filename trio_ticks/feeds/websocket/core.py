@@ -8,15 +8,17 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from ...logs import Redactor
+from ...recordings.taps import About, Tap
 from ...rest import RestClient
-from ..base import FeedStats
+from ..base import FeedStats, OpenTap
 from ..books import BookStage
+from ..recorded_items import encode_items
 from ..reports import BadMessages
 from ..venues import Language
 from .options import WebSocketOptions
 from .session import SessionSettings
 
-__all__ = ["WebSocketCore"]
+__all__ = ["WebSocketCore", "record_to"]
 
 logger = logging.getLogger("trio_ticks.feeds.websocket")
 
@@ -48,8 +50,27 @@ class WebSocketCore:
     new_settings: Callable[[], Awaitable[SessionSettings]]
     """Returns the settings of the next connection; may raise ``ConnectFailed``."""
     logger: logging.Logger = logger
+    tap: Tap | None = None
+    """Records what the feed receives; ``None``: nobody does."""
 
     @property
     def takes_all(self) -> bool:
         """Whether the feed subscribes to all symbols of the venue."""
         return self.language.wildcard is not None and self.language.wildcard in self.names
+
+
+def record_to(core: WebSocketCore, open_tap: OpenTap | None, /) -> None:
+    """Record what the feed receives from the next connection on; ``None``: no more."""
+    core.tap = None
+    if open_tap is not None:
+        core.tap = open_tap(
+            About(
+                feed=core.name,
+                venue=core.language.name,
+                url=core.url,
+                channels=core.language.channels,
+                symbols=dict(core.names),
+                redactor=core.redactor,
+                encode=encode_items,
+            )
+        )

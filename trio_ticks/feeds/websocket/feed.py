@@ -11,6 +11,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from os import PathLike
 from typing import Any, Final, Unpack, final
 
@@ -27,7 +28,7 @@ from ..venues import Codec, Language, find_language
 from .addresses import Access, Addresses
 from .book_stage import books_of, new_stage, rest_client_maker
 from .connect import Target
-from .core import WebSocketCore
+from .core import WebSocketCore, record_to
 from .endpoint import EndpointFunction
 from .options import WebSocketKeywords, WebSocketOptions
 from .running import FeedRun
@@ -239,6 +240,8 @@ class WebSocketFeed:
         )
         self.is_named: Final = name is not None
         """Whether the user has given the name."""
+        self.record_to: Final = partial(record_to, self._core)
+        """For pipelines: see :class:`~trio_ticks.feeds.base.Recordable`."""
         self._board, self._throttle = _new_switches(language, names)
         self.request_snapshot: Final = _snapshot_request(self._board, language)
         """Asks for a book's snapshot, by your name; ``None``: there is no request."""
@@ -314,6 +317,11 @@ class WebSocketFeed:
         for symbol in gone:
             del names[symbol]
         names.update(new)
+        if self._core.tap is not None:
+            if gone:
+                self._core.tap.event("unsubscribed", symbols=list(gone))
+            if new:
+                self._core.tap.event("subscribed", symbols=new)
         if gone or new:
             self._board.spelling = {name: symbol for symbol, name in names.items()}
             self._throttle.replace_symbols(list(names.values()))

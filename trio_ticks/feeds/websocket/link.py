@@ -19,6 +19,7 @@ import trio
 
 from ...clock import Clock
 from ...logs import LogLimit, log_event
+from ...recordings.taps import Tap
 from ..codec_context import LinkContext
 from ..comeback import Comeback, GiveUp
 from ..sieve import Sieve
@@ -54,6 +55,7 @@ class Run(Protocol):
     throttle: SourceThrottle
     books: BookTask | None
     had_data: bool
+    links_made: int
     hand_over: Callable[[Sequence[Any]], Awaitable[None] | None]
 
     @property
@@ -79,6 +81,9 @@ class Link:
 
     def __init__(self, run: Run, symbols: Sequence[str]) -> None:
         self._run = run
+        run.links_made += 1
+        self.number: Final = run.links_made
+        """By which a recording tells it from the other links of the run."""
         self.symbols = dict.fromkeys(symbols)
         """The symbols of this connection; the feed changes them while it runs."""
         self.refused: set[str] = set()
@@ -89,6 +94,8 @@ class Link:
         """The codec of the connection that is open now."""
         self.last_codec: Codec | None = None
         """The codec of the last connection, open or not."""
+        self._decode: Callable[[Sequence[bytes]], Sequence[Any]]
+        """Of the codec; it records the messages, too, if the feed is recorded."""
         self.is_open = False
         self.has_ended = False
         """Whether :meth:`run` is over."""
@@ -182,7 +189,9 @@ class Link:
         now = self._now()
         newer = overlap.change(now)
         old.retire("another connection has taken over")
-        return self._pass_on(self.codec.decode(newer), now)
+        if self._core.tap is not None:
+            _record_opened(self._core.tap, self, after=old.number)
+        return self._pass_on(self._decode(newer), now)
 
     def retire(self, reason: str) -> None:
         """Close the connection, and end :meth:`run`; nobody is told."""
@@ -254,6 +263,8 @@ class Link:
         )
         self._opened_at = math.nan
         self.codec = self.last_codec = codec
+        tap = self._core.tap
+        self._decode = codec.decode if tap is None else _recording(tap, self.number, codec)
         if self.role.is_retired:
             self.codec = self._session = None
             return Ended(reason="it is not needed any more", wished=True)
@@ -269,6 +280,8 @@ class Link:
         is_heard = not (self.role.is_retired or self.role.stands_by)
         if not math.isnan(self._opened_at) and is_heard:
             run.link_lost(self, self._endings.shown(ended))
+            if tap is not None:
+                tap.event("lost", connection=self.number, reason=self._endings.shown(ended))
         return ended
 
     def _on_open(self) -> None:
@@ -276,6 +289,8 @@ class Link:
         self.is_open = True
         self.role.opened(self._opened_at)
         if not self.role.stands_by:
+            if self._core.tap is not None:
+                _record_opened(self._core.tap, self, again=self.opened_before)
             self._run.link_opened(self)
             self.opened_before = True
 
@@ -293,7 +308,7 @@ class Link:
             messages = self.role.compare(self.codec, messages, now)
             if len(messages) < count:
                 self._session.data_arrived(now)
-        return self._pass_on(self.codec.decode(messages), now)
+        return self._pass_on(self._decode(messages), now)
 
     def _pass_on(self, items: Sequence[Any], now: float) -> Awaitable[None] | None:
         """Deliver *items*, which were decoded at *now*."""
@@ -331,6 +346,24 @@ class Link:
             if times > 1:
                 facts["times"] = times
             log_event(logger, level, event, url=self._core.url, **facts)
+
+
+def _record_opened(tap: Tap, link: Link, **facts: object) -> None:
+    """Record that the connection of *link* is open, and which symbols it has."""
+    if len(link.symbols) < len(link._core.names):
+        facts["symbols"] = list(link.symbols)
+    tap.event("opened", connection=link.number, **facts)
+
+
+def _recording(tap: Tap, number: int, codec: Codec) -> Callable[[Sequence[bytes]], Sequence[Any]]:
+    """Return what records messages by *tap*, and has *codec* decode them."""
+    decode, record = codec.decode, tap.messages
+
+    def record_and_decode(messages: Sequence[bytes]) -> Sequence[Any]:
+        record(number, messages)
+        return decode(messages)
+
+    return record_and_decode
 
 
 def expect_from_now(link: Link) -> None:

@@ -64,6 +64,8 @@ class FeedRun:
         self.clock: Clock = clock_of(send)
         self.log_limit = LogLimit(trio.current_time)
         self.had_data = False
+        self.links_made = 0
+        """Links so far, each of which has a number."""
         self._board = board
         self.throttle = throttle
         self._to = send_capabilities_of(send)

@@ -103,7 +103,10 @@ class SnapshotTask:
                     self._asked.pop(name, None)
                 if snapshot is None or not books.waits_for(name):
                     continue
-                items = books.keep(sieve.sift([snapshot], trio.current_time()))
+                found = sieve.sift([snapshot], trio.current_time())
+                if found and self._core.tap is not None:
+                    self._core.tap.items(found)  # the stream does not bring it
+                items = books.keep(found)
                 rest = hand_over(items) if items else None
                 if rest is not None:
                     await rest
