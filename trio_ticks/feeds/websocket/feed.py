@@ -218,9 +218,8 @@ class WebSocketFeed:
             ca=ca,
             ssl_context=ssl_context,
         )
-        redactor = Redactor(access.secrets)
+        redactor, stats = Redactor(access.secrets), FeedStats()
         self._addresses = Addresses(access, self.options, language, redactor)
-        stats = FeedStats()
         stage = new_stage(language, stats, keeps=self.options.books)
         self.books: Final[Mapping[str, Book]] = books_of(stage)
         """The books that the feed keeps, by your names; none without ``books=True``."""
@@ -241,7 +240,6 @@ class WebSocketFeed:
         self.is_named: Final = name is not None
         """Whether the user has given the name."""
         self.record_to: Final = partial(record_to, self._core)
-        """For pipelines: see :class:`~trio_ticks.feeds.base.Recordable`."""
         self._board, self._throttle = _new_switches(language, names)
         self.request_snapshot: Final = _snapshot_request(self._board, language)
         """Asks for a book's snapshot, by your name; ``None``: there is no request."""
