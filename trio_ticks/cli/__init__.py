@@ -24,6 +24,7 @@ from .exchange import exchange
 from .history import history
 from .ingest import ingest
 from .lag import lag
+from .record import record
 from .retire import retire
 from .run import run
 from .top import top
@@ -64,6 +65,11 @@ def cli(context: click.Context) -> None:
       trio-ticks lag 'redis://host?name=ticks'
 
     \b
+    Record a feed, and see what is in the files:
+      trio-ticks record --venue binance --symbols BTCUSDT --out recordings
+      trio-ticks inspect recordings
+
+    \b
     Bars of the past, as CSV or Parquet:
       trio-ticks history BTCUSDT --interval 1h --from 2026-01-01 --venue binance
 
@@ -85,6 +91,7 @@ cli.add_command(work)
 cli.add_command(lag)
 cli.add_command(history)
 cli.add_command(retire)
+cli.add_command(record)
 cli.add_command(exchange)
 cli.add_command(top)
 

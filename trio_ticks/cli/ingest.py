@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ..recordings.recorder import Recorder
 from .buffer_options import BufferAt, buffer_option, warn_of_password
 from .feed_options import GroupedCommand, feed_options, feed_secrets, make_feed
 from .options import (
@@ -16,6 +18,7 @@ from .options import (
     pipeline_options,
     set_up_logging,
 )
+from .record import record_option
 from .session import Display, run_to_the_end
 
 __all__ = ["ingest"]
@@ -32,8 +35,9 @@ __all__ = ["ingest"]
 @pipeline_options(
     "maxsize", "write-timeout", "overflow", "lag-threshold", "max-age", "shutdown-timeout"
 )
+@record_option()
 @output_options("lines", failures=False)
-def ingest(*, buffer: BufferAt, **parameters: Any) -> int:
+def ingest(*, buffer: BufferAt, record: Path | None, **parameters: Any) -> int:
     """Bring a real feed into a buffer between processes, from which trio-ticks work
     takes the ticks, here or on other machines.
 
@@ -63,4 +67,7 @@ def ingest(*, buffer: BufferAt, **parameters: Any) -> int:
     names = ("workers", "ordering", "executor")
     settings = PipelineOptions.take(parameters).settings()
     settings = {name: value for name, value in settings.items() if name not in names}
-    return run_to_the_end(feed, None, {**settings, "buffer": buffer.buffer}, display, secrets)
+    settings["buffer"] = buffer.buffer
+    if record is not None:
+        settings["record"] = Recorder(record)
+    return run_to_the_end(feed, None, settings, display, secrets)

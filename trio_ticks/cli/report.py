@@ -11,7 +11,7 @@ from typing import Any
 from ..ledger import INTENTIONAL, REASONS
 from ..metrics.latency import LatencyStats
 from ..metrics.observed import Half
-from ..metrics.snapshots import LastFailure, PipelineMetrics, PipelineReport
+from ..metrics.snapshots import LastFailure, PipelineMetrics, PipelineReport, RecorderMetrics
 from ..observability.shown import shown
 
 __all__ = ["json_line", "progress_line", "report_text"]
@@ -46,7 +46,8 @@ def progress_line(metrics: PipelineMetrics) -> str:
         f"queue {metrics.queue_size:,}/{metrics.queue_capacity:,} "
         f"({metrics.queue_utilization_pct:.0f} %, {metrics.pressure_word})  "
         f"dropped {metrics.items_dropped:,}  failed {metrics.items_failed:,}{_failing(metrics)}  "
-        f"wait p99 {_ms(metrics.queue_wait_ms.p99)}{_blocks(metrics.loop_blocks)}"
+        f"wait p99 {_ms(metrics.queue_wait_ms.p99)}{_recording(metrics.recorder)}"
+        f"{_blocks(metrics.loop_blocks)}"
     )
 
 
@@ -84,6 +85,44 @@ def _results(report: PipelineReport) -> list[str]:
         f"  {report.results_written:,} results written, {report.results_failed:,} failed, "
         f"workers waited {report.results_waiting_s:.2f} s for them"
     ]
+
+
+def _recorded(recorder: RecorderMetrics | None) -> list[str]:
+    """Say what was recorded, and what could not be."""
+    if recorder is None:
+        return []
+    files = f"{recorder.files:,} file{'s' * (recorder.files != 1)}"
+    last = "" if recorder.file is None else f", the last is {shown(recorder.file)}"
+    lines = [
+        f"  recorded {recorder.messages:,} messages, {_size(recorder.bytes)} in "
+        f"{_size(recorder.written_bytes)}, {files}{last}"
+    ]
+    if recorder.dropped:
+        lines.append(f"  {recorder.dropped:,} messages COULD NOT BE RECORDED")
+    if recorder.errors:
+        times = "once" if recorder.errors == 1 else f"{recorder.errors:,} times"
+        lines.append(f"  the disk failed {times}: {shown(recorder.last_error or '?')}")
+    return lines
+
+
+def _recording(recorder: RecorderMetrics | None) -> str:
+    """Return what a line of progress says of the recorder."""
+    if recorder is None:
+        return ""
+    text = f"  recorded {recorder.messages:,} ({_size(recorder.written_bytes)})"
+    if recorder.dropped:
+        text += f", {recorder.dropped:,} LOST"
+    if recorder.failing:
+        text += f", DISK FAILS: {shown(recorder.last_error or '?')}"
+    return text
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
 
 
 def _ignored(count: int) -> list[str]:
@@ -169,6 +208,7 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         *_ignored(report.ignored),
         *_stood_still(report.loop_blocks),
         *_results(report),
+        *_recorded(report.recorder),
         "",
         *_latencies(report),
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ..recordings.recorder import Recorder
 from .buffer_options import BufferAt, buffer_option, warn_of_password
 from .feed_options import GroupedCommand, feed_options, feed_secrets, make_feed
 from .loading import load_strategy
@@ -17,6 +19,7 @@ from .options import (
     pipeline_options,
     set_up_logging,
 )
+from .record import record_option
 from .session import Display, run_to_the_end
 
 __all__ = ["run"]
@@ -37,8 +40,9 @@ __all__ = ["run"]
 )
 @pipeline_options()
 @buffer_option(required=False)
+@record_option()
 @output_options("lines")
-def run(*, handler: str, buffer: BufferAt | None, **parameters: Any) -> int:
+def run(*, handler: str, buffer: BufferAt | None, record: Path | None, **parameters: Any) -> int:
     """Run a strategy of yours on a real feed until the feed ends, --duration is over,
     or Ctrl-C.
 
@@ -56,6 +60,7 @@ def run(*, handler: str, buffer: BufferAt | None, **parameters: Any) -> int:
       trio-ticks run ... --duration 60 --json > report.json
       TICKDB_API_KEY=... trio-ticks run ...
       trio-ticks run ... --buffer 'redis://localhost?name=ticks'
+      trio-ticks run ... --record recordings
 
     \b
     Exit codes:
@@ -79,5 +84,7 @@ def run(*, handler: str, buffer: BufferAt | None, **parameters: Any) -> int:
     if buffer is not None:
         warn_of_password(buffer)
         settings["buffer"] = buffer.buffer
+    if record is not None:
+        settings["record"] = Recorder(record)
     strategy = load_strategy(handler, settings["executor"], as_json=display.json)
     return run_to_the_end(feed, strategy, settings, display, secrets)
