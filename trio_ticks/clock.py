@@ -9,15 +9,25 @@ system's clock does not. A :class:`random.Random` is made here and handed on.
 from __future__ import annotations
 
 import math
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import final
 
 import trio
 
-__all__ = ["Clock", "monotonic", "new_random", "system_utc"]
+__all__ = [
+    "Clock",
+    "monotonic",
+    "new_random",
+    "seeded_random",
+    "system_utc",
+    "thread_cpu",
+    "time_is_virtual",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -26,6 +36,9 @@ monotonic: Callable[[], float] = time.perf_counter
 
 It reads the clock that trio's own clock reads.
 """
+
+thread_cpu: Callable[[], float] = time.thread_time
+"""Seconds of processor time that this thread has used."""
 
 
 def system_utc() -> datetime:
@@ -36,6 +49,26 @@ def system_utc() -> datetime:
 def new_random() -> Random:
     """Return a source of chance, seeded by the system: one a pipeline or process."""
     return Random()
+
+
+@contextmanager
+def seeded_random(seed: int) -> Iterator[None]:
+    """Seed the module ``random`` in the block; afterwards it is as it was.
+
+    For handlers that use it. We do not.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def time_is_virtual() -> bool:
+    """Return whether trio runs on another clock than the system's; call it in trio."""
+    # trio does not export the class of its default clock.
+    return type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
 
 
 @final
@@ -51,7 +84,7 @@ class Clock:
             unless given.
     """
 
-    __slots__ = ("_is_virtual", "_offset_s", "_wall_s", "now")
+    __slots__ = ("_is_virtual", "_offset_s", "_played", "_wall_s", "now")
 
     def __init__(self, now: Callable[[], float] | None = None, wall_s: float | None = None) -> None:
         in_trio = trio.lowlevel.in_trio_run()
@@ -68,13 +101,13 @@ class Clock:
         """
         self._wall_s = wall_s
         self._offset_s = math.nan
+        self._played: tuple[float, float, float] | None = None
         if in_trio or self._is_virtual:
             self._begin()
 
     def _begin(self) -> None:
         if self._is_virtual is None:
-            # trio does not export the class of its default clock.
-            self._is_virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
+            self._is_virtual = time_is_virtual()
         self._offset_s = (time.time() if self._wall_s is None else self._wall_s) - self.now()
 
     @property
@@ -122,3 +155,30 @@ class Clock:
         """
         if self.is_virtual:
             self._offset_s = wall_s - self.now()
+
+    def play(self, wall_s: float | None, speed: float = 1.0) -> None:
+        """Let items' timestamps be of a recording that is played from now on.
+
+        So :meth:`happened` goes by the recording's own clock, and not by ours. The wall
+        time stays as it is.
+
+        Args:
+            wall_s: the recording's time now, in seconds since 1970; ``None``: no
+                recording is played, items are stamped with the wall time again.
+            speed: how much faster than ours the recording's clock runs; with
+                ``math.inf`` it has no pace, so nobody can say when an item was due.
+        """
+        self._played = None if wall_s is None else (self.now(), wall_s, speed)
+
+    def happened(self, stamp_s: float) -> float:
+        """Return the moment on trio's clock that the timestamp of an item stands for.
+
+        NaN for an item of a recording that is played without a pace.
+
+        Args:
+            stamp_s: the item's timestamp, in seconds since 1970.
+        """
+        if self._played is None:
+            return stamp_s - self.offset_s
+        at, wall_s, speed = self._played
+        return at + (stamp_s - wall_s) / speed if speed < math.inf else math.nan

@@ -19,6 +19,7 @@ from .control.scaling import AutoWorkers
 from .events import FeedEvent
 from .gaps import Gap
 from .handlers.breaker import Breaker
+from .handlers.prepared import Around
 from .handlers.retry import Retry
 from .handlers.signatures import check_callback
 from .logs import log_event
@@ -59,6 +60,10 @@ class Settings:
     on_feed: OnFeed | None = None
     on_feed_timeout: float = 5.0
     results: Results | None = None
+    around: Around | None = None
+    """Put around each handler, inside its time limit and its tries; ``None``: nothing.
+
+    For replays that model how long a handling takes; not of the public API."""
 
     def __attrs_post_init__(self) -> None:
         for name in ("maxsize", "lag_threshold"):

@@ -114,9 +114,10 @@ class AgeMeter:
         """Update the offsets at *now* with *item*, which arrived at the time *at*."""
         if self._offsets is None:
             return
-        difference_s = (
-            (now if at is None else at) + self._clock.offset_s - item.timestamp.timestamp()
-        )
+        happened = self._clock.happened(item.timestamp.timestamp())
+        if happened != happened:
+            return  # of a recording that is played without a pace
+        difference_s = (now if at is None else at) - happened
         jumped_s = self._offsets.observe(item.symbol, difference_s, now)
         if jumped_s and (jumps := self._log_limit.due("jump")):
             # A greater offset means that the venue's clock shows less.
@@ -164,7 +165,7 @@ class AgeMeter:
         if self._offsets is not None:
             offset = self._offsets.offset_s(item.symbol, arrived)
             if offset is not None:
-                way = arrived + self._clock.offset_s - item.timestamp.timestamp() - offset
+                way = arrived - self._clock.happened(item.timestamp.timestamp()) - offset
                 if way > 0:
                     return life - way
         return life

@@ -12,6 +12,8 @@ from typing import final
 
 import trio
 
+from ..clock import time_is_virtual
+
 __all__ = ["CpuMeter"]
 
 
@@ -23,10 +25,7 @@ class CpuMeter(trio.abc.Instrument):
     """
 
     def __init__(self) -> None:
-        clock = trio.lowlevel.current_clock()
-        self._real = (
-            abs(clock.deadline_to_sleep_time(clock.current_time() + 1000.0) - 1000.0) < 10.0
-        )
+        self._real = not time_is_virtual()
         self._began = self._waits_since = time.perf_counter()
         self._waited_s = 0.0
 

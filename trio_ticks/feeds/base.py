@@ -36,6 +36,7 @@ __all__ = [
     "WaitsForRoom",
     "capabilities_of",
     "clock_of",
+    "plays_the_past",
     "random_of",
     "records_messages",
     "send_capabilities_of",
@@ -260,6 +261,11 @@ def records_messages(feed: object) -> Callable[[OpenTap | None], object] | None:
 def waits_for_room(feed: object) -> bool:
     """Tell whether *feed* can wait for room in the channel without harm."""
     return getattr(feed, "waits_for_room", False) is True
+
+
+def plays_the_past(feed: object) -> bool:
+    """Tell whether *feed* brings ticks of the past: its ``replays`` is True."""
+    return getattr(feed, "replays", False) is True
 
 
 def stats_of(feed: object) -> FeedStats:

@@ -23,8 +23,11 @@ from .venues import VENUES, Codec, Language, find_language
 
 __all__ = [
     "CaptureReader",
+    "Head",
+    "LineDecoder",
     "Lost",
     "capture_symbols",
+    "read_head",
     "recognise",
     "recording_head",
     "utc_from_ns",
@@ -226,6 +229,17 @@ def _made(decoder: LineDecoder) -> int:
     return decoder.made + decoder.untimed
 
 
+@final
+@attrs.frozen
+class Head:
+    """What the beginning of a recording shows."""
+
+    symbols: tuple[str, ...]
+    """The symbols with an item, in their order."""
+    first_ns: int
+    """The time of the first item, in ns since 1970."""
+
+
 def capture_symbols(
     path: str | Path,
     language: Language,
@@ -233,7 +247,24 @@ def capture_symbols(
     only: type[Any] | None = None,
     most: float = math.inf,
 ) -> tuple[str, ...]:
-    """Return the symbols with an item in the first 10,000 lines, in their order.
+    """Return the symbols of :func:`read_head`.
+
+    Blocks on the disk.
+
+    Raises:
+        ConfigError: as there.
+    """
+    return read_head(path, language, only=only, most=most).symbols
+
+
+def read_head(
+    path: str | Path,
+    language: Language,
+    *,
+    only: type[Any] | None = None,
+    most: float = math.inf,
+) -> Head:
+    """Return what the first 10,000 lines show.
 
     Blocks on the disk.
 
@@ -248,11 +279,11 @@ def capture_symbols(
             so is no recording that can be played.
     """
     with CaptureReader(path, language, only=only) as reader:
-        found = dict.fromkeys(
-            item.symbol
-            for _, item in reader.read(most, max_lines=HEAD_LINES)
+        found = [
+            (ns, item.symbol)
+            for ns, item in reader.read(most, max_lines=HEAD_LINES)
             if type(item) is not Lost
-        )
+        ]
         counts = reader.counts
         if counts.untimed and not counts.headed:
             raise ConfigError(
@@ -262,7 +293,7 @@ def capture_symbols(
             )
         if not found:
             raise ConfigError(_nothing(path, language, reader, only))
-        return tuple(found)
+        return Head(tuple(dict.fromkeys(symbol for _, symbol in found)), found[0][0])
 
 
 def _nothing(

@@ -16,7 +16,7 @@ import trio
 
 from ..channel.tapped import ItemTap, TappedSendChannel
 from ..errors import ConfigError
-from .base import MOST_NAMED, Feed, FeedStats, capabilities_of, stats_of
+from .base import MOST_NAMED, Feed, FeedStats, capabilities_of, plays_the_past, stats_of
 
 __all__ = ["FeedStatistics", "MergedFeed", "MergedStats"]
 
@@ -77,6 +77,8 @@ class MergedFeed:
         self._can = [capabilities_of(feed) for feed in self.feeds]
         self.taps: dict[str, ItemTap] = {}
         """By the name of a feed without raw messages, where its items are recorded."""
+        self.replays: Final = any(map(plays_the_past, self.feeds))
+        """Whether one of them plays a recording: the same handlers get its ticks."""
         self.stats: Final = MergedStats([stats_of(feed) for feed in self.feeds])
         if not any(can.throttle for can in self._can):
             self.throttle = None  # type: ignore[method-assign,assignment]

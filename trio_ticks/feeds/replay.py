@@ -2,14 +2,14 @@
 
 Rules: each item has its time on the clock, counted from the beginning, so that delays
 of single items never add up. On a virtual clock nothing runs in a thread, since such a
-clock does not wait for threads.
+clock does not wait for threads. ``timeline.py`` says how the files are read.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, final
@@ -21,21 +21,47 @@ from ..book import Book
 from ..checks import check_flag, check_number, check_word
 from ..clock import Clock
 from ..errors import ConfigError
-from ..ticks import Tick, Trade, unchecked_tick, unchecked_trade
+from ..ticks import Tick, Trade, to_utc, unchecked_tick, unchecked_trade
 from .base import FeedStats, SendCapabilities, clock_of, send_capabilities_of
 from .books import KeptBooks
-from .captures import CaptureReader, Lost, capture_symbols, recognise, utc_from_ns
-from .playback import Playback, call
+from .captures import Lost, utc_from_ns
+from .playback import call
+from .recording_files import RecordingFile, Where, check_paths, find_recordings
+from .timeline import Counts, ReadAhead, Timeline
 from .venues import Codec, find_language
 
-__all__ = ["ReplayFeed"]
+__all__ = ["ReplayFeed", "ns_of"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SUBSCRIBED_ITEMS: Final = 1000
-"""The codec is made to subscribe to the symbols of so many first items.
 
-It finds gaps in the numbers of these symbols only.
-"""
+
+@final
+class _Pace:
+    """When the items of a recording are due.
+
+    Args:
+        start: the moment on trio's clock at which the first of them is.
+        first_ns: that one's time.
+        speed: the factor on the recording's own pace.
+    """
+
+    def __init__(self, start: float, first_ns: int, speed: float) -> None:
+        self._start, self._first_ns, self._speed = start, first_ns, speed
+
+    def at(self, ns: int) -> float:
+        """Return the moment at which an item of the time *ns* is due."""
+        return self._start + (ns - self._first_ns) / 1e9 / self._speed
+
+    def until(self, now: float, next_ns: int) -> float:
+        """Return the time up to which items are due *now*; the one at *next_ns* is.
+
+        Computed from *now* alone it may be less than that by a rounding error. Then no
+        item would be taken, no time would pass, and on a virtual clock the loop would
+        never end.
+        """
+        if self._speed == math.inf:
+            return math.inf
+        return max(self._first_ns + int((now - self._start) * self._speed * 1e9), next_ns)
 
 
 @final
@@ -54,84 +80,115 @@ class ReplayFeed:
     - ``<message>``: then the items' own timestamps give the times. If they have none,
       as Binance's quotes, the file cannot be played.
 
-    The file is read ahead in a thread. On a virtual clock it is read in the event loop,
-    since such a clock does not wait for threads; the pipeline's wall time then begins
-    with the recording, so that replays are exact.
+    Several files are merged by these times, also of different venues. A file whose name
+    differs from that of an earlier one in its digits only goes on where that has ended,
+    with the same codec.
+
+    The lag that the pipeline measures is on the recording's own clock: an item is as
+    old as the market is ahead of it, in seconds of this run, whatever holds it back.
+    With ``speed=math.inf`` the market has no pace, so no lag is measured.
+
+    The files are read ahead in a thread, which only reads; they are decoded in the
+    event loop when their time has come, as on a live connection. On a virtual clock
+    they are read in the event loop too, since such a clock does not wait for threads;
+    the pipeline's wall time then begins with the recording, so that replays are exact.
+
+    :func:`~trio_ticks.replaying` is true in the handlers.
 
     ``stats.messages`` counts the lines read, ``malformed`` those that are no valid
     message or have no time, ``ignored`` those without market data that is asked for,
     ``refused`` the subscriptions that the venue had refused.
 
     Args:
-        path: the recording, gzipped or not.
+        path: the recording, compressed or not; a list of recordings; or a folder, whose
+            files are played, at any depth. Of several files, one that is no recording
+            is left out and logged.
         speed: the factor on the recording's own pace; ``math.inf`` is as fast as the
             pipeline takes the items: unless the pipeline is given an overflow strategy,
             its channel blocks, and no item is dropped for want of room.
         timestamps: ``"original"`` keeps the timestamps that items had live: the
             venue's, or where it gives none (as for Binance's quotes) the time at which
-            the recorder received them. For back-tests: lags are then exact on a virtual
-            clock at speed 1; on the system's clock they are as large as the recording
-            is old. ``"now"`` stamps each item with the time at which it is due, as if
-            it were live, so that items held back by a full channel grow old. With
-            ``speed=math.inf`` that is the time at which the item is sent.
+            the recorder received them. ``"now"`` stamps each item with the time at
+            which it is due, as if it were live, so that items held back by a full
+            channel grow old: for workers of a broker, which know nothing of the
+            recording's clock. With ``speed=math.inf`` that is the time at which the
+            item is sent.
         symbols: only items of these are sent; ``None``: of all.
         venue: whose messages they are: a name, or a codec class; ``None``: it is found
-            from the first lines.
+            from the first lines of each file.
         channels: the channels to play; ``None``: the venue's default ones (of Binance
             the quotes), ``"all"``: all that the codec knows.
         books: keep the order books in the feed: book updates stay in it (counted as
             ``booked``), and a tick is sent when the best bid or ask has changed. The
-            books are in the attribute ``books``, by symbol.
+            books are in the attribute ``books``, by symbol. For recordings of one
+            venue.
+        start: play from the first item at this time on: a datetime (a naive one is in
+            UTC), or text of ISO 8601. What lies before is decoded, so that books and
+            volumes are right, but not sent.
+        end: play up to this time, and nothing that is not before it.
 
     Raises:
         ConfigError: *speed* is not a positive number, *timestamps*, *venue* or
-            *channels* is unknown, or there is no such file.
+            *channels* is unknown, *start* or *end* is no time or *end* is not after
+            *start*, or there is no such file.
     """
 
     batch = 512
     """The most items sent to the channel in one call."""
 
+    replays = True
+    """What it sends is of the past: :func:`~trio_ticks.replaying` says so."""
+
     def __init__(
         self,
-        path: str | Path,
+        path: Where,
         speed: float = 1.0,
         *,
         timestamps: Literal["original", "now"] = "original",
-        symbols: frozenset[str] | set[str] | list[str] | tuple[str, ...] | None = None,
+        symbols: Collection[str] | None = None,
         venue: str | type[Codec] | None = None,
         channels: Iterable[str] | str | None = None,
         books: bool = False,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
     ) -> None:
         check_number("speed", speed, above=0.0, infinite=True, also=", or math.inf")
         check_word("timestamps", timestamps, ("original", "now"))
-        self.path = Path(path)
-        if self.path.is_dir():
-            raise ConfigError(
-                f"{str(self.path)!r} is a folder: give the path of one recording in it"
-            )
-        if not self.path.is_file():
-            raise ConfigError(f"there is no recording {str(self.path)!r}")
-        self.speed = speed
-        self.timestamps = timestamps
-        self.symbols = None if symbols is None else frozenset(symbols)
+        check_flag("books", books)
+        if isinstance(symbols, str):
+            raise ConfigError(f"symbols must be a list of symbols: write [{symbols!r}]")
+        self.paths: Final[tuple[Path, ...]] = check_paths(path)
+        self.speed: Final = speed
+        self.timestamps: Final = timestamps
+        self.symbols: Final = None if symbols is None else frozenset(symbols)
         self._channels: Final = (
             channels if channels is None or isinstance(channels, str) else tuple(channels)
         )
         self._venue: Final = venue
         self.venue = None if venue is None else find_language(venue, self._channels).name
-        """The name of the venue; if it is not given, ``None`` until it is found."""
+        """The venue's name (of several, with commas); ``None`` until it is found."""
+        self._start_ns: Final = ns_of("start", start)
+        self._end_ns: Final = ns_of("end", end)
+        if None not in (start, end) and self._last_ns < (self._start_ns or 0):
+            raise ConfigError(f"end must be after start, got {start} to {end}")
         self.stats = FeedStats()
-        check_flag("books", books)
         self._keeps_books: Final = books
         self._kept: KeptBooks | None = None
+        self._now_ns: int | None = None
 
     @property
     def books(self) -> Mapping[str, Book]:
         """The books that the feed keeps, by symbol; none without ``books=True``."""
         return {} if self._kept is None else self._kept.books
 
+    @property
+    def market_time(self) -> datetime | None:
+        """The recording's time of the item sent last; ``None``: none was sent."""
+        return None if self._now_ns is None else utc_from_ns(self._now_ns)
+
     def __repr__(self) -> str:
-        return f"ReplayFeed({str(self.path)!r}, speed={self.speed!r})"
+        shown = [str(path) for path in self.paths]
+        return f"ReplayFeed({shown if len(shown) > 1 else shown[0]!r}, speed={self.speed!r})"
 
     @property
     def waits_for_room(self) -> bool:
@@ -142,67 +199,115 @@ class ReplayFeed:
         """Send the items of the recording into *send*, until its end.
 
         Raises:
-            ConfigError: the file cannot be read, or is not a recording that can be
-                played; or *channels* names one that its venue does not have.
+            ConfigError: a file cannot be read, or is not a recording that can be
+                played; or *channels* names one that its venue does not have; or *books*
+                are to be kept of several venues.
 
         Cancellation: ends the replay. *send* accounts for the items that it has taken;
         the rest of the recording has not been sent.
         """
         clock = clock_of(send)
-        reader = await call(self._open, in_thread=not clock.is_virtual)
-        with reader:
+        in_thread = not clock.is_virtual
+        files = await call(self._find, in_thread=in_thread)
+        raised: Exception | None = None
+        with Timeline(files, self.symbols) as timeline:
+            ahead = ReadAhead(timeline, in_thread=in_thread)
             self.stats.connected = True
             try:
-                await self._play(send, clock, reader)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ahead.run)
+                    try:
+                        await self._play(send, clock, timeline, ahead)
+                    except Exception as error:
+                        # The nursery would put it into a group.
+                        raised = error
+                    nursery.cancel_scope.cancel()
             finally:
                 self.stats.connected = False
+        if raised is not None:
+            raise raised
 
-    def _open(self) -> CaptureReader:
-        language = recognise(self.path, self._venue, self._channels)
-        self.venue = language.name
+    def _find(self) -> list[RecordingFile]:
+        files = find_recordings(self.paths, self._venue, self._channels)
+        languages = {file.language.name: file.language for file in files}
+        self.venue = ", ".join(sorted(languages))
         if self._keeps_books:
+            if len(languages) > 1:
+                raise ConfigError(
+                    f"books=True is for the recordings of one venue, and these are of {self.venue}:"
+                    " play them by a feed each, or say venue="
+                )
+            (language,) = languages.values()
             self._kept = KeptBooks(self.stats, language.new_book_checksum)
-        found = capture_symbols(self.path, language, most=_SUBSCRIBED_ITEMS)
-        return CaptureReader(self.path, language, self.symbols, subscribed=found)
+        return files
 
-    async def _play(self, send: Any, clock: Clock, reader: CaptureReader) -> None:
-        playback = Playback(reader, speed=self.speed, in_thread=not clock.is_virtual)
+    async def _play(self, send: Any, clock: Clock, timeline: Timeline, ahead: ReadAhead) -> None:
         to = send_capabilities_of(send)
-        while playback.first_ns is None and playback.wants_more:
-            await self._read_ahead(playback, reader)
-        if playback.first_ns is not None:
-            clock.begin_at(playback.first_ns / 1e9)
-        start = clock.now()
-        while not playback.ended:
-            if playback.wants_more:
-                await self._read_ahead(playback, reader)
-            now, next_at = clock.now(), playback.next_at
-            # When the next item is due, now - start may be smaller than next_at by a
-            # rounding error. Without max() no item would be taken and no time would
-            # pass: on a virtual clock the loop would never end.
-            until = max(now - start, next_at) if start + next_at <= now else now - start
-            due = playback.take(until, self.batch)
-            if due:
-                await self._send(send, to, due, clock, start)
-            elif playback.next_at < math.inf:
-                await trio.sleep_until(start + playback.next_at)
+        counted = await self._skip(timeline, ahead)
+        first_ns = await self._next(timeline, ahead)
+        if first_ns is None:
+            self._count(timeline, counted)
+            return
+        clock.begin_at(first_ns / 1e9)
+        clock.play(first_ns / 1e9 if self.timestamps == "original" else None, self.speed)
+        pace = _Pace(clock.now(), first_ns, self.speed)
+        while (next_ns := await self._next(timeline, ahead)) is not None:
+            now, due_at = clock.now(), pace.at(next_ns)
+            if due_at > now:
+                await trio.sleep_until(due_at)
+                continue
+            due = timeline.take(min(pace.until(now, next_ns), self._last_ns), self.batch)
+            counted = self._count(timeline, counted)
+            ahead.stir()
+            self._now_ns = due[-1][0]
+            await self._send(send, to, due, clock, pace)
+        self._count(timeline, counted)
 
-    async def _read_ahead(self, playback: Playback, reader: CaptureReader) -> None:
-        counts, stats = reader.counts, self.stats
-        before = reader.lines, counts.malformed, counts.ignored, counts.refused
-        await playback.read_ahead()
-        stats.messages += reader.lines - before[0]
-        stats.malformed += counts.malformed - before[1]
-        stats.ignored += counts.ignored - before[2]
-        stats.refused += counts.refused - before[3]
+    @property
+    def _last_ns(self) -> float:
+        return math.inf if self._end_ns is None else self._end_ns - 1
+
+    async def _skip(self, timeline: Timeline, ahead: ReadAhead) -> Counts:
+        """Take in what lies before the start, without sending it; count its lines."""
+        counted: Counts = (0, 0, 0, 0)
+        if self._start_ns is None:
+            return counted
+        while (next_ns := await self._next(timeline, ahead)) is not None:
+            if next_ns >= self._start_ns:
+                break
+            for _, item in timeline.take(self._start_ns - 1, self.batch):
+                self._take_in(item)
+            counted = self._count(timeline, counted)
+            ahead.stir()
+            await trio.lowlevel.checkpoint()
+        return counted
+
+    async def _next(self, timeline: Timeline, ahead: ReadAhead) -> int | None:
+        """Return the time of the next item, once it was read; ``None``: no more."""
+        while True:
+            next_ns = timeline.next_ns()
+            if next_ns is not None:
+                return next_ns if next_ns <= self._last_ns else None
+            if timeline.ended:
+                return None
+            await ahead.fill()
+
+    def _count(self, timeline: Timeline, before: Counts) -> Counts:
+        """Count what has become of lines since *before*; return how it is now."""
+        counts, stats = timeline.counts, self.stats
+        stats.messages += counts[0] - before[0]
+        stats.malformed += counts[1] - before[1]
+        stats.ignored += counts[2] - before[2]
+        stats.refused += counts[3] - before[3]
+        return counts
 
     async def _send(
         self,
         send: Any,
         to: SendCapabilities,
-        due: list[tuple[float, Any]],
+        due: Sequence[tuple[int, Any]],
         clock: Clock,
-        start: float,
+        pace: _Pace,
     ) -> None:
         """Send the items in *due*, and tell of each gap before what came after it."""
         keeps = self.timestamps == "original"
@@ -219,7 +324,7 @@ class ReplayFeed:
             if keeps:
                 items += found
             else:
-                items += [_stamped(each, now or clock.utc_at(start + at)) for each in found]
+                items += [_stamped(each, now or clock.utc_at(pace.at(at))) for each in found]
         if items:
             await send.send_many(items)
 
@@ -265,3 +370,24 @@ def _stamped(item: Any, when: datetime) -> Any:
     if dataclasses.is_dataclass(kind):
         return dataclasses.replace(item, timestamp=when)
     raise ConfigError(f"timestamps='now' needs items of attrs or dataclasses, not {kind.__name__}")
+
+
+def ns_of(name: str, moment: datetime | str | None) -> int | None:
+    """Return *moment* in nanoseconds since 1970; ``None`` for ``None``.
+
+    Args:
+        name: of the setting, for the error.
+        moment: a datetime (a naive one is in UTC), or text of ISO 8601.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if moment is None:
+        return None
+    try:
+        when = to_utc(datetime.fromisoformat(moment) if isinstance(moment, str) else moment)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} must be a datetime or text such as 2026-03-02T14:30:00Z, got {moment!r}"
+        ) from error
+    return (when - _EPOCH) // timedelta(microseconds=1) * 1000

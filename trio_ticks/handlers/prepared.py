@@ -20,7 +20,11 @@ from ..errors import HandlerTimeoutError
 from .kinds import is_coroutine_function
 from .retry import Retry
 
-__all__ = ["Hooks", "prepared"]
+__all__ = ["Around", "Hooks", "prepared"]
+
+
+Around = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Returns what is called in the place of a handler, which it calls itself."""
 
 
 class HandlerSettings(Protocol):
@@ -31,6 +35,9 @@ class HandlerSettings(Protocol):
 
     @property
     def retry(self) -> Retry | None: ...
+
+    @property
+    def around(self) -> Around | None: ...
 
 
 def _pause(seconds: float) -> bool:
@@ -67,6 +74,8 @@ def prepared(
     In the event loop a time limit is put around each try; further tries come around
     that.
     """
+    if settings.around is not None:
+        handler = settings.around(handler)
     if in_loop and not is_coroutine_function(handler):
         handler = _as_async(handler)
     if in_loop and settings.handler_timeout is not None:

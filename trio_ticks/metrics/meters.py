@@ -68,7 +68,7 @@ class Meters:
     def taken(self, item: MarketData, arrived: float, now: float) -> None:
         """Record how old *item* is and how long it waited, at the moment *now*."""
         self.wait.record(now - arrived, now)
-        happened = item.timestamp.timestamp() - self._clock.offset_s
+        happened = self._clock.happened(item.timestamp.timestamp())
         if self._is_plausible(happened, arrived, now):
             self.lag.record(now - happened, now)
 
@@ -78,7 +78,7 @@ class Meters:
         self.handler.record(ended - began, ended)
         # A feed that plays a recording may have moved the wall time since the last
         # item.
-        happened = item.timestamp.timestamp() - self._clock.offset_s
+        happened = self._clock.happened(item.timestamp.timestamp())
         if self._is_plausible(happened, arrived, ended):
             self.lag.record(began - happened, ended)
             self.end_to_end.record(ended - happened, ended)
@@ -91,6 +91,8 @@ class Meters:
         """
         offset = self._offset
         way_s = arrived - happened
+        if way_s != way_s:
+            return False  # of a recording that is played without a pace: it has no lag
         if now >= self._sample_at:
             self._sample_at = now + _SAMPLE_EVERY_S
             offset.observe(way_s, now)

@@ -9,6 +9,7 @@ import math
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from contextvars import copy_context
 from typing import Any, Final, Literal, cast
 
 import trio
@@ -18,10 +19,11 @@ from ..channel.freshness import MaxAge
 from ..control.scaling import AutoWorkers
 from ..errors import ConfigError
 from ..failures import log_second, raise_first, split
-from ..feeds.base import Feed
+from ..feeds.base import Feed, plays_the_past
 from ..feeds.merged import MergedFeed
 from ..handlers.breaker import Breaker
 from ..handlers.kinds import Handler, is_async
+from ..handlers.replays import begin_replaying
 from ..handlers.retry import Retry
 from ..handlers.signatures import misfit
 from ..logs import log_event
@@ -36,7 +38,7 @@ from .recorded import recorded
 from .running import Pipeline
 from .signals import hear_signals
 
-__all__ = ["open_pipeline", "run_pipeline"]
+__all__ = ["open_pipeline", "run_in_block", "run_pipeline"]
 
 logger = logging.getLogger("trio_ticks.pipeline")
 
@@ -193,7 +195,20 @@ async def open_pipeline(
         on_feed_timeout=on_feed_timeout,
         results=results,
     )
-    pipeline = _make(feed, handler, buffer, settings, shared_symbols)
+    async with run_in_block(_make(feed, handler, buffer, settings, shared_symbols)) as pipeline:
+        yield pipeline
+
+
+@asynccontextmanager
+async def run_in_block(pipeline: Pipeline[Any]) -> AsyncIterator[Pipeline[Any]]:
+    """Run *pipeline* until the block is left; see :func:`open_pipeline`.
+
+    Raises:
+        Exception: as there.
+        ExceptionGroup: as there.
+
+    Cancellation: as there.
+    """
     with watch_loop(pipeline.clock) as pipeline.loop_watch, _BlockErrors(pipeline) as errors:
         async with recorded(pipeline, record), trio.open_nursery() as nursery:
             _begin(pipeline, nursery)
@@ -223,7 +238,10 @@ def _make(
 ) -> Pipeline[Any]:
     _check_in_trio()
     check_halves(feed, handler, buffer, settings, shared_symbols=shared_symbols)
-    return make_pipeline(_one_feed(feed, shared_symbols), handler, buffer, settings)
+    one, context = _one_feed(feed, shared_symbols), copy_context()
+    if plays_the_past(one):
+        context.run(begin_replaying)  # worker processes are told when they are made
+    return context.run(make_pipeline, one, handler, buffer, settings)
 
 
 class _BlockErrors:
@@ -355,6 +373,8 @@ def _begin(pipeline: Pipeline[Any], nursery: trio.Nursery) -> None:
 
 
 async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:
+    if pipeline._replays:
+        begin_replaying()
     await pipeline._run()
     if pipeline.failure is not None:
         block.cancel()

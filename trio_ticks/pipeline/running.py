@@ -18,7 +18,7 @@ import trio
 from ..buffer import BufferStatistics, Sink
 from ..channel.statistics import ChannelStatistics
 from ..clock import Clock
-from ..feeds.base import Feed, FeedStats, stats_of
+from ..feeds.base import Feed, FeedStats, plays_the_past, stats_of
 from ..feeds.merged import FeedStatistics
 from ..handlers.kinds import Handler
 from ..metrics.loop_watch import LoopWatch
@@ -76,6 +76,7 @@ class Pipeline(Steered[T]):
         self.began_at = self.clock.now()
         """When it began, on its clock."""
         self._feed = feed
+        self._replays: bool = plays_the_past(feed) or (ingest is not None and ingest._replays)
         self.feed_statistics: Mapping[str, FeedStats] = FeedStatistics(
             None if self.half == "work" else feed
         )

@@ -40,6 +40,7 @@ from ...handlers.contexts import call_apart
 from ...handlers.kinds import is_async, refuse_awaitable
 from ...handlers.lives import open_handler
 from ...handlers.prepared import Hooks, prepared
+from ...handlers.replays import begin_replaying
 from ...handlers.retry import Retry
 from ...tracebacks import StackTexts, bound
 from ...wire import ItemDecoder, ItemEncoder, Items
@@ -63,6 +64,10 @@ class SetUp:
     retry: Retry | None
     wants_results: bool = False
     """Whether what the handler returns goes back to the parent."""
+    replays: bool = False
+    """Whether the ticks are of the past."""
+    around: None = None
+    """Nothing is put around a handler in another process."""
 
 
 def end_with_parent() -> None:
@@ -136,6 +141,8 @@ class Session:
 
     def __init__(self, set_up: SetUp, progress: Progress) -> None:
         self._set_up = set_up
+        if set_up.replays:
+            begin_replaying()
         self._progress = progress
         self._decoder, self._encoder = ItemDecoder(), ItemEncoder()
         self._life = open_handler(set_up.handler)

@@ -30,6 +30,7 @@ import trio
 
 from ...control.scaling import AutoWorkers
 from ...errors import ConfigError, RemoteHandlerError, WorkerCrashedError
+from ...handlers.replays import replaying
 from ...logs import log_event
 from .child import SetUp, close_session, end_with_parent, open_session, run_job
 from .jobs import Reply, WireFailure, decode_failure, decode_reply
@@ -90,7 +91,14 @@ def packed(handler: Any, settings: Any, *, whole: bool) -> bytes:
     try:
         wants_results = settings.results is not None
         written = pickle.dumps(
-            SetUp(handler, whole, settings.handler_timeout, settings.retry, wants_results)
+            SetUp(
+                handler,
+                whole,
+                settings.handler_timeout,
+                settings.retry,
+                wants_results,
+                replays=replaying(),
+            )
         )
     except Exception as error:
         raise ConfigError(
