@@ -48,6 +48,7 @@ from .handlers.arrivals import arrival
 from .handlers.batches import BatchError, batch_handler
 from .handlers.breaker import Breaker
 from .handlers.dead_letters import DeadLetter, DeadLetterFile, read_dead_letters
+from .handlers.replays import replaying
 from .handlers.retry import Retry
 from .ledger import DropReason, Ledger, LedgerSnapshot
 from .metrics.latency import LatencyStats
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from .feeds.polling.feed import PollingFeed
     from .feeds.replay import ReplayFeed
     from .feeds.websocket.feed import WebSocketFeed
+    from .foresight.virtual import replay_virtual
 
 __all__ = [
     "AutoWorkers",
@@ -154,6 +156,8 @@ __all__ = [
     "open_pipeline",
     "open_tick_channel",
     "read_dead_letters",
+    "replay_virtual",
+    "replaying",
     "rest",
     "run_pipeline",
 ]
@@ -165,6 +169,7 @@ _LATER = {
     "brokers": "brokers",
     "exchange": "exchange",
     "history": "history",
+    "replay_virtual": "foresight.virtual",
     "rest": "rest",
 }
 """What is imported when it is first used, and from where.

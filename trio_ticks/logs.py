@@ -23,11 +23,12 @@ import re
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Final, final
 
-__all__ = ["Lines", "LogLimit", "Redactor", "log_event", "one_line"]
+__all__ = ["Lines", "LogLimit", "Redactor", "each_event_once", "log_event", "one_line"]
 
 
 def one_line(text: str, most: int | None = None) -> str:
@@ -148,6 +149,24 @@ def _shown(value: object) -> object:
     return value if value is None or hasattr(value, "__float__") else _Shown(value)
 
 
+_logged: Final[ContextVar[set[str] | None]] = ContextVar("trio_ticks.logged", default=None)
+"""The events that this context has logged, where each is to be logged once."""
+
+
+@contextmanager
+def each_event_once() -> Iterator[None]:
+    """Log each kind of event once in the block, and in all that it starts.
+
+    A replay on a virtual clock goes through hours in seconds. The limits of its lines
+    are by its own clock, so there would be a line for each second of it.
+    """
+    token = _logged.set(set())
+    try:
+        yield
+    finally:
+        _logged.reset(token)
+
+
 def log_event(
     logger: logging.Logger,
     level: int,
@@ -176,6 +195,11 @@ def log_event(
     """
     if not logger.isEnabledFor(level):
         return
+    logged = _logged.get()
+    if logged is not None:
+        if event in logged:
+            return
+        logged.add(event)
     if text:
         message, args = event + ": " + text, tuple(map(_shown, args))
     else:

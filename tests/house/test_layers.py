@@ -53,6 +53,7 @@ ALLOWED = {
     "_core": "trio._core._run._r: the random numbers of trio's scheduler, which seeded runs set",
     "_run": "as above",
     "_r": "as above",
+    "_ALLOW_DETERMINISTIC_SCHEDULING": "as above: tasks are sorted before they are shuffled",
 }
 """Names with an underscore that anybody may use, and whose they are."""
 

@@ -317,6 +317,9 @@ class PipelineReport:
     """How often the event loop has stood still for 0.2 s or longer."""
     recorder: RecorderMetrics | None = None
     """What was recorded; ``None`` without ``record``."""
+    fingerprint: str | None = None
+    """Of a replay on a virtual clock: the same for two runs in which the same ticks
+    came, were dropped and were handled, in the same order at the same times."""
 
     @property
     def failed_share(self) -> float:

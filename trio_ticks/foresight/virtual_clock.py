@@ -1,0 +1,103 @@
+"""A clock for trio that jumps: no time passes but what tasks wait for, or are given.
+
+Rules: it jumps only when no task can run, and not while a thread works for one. Only
+trio's run loop calls :meth:`VirtualClock.deadline_to_sleep_time`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from ..clock import monotonic
+from ..logs import log_event
+
+__all__ = ["VirtualClock"]
+
+logger = logging.getLogger("trio_ticks.foresight")
+
+_FOR_EVER: Final = 86_400.0
+_HELD_S: Final = 0.05
+"""How long the loop waits for a thread before it looks again, in real seconds."""
+_HELD_LONG_S: Final = 10.0
+"""A thread that works for so long is reported once, in real seconds."""
+_REPORT_S: Final = 0.2
+"""How often progress is reported, in real seconds."""
+_JUMPS: Final = 64
+"""The real clock is read once in so many jumps."""
+
+
+@final
+class VirtualClock(trio.abc.Clock):
+    """A clock that stands still while tasks run, and jumps to what they wait for.
+
+    Args:
+        on_progress: called now and then, in the event loop, with the time.
+    """
+
+    def __init__(self, on_progress: Callable[[float], object] | None = None) -> None:
+        self._now = 0.0
+        self._on_progress = on_progress
+        self._reported_at = monotonic()
+        self._jumps = 0
+        self._limiter: trio.CapacityLimiter | None = None
+        self._held_since = math.inf
+        self._is_reported = False
+
+    def start_clock(self) -> None:
+        """Do nothing; called by trio."""
+
+    def current_time(self) -> float:
+        """Return the time in seconds; safe in any thread."""
+        return self._now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Jump to *deadline*; called by trio when no task can run."""
+        if deadline <= self._now:
+            return 0.0
+        if self._is_held():
+            return _HELD_S
+        if deadline == math.inf:
+            return _FOR_EVER
+        self._now = deadline
+        self._jumps += 1
+        if self._on_progress is not None and self._jumps % _JUMPS == 0:
+            now = monotonic()
+            if now - self._reported_at >= _REPORT_S:
+                self._reported_at = now
+                self._on_progress(self._now)
+        return 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass at once, in which no other task has run.
+
+        That is how long a handler has computed.
+        """
+        self._now += seconds
+
+    def _is_held(self) -> bool:
+        """Whether a thread of trio's works now: its end is to come at this time."""
+        if self._limiter is None:
+            self._limiter = trio.to_thread.current_default_thread_limiter()
+        if not self._limiter.borrowed_tokens:
+            self._held_since, self._is_reported = math.inf, False
+            return False
+        now = monotonic()
+        if self._held_since == math.inf:
+            self._held_since = now
+        elif now - self._held_since > _HELD_LONG_S and not self._is_reported:
+            self._is_reported = True
+            log_event(
+                logger,
+                logging.WARNING,
+                "clock.held",
+                "a thread has worked for %g s, and the virtual clock waits for it: no time "
+                "passes meanwhile. A thread that never ends stops a virtual replay",
+                _HELD_LONG_S,
+                seconds=_HELD_LONG_S,
+            )
+        return True
