@@ -45,6 +45,8 @@ class Piece:
     """Lines of a file that were read together."""
 
     lines: list[bytes]
+    position: int
+    """How many bytes of the file were read to get here."""
     last: bool
     """Whether nothing more can be read."""
     error: ConfigError | None = None
@@ -67,6 +69,8 @@ class Track:
         """What decodes its lines; ``None`` until its turn has come."""
         self.used = 0
         """Lines decoded so far."""
+        self.position = 0
+        """Bytes of the file read so far."""
         self._lines: deque[bytes] = deque()
         self._reader: LineReader | None = None
         self._read_all = False
@@ -102,16 +106,20 @@ class Track:
             while len(lines) < LINES and size < BYTES:
                 line = read()
                 if line is None:
-                    return Piece(lines, last=True)
+                    return Piece(lines, self._at(), last=True)
                 lines.append(line)
                 size += len(line)
         except ConfigError as error:
-            return Piece(lines, last=True, error=error)
-        return Piece(lines, last=False)
+            return Piece(lines, self._at(), last=True, error=error)
+        return Piece(lines, self._at(), last=False)
+
+    def _at(self) -> int:
+        return 0 if self._reader is None else self._reader.position
 
     def add(self, piece: Piece) -> None:
         """Take what :meth:`read` has returned."""
         self._lines += piece.lines
+        self.position = piece.position
         self._read_all, self._error = piece.last, piece.error
 
     def decode(self) -> bool:
@@ -162,6 +170,8 @@ class Timeline:
         """Those of files that have ended, for the next file of the same recorder."""
         self._all_decoders: list[LineDecoder] = []
         self._lines_done = 0
+        self._sizes: Final = {file.path: max(1, file.path.stat().st_size) for file in files}
+        self._bytes_done = 0
         self.starved: Track | None = None
         """What has to be read before the next item is known."""
 
@@ -187,6 +197,12 @@ class Timeline:
             sum(decoder.ignored for decoder in every),
             sum(decoder.refused for decoder in every),
         )
+
+    @property
+    def share(self) -> float:
+        """The share of the files' bytes that was read so far, from 0 to 1."""
+        read = self._bytes_done + sum(track.position for track in self._tracks)
+        return min(1.0, read / sum(self._sizes.values()))
 
     @property
     def ended(self) -> bool:
@@ -291,6 +307,7 @@ class Timeline:
         assert track.decoder is not None
         self._decoders[track.file.line] = track.decoder
         self._lines_done += track.used
+        self._bytes_done += self._sizes[track.file.path]
         self._tracks.remove(track)
         track.close()
 
