@@ -94,6 +94,12 @@ class LineReader:
         """The beginning of a line whose end is in the next piece."""
         self._is_first = True
 
+    @property
+    def position(self) -> int:
+        """How many bytes of the file were read."""
+        file = self._file
+        return file._under.tell() if isinstance(file, _Gunzip) else file.tell()
+
     def close(self) -> None:
         """Close the file."""
         self._blocks.close()
