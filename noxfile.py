@@ -204,10 +204,11 @@ for _version in PYTHONS:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and format, and flake8-async for what Ruff does not know."""
+    """Ruff's rules and format, spelling, and flake8-async for what Ruff leaves."""
     install(session, "lint", project=False)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("codespell", ".")
     # Its rules are about async code alone, and it takes 2 ms a line.
     is_async = re.compile(r"\basync (?:def|for|with)\b|\bimport trio\b")
     sources = (
@@ -234,12 +235,25 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; warnings and references that lead nowhere are errors."""
+    """Build the documentation, and look at the site that it is.
+
+    Warnings and references that lead nowhere are errors, and so is what
+    ``docs/check_site.py`` finds: broken links, pages too wide for a phone, questions
+    that the search does not answer.
+    """
     install(session, "docs")
     session.run(
         "sphinx-build", "-W", "-n", "--keep-going", "-E", "-q", "-b", "html", "docs", DOCS_OUT
     )
+    session.run("python", "docs/check_site.py", DOCS_OUT)
     session.log(f"{DOCS_OUT}/index.html")
+
+
+@nox.session(default=False)
+def linkcheck(session: nox.Session) -> None:
+    """Ask each link to the Internet whether it is still there; not part of CI."""
+    install(session, "docs")
+    session.run("sphinx-build", "-q", "-b", "linkcheck", "docs", "docs/_build/linkcheck")
 
 
 @nox.session

@@ -4,8 +4,12 @@ The build is offline: references whose inventory is on the network are ignored a
 end.
 """
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 HIDDEN = "\ue000"
 
@@ -14,10 +18,30 @@ author = "The trio_ticks developers"
 copyright = "The trio_ticks developers"
 release = version = installed_version("trio_ticks")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    # Ours, in _extensions.
+    "command_reference",
+    "readable_api",
+    "section_search",
+]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+copybutton_exclude = ".linenos, .gp"
+linkcheck_anchors = False
+linkcheck_timeout = 20
+linkcheck_ignore = [
+    r"https?://(localhost|127\.0\.0\.1)",
+    r"\w+://[\w.-]*\.example\b",
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -27,10 +51,58 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Cancellation"]
 python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+python_display_short_literal_types = True
+readable_types = {
+    # What the reference shows in place of the names that the source has.
+    "Finite": "float",
+    "NonNegative": "float",
+    "Applied": 'Literal["applied", "old", "buffered", "held", "wrong"]',
+    "Compression": 'Literal["permessage-deflate"]',
+    "Encode": "Callable[[Any], bytes]",
+    "EndpointFunction": "Callable[[], Awaitable[Endpoint]]",
+    "ExpectData": "MarketHours | Callable[[datetime], bool]",
+    "Fetch": "Callable[[], Awaitable[Any]]",
+    "Handler[Any]": "Callable[[Any], Any]",
+    "Judge": "Callable[[int, bytes], Failure | None]",
+    "OnCrash": 'Literal["fail", "retry"]',
+    "OnError": "Callable[[Any, Exception], Any]",
+    "OnFeed": "Callable[[FeedEvent], Any]",
+    "OnGap": "Callable[[Gap], Any]",
+    "OpenStream": "Callable[[str, int], Awaitable[trio.abc.Stream]]",
+    "Ordering": 'Literal["symbol", "none"]',
+    "Overflow": "OverflowStrategy | Mapping[type, OverflowStrategy] | Throttle",
+    "Policy": "OverflowStrategy | Mapping[type, OverflowStrategy]",
+    "PressureState": 'Literal["ok", "warn", "shed"]',
+    "Results": "Callable[[Result], Any] | ResultStore",
+}
+autodoc_type_aliases = {name: text for name, text in readable_types.items() if text == "float"}
+keyword_classes = {
+    "WebSocketKeywords": "trio_ticks.WebSocketOptions",
+    "PollingKeywords": "trio_ticks.PollingOptions",
+}
 
 html_theme = "furo"
 html_title = "trio_ticks"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_copy_source = False
+html_theme_options = {
+    "navigation_with_keys": True,
+    "top_of_page_buttons": [],
+    "light_css_variables": {
+        "color-brand-primary": "#0b6b5d",
+        "color-brand-content": "#0b6b5d",
+        "color-brand-visited": "#0b6b5d",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#4fd1b5",
+        "color-brand-content": "#4fd1b5",
+        "color-brand-visited": "#4fd1b5",
+    },
+}
 
 nitpick_ignore_regex = [
     # Type variables; types in signatures that are not documented; names that a module
@@ -40,8 +112,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"[-+.e\d]+"),
     (
         r"py:.*",
-        r"trio_ticks\.(feeds\.websocket\.options\.WebSocketKeywords"
-        r"|feeds\.polling\.options\.PollingKeywords|exchange\.recorded\.Damage"
+        r"trio_ticks\.(exchange\.recorded\.Damage"
         r"|channel\.sleepers\.Watch|exchange\.wire\.FlatTick|feeds\.captures"
         r"|exchange\.coinbase\.market\.ProductMarket)",
     ),
@@ -49,8 +120,8 @@ nitpick_ignore_regex = [
     # Other projects' objects: their inventories are on the network.
     (
         r"py:.*",
-        r"(trio|trio_websocket|random|attrs?|msgspec|ssl|datetime|collections|typing"
-        r"|pathlib|os|logging|contextlib|types)(\..*)?",
+        r"(Random|Path|PathLike|FlatTick|trio|trio_websocket|random|attrs?|msgspec|ssl|datetime"
+        r"|collections|typing|pathlib|os|logging|contextlib|types)(\..*)?",
     ),
 ]
 

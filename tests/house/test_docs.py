@@ -1,53 +1,20 @@
-"""What the docs show works: code runs, commands have the options, links lead on."""
+"""What the docs say is there: commands, options, links, tests, extras, pages.
+
+The code in them is run by test_doc_blocks.py.
+"""
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.house.test_examples import run_python
+from tests.worlds.doc_blocks import PAGES, ROOT
 from trio_ticks.cli import cli
-
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + [
-    page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts
-]
-
-
-def blocks(language: str) -> list[tuple[str, str]]:
-    return [
-        (f"{page.name}-{number}", text)
-        for page in PAGES
-        for number, text in enumerate(
-            re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE), 1
-        )
-    ]
-
-
-PYTHON = blocks("python")
-PROGRAMS = [
-    (name, text) for name, text in PYTHON if "trio.run(main" in text and ".example/" not in text
-]
-
-
-@pytest.mark.parametrize(("name", "text"), PYTHON, ids=[name for name, _ in PYTHON])
-def test_code_compiles(name: str, text: str) -> None:
-    compile(text, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-
-
-@pytest.mark.parametrize(("name", "text"), PROGRAMS, ids=[name for name, _ in PROGRAMS])
-def test_program_runs(name: str, text: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(text)
-    assert run_python("program.py", cwd=tmp_path)
-
-
-def test_there_are_programs() -> None:
-    assert {name.split(".md")[0] for name, _ in PROGRAMS} >= {"README", "tutorial", "ledger"}
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
@@ -68,13 +35,13 @@ COMMANDS = list(command_lines())
     ("page", "arguments"), COMMANDS, ids=[f"{page} {' '.join(words)}" for page, words in COMMANDS]
 )
 def test_command_has_the_options_that_are_shown(page: str, arguments: list[str]) -> None:
-    command = cli.commands[arguments[0]]
+    command = cli.commands[arguments[0]] if not arguments[0].startswith("-") else cli
     known = {
         name
         for parameter in command.params
         for name in [*parameter.opts, *parameter.secondary_opts]
     } | {"--help"}
-    assert {word.split("=")[0] for word in arguments[1:] if word.startswith("--")} <= known
+    assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= known
 
 
 def test_there_are_commands() -> None:
@@ -105,3 +72,35 @@ def test_tests_that_are_named_exist() -> None:
 def text_of(file: str) -> str:
     path = ROOT / file
     return path.read_text() if path.exists() else ""
+
+
+def test_every_extra_is_explained_and_no_other() -> None:
+    page = (ROOT / "docs" / "installation.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    explained = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(explained) == sorted(project["optional-dependencies"])
+
+
+def test_nobody_is_told_to_install_a_package_that_is_not_there() -> None:
+    told = [
+        (page.name, line)
+        for page in PAGES
+        for line in page.read_text().splitlines()
+        if re.search(r"pip install ['\"]?trio[-_]ticks", line) and page.name != "installation.md"
+    ]
+    assert told == [], "it is not on PyPI: link to installation.md"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    docs = ROOT / "docs"
+    listed = {
+        line.strip()
+        for page in (docs / "index.md", docs / "api.md")
+        for tree in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
+        for line in tree.splitlines()
+        if line.strip() and not line.startswith(":")
+    }
+    pages = {
+        page.relative_to(docs).with_suffix("").as_posix() for page in PAGES if docs in page.parents
+    }
+    assert pages - listed == {"index"}
