@@ -34,19 +34,19 @@ QUESTIONS = {
     # websockets#105, cryptofeed#426
     "memory keeps growing": "faq.html#why-does-the-memory",
     # polygon-io/issues#125
-    "connection gets closed because client is too slow": "faq.html#the-exchange-disconnects",
+    "connection gets closed because client is too slow": "faq.html#why-does-the-exchange-close",
     # ccxt#26945
     "missed trades after reconnect": "faq.html#which-messages-did-i-miss",
     # r/algotradingcrypto, "how do you handle trade websocket queues under high load?"
     "how to detect a performance limit, queue size or dropped events": "faq.html#how-do-i-know",
     # ipython#11829, marimo#9604
-    "run in a jupyter notebook": "from_asyncio.html#in-a-notebook",
+    "run in a jupyter notebook": "faq.html#can-i-use-it-with-asyncio",
     # trio-asyncio#133
     "use it with asyncio": "faq.html#can-i-use-it-with-asyncio",
     # Stack Overflow, "asyncio and CPU-bound tasks"
     "cpu bound strategy multiprocessing": "faq.html#my-strategy-needs-the-cpu",
     "order of messages per symbol": "faq.html#are-the-ticks-of-a-symbol",
-    "graceful shutdown on SIGTERM": "tuning.html#shutdown-timeout",
+    "graceful shutdown on SIGTERM": "faq.html#how-do-i-shut-it-down",
     "backtest with recorded data": "faq.html#how-do-i-back-test",
     "what happens when my strategy raises an exception": "crashes.html",
     "pip install": "installation.html",

@@ -76,7 +76,7 @@ readable_types = {
     "PressureState": 'Literal["ok", "warn", "shed"]',
     "Results": "Callable[[Result], Any] | ResultStore",
 }
-autodoc_type_aliases = {name: text for name, text in readable_types.items() if text == "float"}
+autodoc_type_aliases = {"Finite": "float", "NonNegative": "float"}
 keyword_classes = {
     "WebSocketKeywords": "trio_ticks.WebSocketOptions",
     "PollingKeywords": "trio_ticks.PollingOptions",

@@ -117,7 +117,8 @@ def signature_of(what: str, obj: Any) -> inspect.Signature | None:
             return attrs_signature(obj)
         if not isinstance(obj.__init__, types.FunctionType):
             return None
-        return without_first(inspect.signature(obj.__init__))
+        signature = without_first(inspect.signature(obj.__init__))
+        return signature.replace(return_annotation=inspect.Signature.empty)
     function = inspect.unwrap(obj.__func__ if isinstance(obj, classmethod | staticmethod) else obj)
     if isinstance(function, types.MethodType):
         function = function.__func__
@@ -148,9 +149,15 @@ def readable(annotation: Any, names: dict[str, str]) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     for name, meaning in names.items():
         text = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", meaning, text)
+    text = plain(text)
     return re.sub(
         r"\b(?:typing|collections\.abc|datetime|trio_ticks(?:\.\w+)+)\.(?=[A-Z])", "", text
     )
+
+
+def plain(text: str) -> str:
+    """Return *text* with ``float`` for ``Annotated[float, Meta(ge=0)]``."""
+    return re.sub(r"(?:typing\.)?Annotated\[(\w+), [^\]]*\]", r"\1", text)
 
 
 def format_signature(signature: inspect.Signature, names: dict[str, str]) -> tuple[str, str]:
@@ -269,10 +276,32 @@ def first_sentence(obj: Any) -> str:
     return re.sub(r"[`*]+", "", re.split(r"(?<=[.:;]) ", text)[0]).rstrip(":;")
 
 
+def show_alias(_app: Any, what: str, _name: str, obj: Any, _options: Any, lines: list[str]) -> None:
+    """Say of an alias what it stands for, and not what its origin's docstring says."""
+    if what == "data" and isinstance(obj, types.GenericAlias):
+        lines[:] = [f"``{readable(obj, {})}``"]
+
+
+def simplify_types(_app: Any, document: nodes.document) -> None:
+    """Simplify the types that autodoc writes by itself, of properties and aliases."""
+    for node in list(document.findall(addnodes.desc_sig_element)) + list(
+        document.findall(addnodes.desc_annotation)
+    ):
+        text = node.astext()
+        if "Annotated[" in text:
+            node.children = []
+            node += nodes.Text(plain(text))
+    for paragraph in list(document.findall(nodes.paragraph)):
+        if paragraph.astext().startswith("alias of ") and "Annotated[" in paragraph.astext():
+            paragraph.parent.remove(paragraph)
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_directive("api-names", ApiNames)
     app.add_config_value("keyword_classes", {}, "env", [dict])
     app.add_config_value("readable_types", {}, "env", [dict])
     app.connect("autodoc-process-signature", show_signature)
+    app.connect("autodoc-process-docstring", show_alias)
+    app.connect("doctree-read", simplify_types)
     return {"parallel_read_safe": True}

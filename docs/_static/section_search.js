@@ -26,7 +26,7 @@ const sectionSearch = (() => {
     windows: "windows", order: "order", ordering: "order",
   };
   // Pages that answer come before pages that list.
-  const PRIOR = [["faq", 1.25], ["how_to/", 1.25], ["api/", 0.7], ["changelog", 0.3], ["contributing", 0.5], ["design", 0.9]];
+  const PRIOR = [["faq", 1.25], ["how_to/", 1.25], ["api/", 0.7], ["changelog", 0.3], ["contributing", 0.5], ["design", 0.8], ["classic", 0.9]];
   const WEIGHTS = { title: 6, above: 1.5, text: 1 };
   const K1 = 1.2;
   const B = 0.6;
@@ -36,7 +36,7 @@ const sectionSearch = (() => {
 
   const stem = (word) => {
     if (word.length > 5 && word.endsWith("ies")) return word.slice(0, -3) + "y";
-    for (const end of ["ing", "ed", "es", "s"]) {
+    for (const end of ["ing", "ed", "es", "ly", "s"]) {
       if (word.length - end.length >= 3 && word.endsWith(end) && !word.endsWith("ss")) {
         let cut = word.slice(0, -end.length);
         if (/(.)\1$/.test(cut) && !/(ll|ss|zz)$/.test(cut)) cut = cut.slice(0, -1);
