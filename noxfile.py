@@ -83,6 +83,7 @@ BETWEEN = (
     "tests/workers/test_process_rooms.py",
     "tests/workers/test_seeded_steering.py",
     "tests/workers/test_processes.py",
+    "tests/simulation",
 )
 """Tests that a Python between the oldest and the newest leaves out besides.
 
@@ -328,6 +329,28 @@ def thorough(session: nox.Session) -> None:
     # The limit of a test in pyproject.toml is for the usual number of examples.
     limit = ("-o", "faulthandler_timeout=7200")
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *limit, *which, env=env)
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Plant bugs into a copy, one at a time: the tests that reach them find each.
+
+    It writes each result down, and goes on where it was cut off; ``-- --anew`` begins
+    anew.
+    """
+    install(session, "test")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session(default=False)
+def simulate(session: nox.Session) -> None:
+    """Play thousands of seeds: everything in one process, with faults drawn from each.
+
+    ``-- --seeds 10000 --first 300`` says how many and from where; a seed that fails is
+    printed as the line that repeats it, cut down to the faults that are needed.
+    """
+    install(session, "test")
+    session.run("python", "-m", "tests.simulation", *session.posargs)
 
 
 @nox.session(default=False)

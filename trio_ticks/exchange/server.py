@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import attrs
 import trio
@@ -29,7 +29,7 @@ from .wire import FlatTick, binary_frame, iso_utc, text_frame
 
 __all__ = ["Exchange", "open_exchange", "serve_exchange"]
 
-Listeners = list[trio.SocketListener] | list[trio.SSLListener[trio.SocketStream]]
+Listeners = Sequence[trio.abc.Listener[Any]]
 
 HOST = "127.0.0.1"
 
@@ -285,14 +285,18 @@ class Exchange(Counters):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_market)
-                await nursery.start(trio.serve_listeners, self._service.serve_client, listeners)
+                await nursery.start(
+                    trio.serve_listeners, self._service.serve_client, list(listeners)
+                )
                 task_status.started(self)
         finally:
             self._source.close()
             self.finished.set()
 
 
-async def _open(config: ExchangeConfig) -> tuple[Exchange, Listeners]:
+async def _open(
+    config: ExchangeConfig, listeners: Listeners | None = None
+) -> tuple[Exchange, Listeners]:
     source: Source
     clock = Clock()
     venue: Venue | None = None
@@ -327,19 +331,22 @@ async def _open(config: ExchangeConfig) -> tuple[Exchange, Listeners]:
             original_time=original_time,
             in_thread=not clock.is_virtual,
         )
-    listeners: Listeners
-    try:
-        if config.ssl_context is None:
-            listeners = await trio.open_tcp_listeners(config.port, host=HOST)
-        else:
-            listeners = await trio.open_ssl_over_tcp_listeners(
-                config.port, config.ssl_context, host=HOST, https_compatible=True
-            )
-    except BaseException:
-        source.close()
-        raise
+    if listeners is None:
+        try:
+            listeners = await _listen(config)
+        except BaseException:
+            source.close()
+            raise
     stock = _new_stock(config, source, seed, clock, venue)
     return Exchange(config, source, _port(listeners[0]), clock, venue, stock), listeners
+
+
+async def _listen(config: ExchangeConfig) -> Listeners:
+    if config.ssl_context is None:
+        return await trio.open_tcp_listeners(config.port, host=HOST)
+    return await trio.open_ssl_over_tcp_listeners(
+        config.port, config.ssl_context, host=HOST, https_compatible=True
+    )
 
 
 def _new_stock(
@@ -361,14 +368,17 @@ def _new_stock(
     )
 
 
-def _port(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> int:
+def _port(listener: trio.abc.Listener[Any]) -> int:
+    """Return the port of *listener*; 0 if it is none of a network."""
     socket = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
-    assert isinstance(socket, trio.SocketListener)
-    return int(socket.socket.getsockname()[1])
+    return int(socket.socket.getsockname()[1]) if isinstance(socket, trio.SocketListener) else 0
 
 
 async def serve_exchange(
-    config: ExchangeConfig, *, task_status: trio.TaskStatus[Exchange] = trio.TASK_STATUS_IGNORED
+    config: ExchangeConfig,
+    *,
+    listeners: Listeners | None = None,
+    task_status: trio.TaskStatus[Exchange] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a local exchange until cancelled.
 
@@ -376,13 +386,20 @@ async def serve_exchange(
     it listens. After the end of a recording it goes on refusing clients (503);
     ``exchange.finished`` tells.
 
+    Args:
+        config: all settings.
+        listeners: where clients come from, in place of the configuration's port: for
+            tests without a network. The exchange's ``port`` is 0 then, if they are none
+            of TCP.
+        task_status: given by ``nursery.start``.
+
     Raises:
         ConfigError: the capture cannot be played.
         OSError: the port is taken.
 
     Cancellation: the connections just end, the port is free again.
     """
-    exchange, listeners = await _open(config)
+    exchange, listeners = await _open(config, listeners)
     await exchange._run(listeners, task_status=task_status)
 
 
