@@ -28,7 +28,6 @@ DOCS_OUT = "docs/_build/html"
 SAME = (
     "tests/house",
     "tests/history/test_klines.py",
-    "tests/channel/test_plain_loop.py",
     "tests/channel/test_conformance.py",
     "tests/feeds/test_frames.py",
     "tests/feeds/test_night.py",
@@ -59,6 +58,7 @@ SAME = (
     "tests/cli/test_buffer_commands.py",
     "tests/cli/test_history.py",
     "tests/exchange",
+    "tests/simulation/test_events.py",
     "tests/feeds/test_binance_sockets.py",
     "tests/feeds/test_coinbase_sockets.py",
     "tests/feeds/test_recordings_page.py",

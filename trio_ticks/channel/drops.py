@@ -63,6 +63,7 @@ class Drops:
         "_log_limit",
         "_losses",
         "gives_back",
+        "is_silent",
         "item_listeners",
         "left",
         "listeners",
@@ -81,6 +82,8 @@ class Drops:
         self._log_limit = LogLimit(now)
         self.listeners: tuple[Listener, ...] = ()
         self.item_listeners: tuple[ItemListener, ...] = ()
+        self.is_silent = False
+        """Whether drops are not logged: they are a simulation's."""
         self.gives_back = False
         """Whether what is left at the end goes back to a broker, and is not dropped."""
         self.left: list[Any] = []
@@ -171,6 +174,8 @@ class Drops:
 
     def log(self, count: int, reason: DropReason) -> None:
         """Log that *count* ticks were dropped, at most once a second per reason."""
+        if self.is_silent:
+            return
         if times := self._log_limit.due(reason, count):
             queued, maxsize, strategy = self._facts()
             log_event(

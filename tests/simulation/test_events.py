@@ -1,12 +1,11 @@
-"""A plain loop drives the real channel, and what comes of it is what the pipeline does.
+"""A simulation drives the real channel, and what comes of it is what the pipeline does.
 
 Both get the same arrivals and the same service for each tick: the pipeline on a virtual
-clock, with a feed, tasks and handlers that sleep; worlds/plain_loop.py without trio.
-What they see is compared tick for tick, and to the last bit of each moment.
+clock, with a feed, tasks and handlers that sleep; the simulation without trio. What
+they see is compared tick for tick, and to the last bit of each moment.
 
 Rules: all times are multiples of :data:`EXACT`: sums of them have no rounding error. No
-two events fall on one moment, since trio would decide by chance which is first; the
-plain loop refuses such a load.
+two events fall on one moment, since trio would decide by chance which is first.
 
 Services begin at 0.05 ms, or at 1 ms where chance would decide in the pipeline what is
 dropped, which it does the more often the quicker the ticks are:
@@ -23,7 +22,8 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -33,9 +33,16 @@ from trio.testing import MockClock
 
 import trio_ticks as tt
 from tests.worlds.helpers import make_tick, make_trade, number
-from tests.worlds.plain_loop import Arrivals, Item, PlainLoop, Seen
 from tests.worlds.recordings import REAL, needs_real, read_all
+from trio_ticks.ledger import DropReason
 from trio_ticks.overflow import Overflow, OverflowStrategy
+from trio_ticks.simulation.events import EventLoop, Setting
+from trio_ticks.simulation.loads import KINDS, Load, Services
+from trio_ticks.simulation.outcomes import Outcome
+
+Item = tt.Tick | tt.Trade
+Arrivals = Sequence[tuple[float, Sequence[Item]]]
+"""What is due at once, and when, in order."""
 
 EXACT = 2.0**-40
 """Seconds: fine enough for chance not to make two events fall on one moment."""
@@ -72,6 +79,30 @@ def shortest_s(overflow: Overflow) -> float:
     """Return how short a service may be without chance deciding what is dropped."""
     sure = isinstance(overflow, tt.Block | tt.DropOldest | tt.Conflate)
     return QUICK_S if sure else UNHURRIED_S
+
+
+@attrs.define
+class Seen:
+    """What became of each item, and when. Items are named by their numbers."""
+
+    number: Callable[[Any], int] = attrs.field(eq=False)
+    came: list[tuple[float, int]] = attrs.field(factory=list)
+    dropped: list[tuple[float, DropReason, int]] = attrs.field(factory=list)
+    """For ``conflated`` the number is that of the item that came in the place."""
+    begun: list[tuple[float, int]] = attrs.field(factory=list)
+    ended: list[tuple[float, int]] = attrs.field(factory=list)
+
+    def hear(self, now: float, items: Iterable[Any], reason: DropReason | None) -> None:
+        """Record *items*, which came, or were dropped for *reason*."""
+        if reason is None:
+            self.came += ((now, self.number(item)) for item in items)
+        else:
+            self.dropped += ((now, reason, self.number(item)) for item in items)
+
+    def begins(self, number: int, begun: float, ended: float) -> None:
+        """Record that an item is handled."""
+        self.begun.append((begun, number))
+        self.ended.append((ended, number))
 
 
 class DueFeed:
@@ -111,22 +142,48 @@ def by_pipeline(
     return seen, trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+def load_of(arrivals: Arrivals) -> Load:
+    items = [(moment, item) for moment, items in arrivals for item in items]
+    assert [number(item) for _, item in items] == list(range(len(items)))
+    names = tuple(dict.fromkeys(item.symbol for _, item in items))
+    return Load(
+        array("d", (moment for moment, _ in items)),
+        array("H", (names.index(item.symbol) for _, item in items)),
+        names,
+        bytes(KINDS.index(type(item)) for _, item in items),
+    )
+
+
+def by_simulation(
+    arrivals: Arrivals, services: list[float], **settings: Any
+) -> tuple[Seen, Outcome]:
+    seen = Seen(lambda item: item.number)
+    load = load_of(arrivals)
+    loop = EventLoop(load, Services.each(services[: len(load)]), Setting(**settings), seen.begins)
+    state = loop.state
+    state.drops.item_listeners = (lambda items, why: seen.hear(state.now(), items, why),)
+    outcome = loop.run()
+    state.ledger.check()
+    assert state.ledger.delivered == outcome.handled
+    seen.ended.sort()
+    return seen, outcome
+
+
 def check(arrivals: Arrivals, services: list[float], **settings: Any) -> tt.PipelineReport:
     """Play *arrivals* both ways, see that nothing differs, and return the report."""
-    seen = Seen(number)
-    loop = PlainLoop(seen, lambda item: services[number(item)], **settings)
-    loop.run(arrivals)
-    loop.ledger.check()
+    seen, outcome = by_simulation(arrivals, services, **settings)
     theirs, report = by_pipeline(arrivals, services, **settings)
     # One by one: pytest would explain at length how two Seens differ.
     for name in ("came", "dropped", "begun", "ended"):
         pairs = zip(getattr(seen, name), getattr(theirs, name), strict=False)
         assert not next((pair for pair in pairs if pair[0] != pair[1]), None), name
         assert len(getattr(seen, name)) == len(getattr(theirs, name)), name
-    assert loop.ledger.produced == report.produced
-    assert loop.ledger.delivered == loop.consumed == report.consumed
-    assert report.dropped_by_reason == loop.ledger.dropped_by_reason
-    assert loop.consumed + loop.ledger.dropped == report.produced
+    assert outcome.produced == report.produced
+    assert outcome.handled == report.consumed
+    assert outcome.dropped == report.dropped
+    assert report.dropped_by_reason == outcome.dropped_by_reason
+    assert outcome.peak == report.queue_peak
+    assert outcome.blocked_s == pytest.approx(report.blocked_s)
     return report
 
 
@@ -169,7 +226,7 @@ LOADS = [
 
 @pytest.mark.parametrize(("load", "service", "ordering"), LOADS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_plain_loop_does_what_the_pipeline_does(
+def test_the_simulation_does_what_the_pipeline_does(
     load: str, strategy: str, service: str, ordering: str
 ) -> None:
     dice = random.Random(5)

@@ -1,0 +1,134 @@
+"""Loads and services in columns: what is cut, counted, drawn, and refused."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from random import Random
+
+import pytest
+
+import trio_ticks as tt
+from trio_ticks.simulation.events import Setting, simulate
+from trio_ticks.simulation.loads import Load, Services
+
+
+def load_of(times: list[float], symbols: str | None = None) -> Load:
+    of = symbols or "A" * len(times)
+    names = tuple(sorted(set(of)))
+    return Load(array("d", times), array("H", (names.index(each) for each in of)), names)
+
+
+def test_a_rate_is_of_the_intervals_between_ticks() -> None:
+    load = load_of([0.0, 0.5, 1.0, 2.0])
+    assert load.rate == 1.5
+    assert load.span_s == 2.0
+    assert load.faster(4).rate == 6.0
+    assert load_of([1.0, 1.0]).rate == math.inf
+    assert load_of([1.0]).rate == 0.0
+
+
+def test_the_busiest_window_is_found_wherever_it_lies() -> None:
+    load = load_of([0.0, 1.0, 1.1, 1.15, 1.19, 3.0])
+    assert load.busiest(0.2) == (20.0, 1)
+    assert load.busiest(10.0) == (0.6, 0)
+
+
+def test_a_part_begins_at_its_first_tick() -> None:
+    part = load_of([0.0, 1.0, 1.5, 3.0], "ABAB").part(1, 3)
+    assert list(part.times) == [0.0, 0.5]
+    assert part.counts() == {"A": 1, "B": 1}
+
+
+def test_windows_are_of_equal_time_and_hold_every_tick_once() -> None:
+    load = load_of([0.0, 0.1, 0.2, 8.0, 10.0])
+    assert load.windows(10) == [(0, 3), (3, 4), (4, 5)]
+    assert load_of([]).windows(10) == []
+
+
+@pytest.mark.parametrize(
+    ("times", "symbols"), [([0.0, 1.0], [0]), ([1.0, 0.5], [0, 0])], ids=["length", "back"]
+)
+def test_columns_that_make_no_load_are_refused(times: list[float], symbols: list[int]) -> None:
+    with pytest.raises(tt.ConfigError):
+        Load(array("d", times), array("H", symbols), ("A",))
+
+
+def test_a_tick_draws_from_what_was_measured_of_its_symbol() -> None:
+    load = load_of([float(n) for n in range(200)], "AB" * 100)
+    measured = [0.001] * 60 + [0.005] * 60 + [0.009]
+    symbols = [0] * 60 + [1] * 60 + [1]
+    services = Services.drawn(
+        load, [0.0] * 121, measured, symbols, shares="nothing", random=Random(1)
+    )
+    taken = [services.waits[place] for place in services.places]
+    assert set(taken[::2]) == {0.001}
+    assert set(taken[1::2]) <= {0.005, 0.009}
+    again = Services.drawn(load, [0.0] * 121, measured, symbols, shares="nothing", random=Random(1))
+    assert list(again.places) == list(services.places)
+
+
+def test_a_symbol_of_which_little_was_measured_draws_from_all() -> None:
+    load = load_of([float(n) for n in range(100)], "A" * 100)
+    services = Services.drawn(
+        load, [0.0] * 4, [1.0, 2.0, 3.0, 4.0], [0, 1, 1, 1], shares="nothing", random=Random(2)
+    )
+    assert set(services.places) == {0, 1, 2, 3}
+    with pytest.raises(tt.ConfigError, match="no service was measured"):
+        Services.drawn(load, [], [], [], shares="nothing", random=Random(2))
+
+
+def test_means_are_of_the_ticks_and_not_of_the_table() -> None:
+    services = Services([0.5, 0.0], [1.0, 3.0], [1, 1, 1, 0], "loop")
+    assert services.mean_s() == (3 * 3.0 + 1.5) / 4
+    assert services.mean_busy_s() == 0.125
+    assert services.scaled(2).mean_s() == 2 * services.mean_s()
+
+
+def computing(shares: str, workers: int) -> list[float]:
+    """Return the lags of four ticks that come at once and compute for a second each."""
+    load = load_of([0.0, 0.0, 0.0, 0.0], "ABCD")
+    services = Services([1.0], [0.5], [0, 0, 0, 0], shares)  # type: ignore[arg-type]
+    outcome = simulate(load, services, Setting(workers=workers))
+    assert outcome.handled == 4
+    return sorted(outcome.lags)
+
+
+def test_handlers_that_compute_in_the_loop_begin_one_after_the_other() -> None:
+    assert computing("loop", 4) == [0.0, 1.0, 2.0, 3.0]
+    assert computing("nothing", 4) == [0.0, 0.0, 0.0, 0.0]
+    # A thread takes its tick at once, and waits for the lock.
+    assert computing("lock", 4) == [0.0, 0.0, 0.0, 0.0]
+    assert computing("lock", 2) == [0.0, 0.0, 1.5, 2.5]
+
+
+def test_while_a_handler_computes_in_the_loop_nothing_is_brought() -> None:
+    load = load_of([0.0, 0.1, 0.2, 0.3], "AAAA")
+    setting = Setting(workers=2, maxsize=1, overflow=tt.DropOldest(), ordering="none")
+    in_loop = simulate(load, Services([0.25], [0.0], [0] * 4, "loop"), setting)
+    # The second and third come together at 0.25: one evicts the other.
+    assert [lag >= 0 for lag in in_loop.lags] == [True, False, True, True]
+    assert in_loop.dropped_by_reason["evicted"] == 1
+    elsewhere = simulate(load, Services([0.0], [0.25], [0] * 4), setting)
+    assert elsewhere.dropped == 0
+
+
+def test_what_is_lost_is_known_by_symbol_and_stretch() -> None:
+    load = load_of([0.0] * 4 + [1.0] * 4, "AABBABAB")
+    setting = Setting(workers=1, maxsize=1, overflow=tt.DropNewest(0))
+    outcome = simulate(load, Services.each([0.1] * 8), setting)
+    assert outcome.lost_by_symbol() == {"B": 4, "A": 2}
+    assert outcome.dropped_in(0, 4) == outcome.dropped_in(4, 8) == 0.75
+    assert outcome.drop_rate == 0.75
+    assert outcome.lag_s(1.0) == 0.0
+    assert outcome.ended_s == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"workers": 0}, {"maxsize": 0}, {"overflow": tt.Fail()}, {"ordering": "price"}],
+    ids=str,
+)
+def test_a_setting_that_cannot_work_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(tt.ConfigError):
+        Setting(**settings)  # type: ignore[arg-type]

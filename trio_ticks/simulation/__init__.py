@@ -1,0 +1,1 @@
+"""The real channel, driven by a small event loop over what was recorded."""
