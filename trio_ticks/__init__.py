@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from .feeds.replay import ReplayFeed
     from .feeds.websocket.feed import WebSocketFeed
     from .foresight.virtual import replay_virtual
+    from .foresight.plan import Plan
+    from .foresight.planning import plan
 
 __all__ = [
     "AutoWorkers",
@@ -122,6 +124,7 @@ __all__ = [
     "PipelineMetrics",
     "PipelineReport",
     "Place",
+    "Plan",
     "PollingFeed",
     "PollingOptions",
     "Pressure",
@@ -155,6 +158,7 @@ __all__ = [
     "history",
     "open_pipeline",
     "open_tick_channel",
+    "plan",
     "read_dead_letters",
     "replay_virtual",
     "replaying",
@@ -163,6 +167,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Plan": "foresight.plan",
     "PollingFeed": "feeds.polling.feed",
     "ReplayFeed": "feeds.replay",
     "WebSocketFeed": "feeds.websocket.feed",
@@ -170,6 +175,7 @@ _LATER = {
     "exchange": "exchange",
     "history": "history",
     "replay_virtual": "foresight.virtual",
+    "plan": "foresight.planning",
     "rest": "rest",
 }
 """What is imported when it is first used, and from where.

@@ -22,6 +22,7 @@ CLOCK = "clock.py"
 
 CPU_METERS = {
     "control/scaling_cpu.py",
+    "foresight/measuring.py",
     "metrics/loop_watch.py",
     "workers/processes/child.py",
 }

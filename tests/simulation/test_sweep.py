@@ -6,18 +6,19 @@ import sys
 from array import array
 from collections.abc import Mapping
 from random import Random
+from typing import Literal
 
 import pytest
 
 import trio_ticks as tt
-from trio_ticks.simulation import sweep as sweeping
+from trio_ticks.overflow import Policy
 from trio_ticks.simulation.events import Setting
 from trio_ticks.simulation.jobs import Job, packed, run, unpacked
 from trio_ticks.simulation.loads import Load, Services
 from trio_ticks.simulation.sweep import sweep
 
 TICKS = 2000
-POLICIES = [
+POLICIES: list[Policy] = [
     tt.DropNewest(0.01, max_per_symbol=7),
     tt.DropOldest(longest_line=True),
     tt.Conflate(lambda _old, new: new),
@@ -48,6 +49,8 @@ def services(load: Load) -> Mapping[str, Services]:
 
 
 def jobs() -> list[Job]:
+    kinds: tuple[tuple[str, Literal["none", "symbol"]], ...]
+    kinds = (("quick", "none"), ("slow", "symbol"))
     return [
         Job(
             setting=Setting(workers=3, maxsize=50, overflow=policy, ordering=ordering),
@@ -56,19 +59,18 @@ def jobs() -> list[Job]:
             scale=1.1,
         )
         for policy in POLICIES
-        for name, ordering in (("quick", "none"), ("slow", "symbol"))
+        for name, ordering in kinds
     ]
 
 
-def test_processes_find_what_is_found_here(
-    load: Load, services: Mapping[str, Services], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_find_what_is_found_here(load: Load, services: Mapping[str, Services]) -> None:
     told: list[tuple[int, int]] = []
     here = sweep(jobs(), load, services, progress=lambda *done: told.append(done))
     assert told == [(n, 10) for n in range(1, 11)]
-    monkeypatch.setattr(sweeping, "_HERE", 0)
     told.clear()
-    there = sweep(jobs(), load, services, processes=2, progress=lambda *done: told.append(done))
+    there = sweep(
+        jobs(), load, services, processes=2, few_ticks=0, progress=lambda *done: told.append(done)
+    )
     assert told[-1] == (10, 10)
     assert there == here
     assert len({summary.handled for summary in here}) > 5
@@ -96,7 +98,6 @@ def test_a_job_without_services_is_refused_before_anything_runs(
 def test_a_process_that_ends_is_an_error_and_no_hang(
     load: Load, services: Mapping[str, Services], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "_HERE", 0)
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(tt.TickError, match="has ended"):
-        sweep(jobs(), load, services, processes=2)
+        sweep(jobs(), load, services, processes=2, few_ticks=0)

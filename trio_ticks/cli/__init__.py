@@ -25,6 +25,7 @@ from .history import history
 from .ingest import ingest
 from .lag import lag
 from .record import record
+from .plan import plan
 from .retire import retire
 from .run import run
 from .top import top
@@ -74,6 +75,10 @@ def cli(context: click.Context) -> None:
       trio-ticks history BTCUSDT --interval 1h --from 2026-01-01 --venue binance
 
     \b
+    From a recording to the settings of a pipeline:
+      trio-ticks plan RECORDING --handler mine:on_tick
+
+    \b
     Watch one that runs with --metrics-port 9464:
       trio-ticks top
 
@@ -89,6 +94,7 @@ cli.add_command(run)
 cli.add_command(ingest)
 cli.add_command(work)
 cli.add_command(lag)
+cli.add_command(plan)
 cli.add_command(history)
 cli.add_command(retire)
 cli.add_command(record)

@@ -7,7 +7,8 @@ would move the mean of a run by thousands of years. So it is counted, and not re
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from ..clock import Clock
 from ..offsets import ClockOffset
@@ -64,6 +65,17 @@ class Meters:
         self._clock = clock
         self._offset = ClockOffset()
         self._sample_at = -math.inf
+
+    def report_to(self, listener: Callable[[Any, float, float, float], None]) -> None:
+        """Have *listener* called as :meth:`handled` is, after it, from now on."""
+        record = self.handled
+
+        def handled(item: MarketData, arrived: float, began: float, ended: float) -> None:
+            record(item, arrived, began, ended)
+            listener(item, arrived, began, ended)
+
+        # Not a list of listeners: without one, a handling costs nothing more.
+        self.handled = handled  # type: ignore[method-assign]
 
     def taken(self, item: MarketData, arrived: float, now: float) -> None:
         """Record how old *item* is and how long it waited, at the moment *now*."""

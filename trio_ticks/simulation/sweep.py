@@ -31,7 +31,7 @@ __all__ = ["main", "sweep"]
 Progress = Callable[[int, int], None]
 """Called in the caller's thread with how many jobs are done, and how many there are."""
 
-_HERE: Final = 300_000
+FEW_TICKS: Final = 300_000
 """Jobs with fewer ticks than this in all are run in this process."""
 _LENGTH: Final = struct.Struct("<Q")
 _ROOT: Final = str(Path(__file__).parents[2])
@@ -44,6 +44,7 @@ def sweep(
     *,
     processes: int | None = None,
     progress: Progress | None = None,
+    few_ticks: int = FEW_TICKS,
 ) -> list[Summary]:
     """Return what comes of each of *jobs*, in their order. Blocks.
 
@@ -53,6 +54,7 @@ def sweep(
         services: by their names.
         processes: how many to use; ``None``: as many as cores may be used. 1: none.
         progress: is told after each job.
+        few_ticks: jobs with fewer ticks than this in all are run in this process.
 
     Raises:
         ConfigError: a job names no services, or they do not fit to the load.
@@ -62,7 +64,7 @@ def sweep(
         check_services(job, load, services)
     count = max(1, int(usable_cores())) if processes is None else processes
     count = min(count, len(jobs))
-    if count < 2 or len(jobs) * len(load) < _HERE:
+    if count < 2 or len(jobs) * len(load) < few_ticks:
         found = []
         for number, job in enumerate(jobs, 1):
             found.append(run(job, load, services))

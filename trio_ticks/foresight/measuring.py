@@ -1,0 +1,445 @@
+"""How long a handler takes, measured in the real pipeline with all workers busy.
+
+Plan: a feed plays the sample of the recording again and again into a pipeline that
+blocks, so that no worker waits for ticks. What the pipeline's own meters measure of
+each handling is written down with the tick's place in the sample. A trio instrument
+adds up when the worker's task really ran: the part of a handling in which the event
+loop could do nothing else.
+
+Rules: the first part of a run only warms up. What it costs a worker to get from one
+tick to the next is measured too (the turnaround), since in the pipeline it is part of
+what a tick occupies its worker for.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
+
+import attrs
+import trio
+
+from ..errors import ConfigError
+from ..handlers.kinds import Place
+from ..overflow import Block
+from ..pipeline.opening import open_pipeline
+from ..pipeline.running import Pipeline
+from ..simulation.loads import Load, Services, Shares
+from ..simulation.outcomes import quantile
+from .host import OthersLoad
+
+__all__ = ["Measured", "measure"]
+
+_WARM_S: Final = 0.3
+"""How long a pipeline warms up at least, in seconds.
+
+It does until as many ticks were handled as there are workers."""
+_PATIENCE_S: Final = 60.0
+"""After so many seconds without a single handled tick, measuring is given up."""
+_POLL_S: Final = 0.02
+_ENOUGH: Final = 5000
+"""So many timed handlings are enough: their mean is known to 1 or 2 %."""
+_LEAST_S: Final = 0.5
+"""Measure no shorter than this, in seconds: shorter runs hang on single events."""
+_DRAIN_S: Final = 0.5
+"""The queue holds at most what the workers handle in this time, in seconds."""
+_CHUNK: Final = 64
+_COMPUTES: Final = 0.5
+"""A handler computes if more than this share of the shared core is in use."""
+_SHARES: Final[dict[Place, Shares]] = {"loop": "loop", "thread": "lock", "process": "nothing"}
+_STEPS: Final = 4096
+"""Steps of a task that are kept between two of its handlings."""
+
+
+@final
+@attrs.frozen(slots=True, kw_only=True)
+class Measured:
+    """What handling costs at one number of workers, in one kind of place."""
+
+    executor: Place
+    workers: int
+    """How many workers were kept busy."""
+    handled: int
+    """Ticks that were handled while it was measured."""
+    failed: int
+    """Ticks among them whose handler raised."""
+    failure: str | None
+    """What it raised last, if anything."""
+    timed: int
+    """Handlings that were timed one by one."""
+    seconds: float
+    """How long it was measured."""
+    rate: float
+    """Ticks a second that the workers took, all busy: the capacity."""
+    mean_s: float
+    """Of the timed handlings, in seconds."""
+    p50_s: float
+    p99_s: float
+    max_s: float
+    error: float
+    """The standard error of the mean, as a share of it."""
+    turnaround_s: float
+    """What a worker needs from one tick to the next, in seconds."""
+    core: float | None
+    """The share of the event loop's time, or for threads of all cores' time, that was
+    used; ``None``: not known."""
+    computes: bool
+    """Whether the handler computes rather than awaits: more workers help little."""
+    others_cores: float | None
+    """How many cores other programs used meanwhile; ``None``: not known."""
+    busy: array[float] = attrs.field(repr=False)
+    """Of each timed handling: see :class:`~trio_ticks.simulation.loads.Services`."""
+    waits: array[float] = attrs.field(repr=False)
+    symbols: array[int] = attrs.field(repr=False)
+    shares: Shares
+
+    def limited(self, rate: float) -> Measured:
+        """Return the same, but no more than *rate* ticks a second in all.
+
+        For a handler that waits, measured with so many more workers that these kept the
+        shared core busy: then that is the limit, and not what a tick waits for.
+        """
+        share_s = 1 / rate
+        whole = [busy + wait for busy, wait in zip(self.busy, self.waits, strict=True)]
+        return attrs.evolve(
+            self,
+            busy=array("d", [share_s]) * len(whole),
+            waits=array("d", (max(0.0, each - share_s) for each in whole)),
+        )
+
+    def services(self, load: Load, random: Any) -> Services:
+        """Return services for each tick of *load*, drawn from these."""
+        return Services.drawn(
+            load, self.busy, self.waits, self.symbols, shares=self.shares, random=random
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the single handlings."""
+        left_out = ("busy", "waits", "symbols")
+        return attrs.asdict(self, filter=lambda field, _value: field.name not in left_out)
+
+
+@attrs.frozen(slots=True)
+class _Handling:
+    place: int
+    elapsed_s: float
+    ran_s: float
+    """How long the worker's task ran in it."""
+
+
+class _Steps(trio.abc.Instrument):
+    """Writes down when tasks run.
+
+    Args:
+        now: the time.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._steps: dict[trio.lowlevel.Task, deque[tuple[float, float]]] = {}
+        self._began = 0.0
+        self.total_s = 0.0
+        """How long all tasks have run."""
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Note when *task* begins to run."""
+        self._began = self._now()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Note for how long *task* ran."""
+        now = self._now()
+        self.total_s += now - self._began
+        steps = self._steps.get(task)
+        if steps is None:
+            steps = self._steps[task] = deque(maxlen=_STEPS)
+        steps.append((self._began, now))
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """Forget *task*."""
+        self._steps.pop(task, None)
+
+    def ran_s(self, began: float, ended: float) -> float:
+        """Return how long the current task ran from *began* to *ended*; then forget."""
+        found = max(0.0, ended - max(began, self._began))
+        steps = self._steps.get(trio.lowlevel.current_task())
+        if steps is not None:
+            for step_began, step_ended in steps:
+                if step_ended > began:
+                    found += step_ended - max(step_began, began)
+            steps.clear()
+        return found
+
+
+@final
+class _Feed:
+    """Brings the items of the sample in order, again and again, until it is stopped."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+        self.stopped = False
+
+    async def run(self, send: Any) -> None:
+        """Send until stopped.
+
+        Cancellation: what was not sent is not.
+        """
+        while True:
+            for begin in range(0, len(self._items), _CHUNK):
+                if self.stopped:
+                    return
+                await send.send_many(self._items[begin : begin + _CHUNK])
+
+
+@attrs.define(slots=True)
+class _Window:
+    """What a running pipeline has done up to a moment."""
+
+    at: float
+    handled: int
+    failed: int
+    workers_busy_s: float
+    tasks_s: float
+    cpu_s: float
+    handed: float
+    """What handing batches over has cost so far, in seconds."""
+
+    @classmethod
+    def of(cls, pipeline: Pipeline[Any], steps: _Steps) -> _Window:
+        ledger, handed = pipeline.ledger.snapshot(), pipeline.meters.hand_over.total()
+        return cls(
+            at=pipeline.clock.now(),
+            handled=ledger.consumed + ledger.failed,
+            failed=ledger.failed,
+            workers_busy_s=pipeline.worker_statistics().busy_s,
+            tasks_s=steps.total_s,
+            cpu_s=time.process_time(),
+            handed=handed.mean * handed.count / 1e3,
+        )
+
+
+@final
+class _Run:
+    """One run of a pipeline with all workers busy."""
+
+    def __init__(
+        self,
+        handler: Any,
+        items: Sequence[Any],
+        symbols: Sequence[int],
+        executor: Place,
+        workers: int,
+        settings: dict[str, Any],
+    ) -> None:
+        self._handler = handler
+        self._items = items
+        self._symbols = symbols
+        self._executor = executor
+        self._workers = workers
+        self._settings = settings
+        self._places = {id(item): place for place, item in enumerate(items)}
+        self._handlings: list[_Handling] = []
+        self._failure: str | None = None
+
+    async def mean_s(self) -> float:
+        """Return how long a worker needs for a tick, from a short run.
+
+        Cancellation: ends the run.
+        """
+        measured = await self.measure(maxsize=self._workers, limit_s=_LEAST_S)
+        return self._workers / measured.rate
+
+    async def measure(self, maxsize: int, limit_s: float) -> Measured:
+        """Run until enough was timed, for *limit_s* at most after it is warm.
+
+        Raises:
+            ConfigError: no tick was handled, or all failed.
+
+        Cancellation: ends the run.
+        """
+        self._handlings.clear()
+        feed = _Feed(self._items)
+        others = OthersLoad(trio.current_time())
+        async with open_pipeline(
+            feed,
+            self._handler,
+            workers=self._workers,
+            maxsize=maxsize,
+            lag_threshold=maxsize,
+            overflow=Block(),
+            executor=self._executor,
+            shutdown_timeout=_PATIENCE_S,
+            on_error=self._failed,
+            **self._settings,
+        ) as pipeline:
+            steps = _Steps(pipeline.clock.now)
+            trio.lowlevel.add_instrument(steps)
+            try:
+                pipeline.meters.report_to(self._listener(pipeline, steps))
+                begin = await self._warm_up(pipeline, steps)
+                self._handlings.clear()
+                while True:
+                    await trio.sleep(_POLL_S)
+                    taken_s = pipeline.clock.now() - begin.at
+                    enough = len(self._handlings) >= _ENOUGH and taken_s >= _LEAST_S
+                    if (enough or taken_s >= limit_s) and self._handlings:
+                        break
+                end = _Window.of(pipeline, steps)
+                handlings = list(self._handlings)
+                cores = others.cores(trio.current_time())
+            finally:
+                trio.lowlevel.remove_instrument(steps)
+                feed.stopped = True
+        if end.failed - begin.failed >= end.handled - begin.handled:
+            raise ConfigError(
+                "the handler has raised for each tick that it was measured with, the last time "
+                f"{self._failure}: what it takes when it works is not known"
+            )
+        return self._judged(begin, end, handlings, cores)
+
+    def _failed(self, _item: Any, error: Exception) -> None:
+        self._failure = f"{type(error).__name__}: {error}"
+
+    def _listener(
+        self, pipeline: Pipeline[Any], steps: _Steps
+    ) -> Callable[[Any, float, float, float], None]:
+        places, keep, in_loop = self._places, self._handlings.append, self._executor == "loop"
+
+        def handled(item: Any, _arrived: float, began: float, ended: float) -> None:
+            place = places.get(id(item))
+            if place is not None:
+                ran = steps.ran_s(began, ended) if in_loop else 0.0
+                keep(_Handling(place, ended - began, ran))
+
+        return handled
+
+    async def _warm_up(self, pipeline: Pipeline[Any], steps: _Steps) -> _Window:
+        """Wait until each worker has handled a tick, and a while longer.
+
+        Raises:
+            ConfigError: nothing was handled for a long time.
+
+        Cancellation: nothing is measured.
+        """
+        begin = pipeline.clock.now()
+        while True:
+            await trio.sleep(_POLL_S)
+            window = _Window.of(pipeline, steps)
+            taken_s = window.at - begin
+            if window.handled >= self._workers and taken_s >= _WARM_S:
+                return window
+            if taken_s >= _PATIENCE_S:
+                if window.handled:
+                    return window
+                pipeline.cancel()
+                raise ConfigError(f"the handler has not handled a single tick in {_PATIENCE_S:g} s")
+
+    def _judged(
+        self, begin: _Window, end: _Window, handlings: list[_Handling], cores: float | None
+    ) -> Measured:
+        span_s, handled = end.at - begin.at, end.handled - begin.handled
+        rate = handled / span_s
+        elapsed = sorted(each.elapsed_s for each in handlings)
+        mean_s = sum(elapsed) / len(elapsed)
+        busy_workers = (end.workers_busy_s - begin.workers_busy_s) / span_s
+        # What a busy worker does between two ticks; with threads also the hand-over.
+        turnaround_s = max(0.0, busy_workers / rate - mean_s)
+        if self._executor == "loop":
+            core: float | None = (end.tasks_s - begin.tasks_s) / span_s
+        elif self._executor == "thread":
+            core = (end.cpu_s - begin.cpu_s) / span_s
+        else:
+            core = None
+            turnaround_s = max(turnaround_s, (end.handed - begin.handed) / handled)
+        computes = core is not None and core > _COMPUTES
+        busy, waits = _parts(handlings, self._executor, rate, core or 0.0, turnaround_s)
+        if computes and self._executor == "loop":
+            # Not the wait for the loop, in which other workers compute.
+            ran_s = sum(each.ran_s for each in handlings) / len(handlings)
+            turnaround_s = max(0.0, 1 / rate - ran_s)
+        variance = sum((each - mean_s) ** 2 for each in elapsed) / len(elapsed)
+        return Measured(
+            executor=self._executor,
+            workers=self._workers,
+            handled=handled,
+            failed=end.failed - begin.failed,
+            failure=self._failure,
+            timed=len(elapsed),
+            seconds=span_s,
+            rate=rate,
+            mean_s=mean_s,
+            p50_s=quantile(elapsed, 0.5),
+            p99_s=quantile(elapsed, 0.99),
+            max_s=elapsed[-1],
+            error=(variance / len(elapsed)) ** 0.5 / mean_s if mean_s > 0 else 0.0,
+            turnaround_s=turnaround_s,
+            core=core,
+            computes=computes,
+            others_cores=cores,
+            busy=busy,
+            waits=waits,
+            symbols=array("I", (self._symbols[each.place] for each in handlings)),
+            shares=_SHARES[self._executor],
+        )
+
+
+def _parts(
+    handlings: list[_Handling], executor: Place, rate: float, core: float, turnaround_s: float
+) -> tuple[array[float], array[float]]:
+    """Split each handling into what it computes and what it waits.
+
+    A handler that computes: its ticks follow each other at the measured rate, so the
+    computing is scaled to that, and holds all that a tick costs the loop. One that
+    waits: each tick costs the shared core the same, at the beginning.
+
+    Returns:
+        Computing and waiting, in seconds.
+    """
+    if core > _COMPUTES:
+        ran = [each.ran_s if executor == "loop" else each.elapsed_s for each in handlings]
+        scale = len(ran) / rate / sum(ran) if sum(ran) > 0 else 1.0
+        rest = [
+            max(0.0, each.elapsed_s - each.ran_s) if executor == "loop" else 0.0
+            for each in handlings
+        ]
+        return array("d", (each * scale for each in ran)), array("d", rest)
+    share_s = core / rate
+    whole = [each.elapsed_s + turnaround_s for each in handlings]
+    busy = array("d", (min(share_s, each) for each in whole))
+    return busy, array("d", (each - part for each, part in zip(whole, busy, strict=True)))
+
+
+async def measure(
+    handler: Any,
+    items: Sequence[Any],
+    symbols: Sequence[int],
+    *,
+    executor: Place,
+    workers: int,
+    limit_s: float,
+    **settings: Any,
+) -> Measured:
+    """Return what handling *items* costs with all of *workers* busy.
+
+    Args:
+        handler: as for :func:`~trio_ticks.open_pipeline`.
+        items: the sample, in order.
+        symbols: the place of each item's symbol in the load's names.
+        executor: where the handler runs.
+        workers: how many.
+        limit_s: how long to measure at most, in seconds, after it is warm.
+        **settings: further settings of the pipeline.
+
+    Raises:
+        ConfigError: a setting cannot work, or no tick could be handled.
+
+    Cancellation: ends the run.
+    """
+    run = _Run(handler, items, symbols, executor, workers, settings)
+    mean_s = await run.mean_s()
+    # As deep as the queue of a busy pipeline: threads take more at a time from one.
+    # But no deeper than what is handled soon, when it is over.
+    maxsize = int(min(4096, max(4 * workers + 16, _DRAIN_S * workers / max(mean_s, 1e-9))))
+    return await run.measure(maxsize, limit_s)
