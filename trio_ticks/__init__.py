@@ -71,9 +71,9 @@ if TYPE_CHECKING:
     from .feeds.polling.feed import PollingFeed
     from .feeds.replay import ReplayFeed
     from .feeds.websocket.feed import WebSocketFeed
-    from .foresight.virtual import replay_virtual
     from .foresight.plan import Plan
     from .foresight.planning import plan
+    from .foresight.virtual import replay_virtual
 
 __all__ = [
     "AutoWorkers",

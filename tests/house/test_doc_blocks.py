@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -183,7 +183,7 @@ def check_python(text: str) -> None:
     compile(text, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-PARSERS = {
+PARSERS: dict[str, Callable[[str], object]] = {
     "bash": check_shell,
     "console": lambda text: check_shell("\n".join(each.line for each in commands(text))),
     "dockerfile": lambda text: None if re.match(r"(#.*\n|\s)*FROM ", text) else pytest.fail(text),

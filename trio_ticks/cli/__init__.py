@@ -24,8 +24,8 @@ from .exchange import exchange
 from .history import history
 from .ingest import ingest
 from .lag import lag
-from .record import record
 from .plan import plan
+from .record import record
 from .retire import retire
 from .run import run
 from .top import top

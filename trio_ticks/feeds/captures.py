@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, final
 
+import attrs
+
 from ..errors import ConfigError
 from ..recordings.events import facts_of, read_event
 from ..recordings.files import LineReader

@@ -195,13 +195,20 @@ async def open_pipeline(
         on_feed_timeout=on_feed_timeout,
         results=results,
     )
-    async with run_in_block(_make(feed, handler, buffer, settings, shared_symbols)) as pipeline:
+    made = _make(feed, handler, buffer, settings, shared_symbols)
+    async with run_in_block(made, record) as pipeline:
         yield pipeline
 
 
 @asynccontextmanager
-async def run_in_block(pipeline: Pipeline[Any]) -> AsyncIterator[Pipeline[Any]]:
+async def run_in_block(
+    pipeline: Pipeline[Any], record: Recorder | None = None
+) -> AsyncIterator[Pipeline[Any]]:
     """Run *pipeline* until the block is left; see :func:`open_pipeline`.
+
+    Args:
+        pipeline: made, and not run yet.
+        record: writes down what its feeds receive.
 
     Raises:
         Exception: as there.

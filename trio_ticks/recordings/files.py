@@ -97,8 +97,7 @@ class LineReader:
     @property
     def position(self) -> int:
         """How many bytes of the file were read."""
-        file = self._file
-        return file._under.tell() if isinstance(file, _Gunzip) else file.tell()
+        return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
@@ -195,7 +194,8 @@ class LineReader:
             # lines read from it to find the symbols could not be read again.
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise ConfigError(f"cannot play {str(self.path)!r}: it is not a regular file")
-            return open_blocks(self.path.open("rb"), str(self.path))
+            self._file = self.path.open("rb")
+            return open_blocks(self._file, str(self.path))
         except OSError as error:
             raise ConfigError(
                 f"cannot open the recording {str(self.path)!r}: {error.strerror or error}"
