@@ -16,6 +16,7 @@ import random
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from typing import Any, Final, TypeVar, final
 from unittest import mock
 
@@ -95,7 +96,7 @@ def _put_in_order(seed: int) -> Iterator[None]:
         put(_RUN, "id", lambda _scope: next(addresses))
         # Sets of objects with the same hash go by the order in which they were added.
         put(_RUN.CancelStatus, "__hash__", lambda _self: 1)
-        put(trio.lowlevel.Task, "__hash__", lambda task: task._counter)
+        put(trio.lowlevel.Task, "__hash__", attrgetter("_counter"))
         for module in ours:
             put(module, "new_random", new_random)
         try:
