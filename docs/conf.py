@@ -82,6 +82,7 @@ keyword_classes = {
     "PollingKeywords": "trio_ticks.PollingOptions",
 }
 
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = "trio_ticks"
 html_static_path = ["_static"]
