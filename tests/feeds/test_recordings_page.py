@@ -1,5 +1,6 @@
-"""The page on recordings is true: its lines are read, its programs print what it
-says.
+"""The page on recordings is true: its lines are read, its limits are the code's.
+
+test_doc_blocks.py runs its programs.
 """
 
 from __future__ import annotations
@@ -7,15 +8,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
-from tests.handlers.test_handlers_page import DOCS, assert_prints, programs
+from tests.worlds.doc_blocks import ROOT
 from tests.worlds.recordings import read_all, write
 from trio_ticks.feeds.captures import HEAD_LINES
 from trio_ticks.recordings.files import MAX_LINE
 
-PAGE = (DOCS / "recordings.md").read_text()
-PROGRAMS = programs(PAGE)
+PAGE = (ROOT / "docs" / "recordings.md").read_text()
 
 
 def test_the_lines_that_are_shown_are_quotes(tmp_path: Path) -> None:
@@ -32,8 +30,3 @@ def test_the_lines_that_are_shown_are_quotes(tmp_path: Path) -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     assert f"first {HEAD_LINES:,} lines" in PAGE
     assert f"more than {MAX_LINE >> 20} MB" in PAGE
-
-
-@pytest.mark.parametrize(("program", "shown"), PROGRAMS, ids=["pace", "virtual"])
-def test_program_prints_what_is_shown(program: str, shown: str, tmp_path: Path) -> None:
-    assert_prints(program, shown, tmp_path)

@@ -46,9 +46,9 @@ def output_of(program: Block) -> Block | None:
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=ids(PROGRAMS))
 def test_program_runs_and_prints_what_is_shown(block: Block, tmp_path: Path) -> None:
-    if "numpy" in block.text:
+    if "numpy" in block.program:
         pytest.importorskip("numpy")
-    (tmp_path / "program.py").write_text(block.text, encoding="utf-8")
+    (tmp_path / "program.py").write_text(block.program, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", "program.py"],
         cwd=tmp_path,

@@ -8,6 +8,7 @@ A mark is a comment of HTML right above the block, which no reader sees::
 ``parsed only: REASON``    it is not run; Python is compiled, commands are looked up
 ``fragment``               no program: it is run among the names of doc_fragments
 ``then: CODE``             a fragment, behind which CODE is run too
+``continues``              it is run behind the program above it
 ``until Ctrl-C``           a command that gets a Ctrl-C once it has printed something
 ``output``                 what the program above prints, if text stands in between
 ``figures differ``         numbers in the output are another machine's
@@ -53,10 +54,19 @@ class Block:
     below: Block | None = None
     """The block of Python that this one stands below, if only blank lines or a mark are
     between."""
+    above: Block | None = None
+    """The last block of Python before this one."""
 
     @property
     def name(self) -> str:
         return f"{self.page}:{self.line}"
+
+    @property
+    def program(self) -> str:
+        """What is run for a block of Python."""
+        if "continues" not in self.marks or self.above is None:
+            return self.text
+        return self.above.program + self.text
 
     @property
     def parsed_only(self) -> str | None:
@@ -82,7 +92,7 @@ def read_marks(text: str | None) -> dict[str, str]:
     for part in (text or "").split(";"):
         mark = part.strip()
         name, colon, value = mark.partition(": ")
-        if mark in ("fragment", "output", "figures differ", "until Ctrl-C"):
+        if mark in ("continues", "figures differ", "fragment", "output", "until Ctrl-C"):
             marks[mark] = ""
         elif colon and name in ("parsed only", "then"):
             marks[name] = value
@@ -96,6 +106,7 @@ def blocks(pages: Sequence[Path] = PAGES) -> Iterator[Block]:
     for page in pages:
         text = page.read_text(encoding="utf-8")
         program: Block | None = None
+        above: Block | None = None
         end = 0
         for match in _FENCE.finditer(text):
             language = match["language"].strip()
@@ -109,9 +120,10 @@ def blocks(pages: Sequence[Path] = PAGES) -> Iterator[Block]:
                 match["text"],
                 marks,
                 program if close else None,
+                above,
             )
             if language == "python":
-                program = block
+                program = above = block
             elif not language.startswith("{"):
                 program = program if "output" in marks else None
             end = match.end()
