@@ -19,10 +19,12 @@ import trio
 from ..errors import ConfigError, TickError
 from ..logs import one_line
 from ..version import __version__
+from .convert import convert
 from .demo import demo
 from .exchange import exchange
 from .history import history
 from .ingest import ingest
+from .inspect import inspect
 from .lag import lag
 from .plan import plan
 from .record import record
@@ -98,6 +100,8 @@ cli.add_command(plan)
 cli.add_command(history)
 cli.add_command(retire)
 cli.add_command(record)
+cli.add_command(inspect)
+cli.add_command(convert)
 cli.add_command(exchange)
 cli.add_command(top)
 

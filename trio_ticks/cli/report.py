@@ -14,7 +14,7 @@ from ..metrics.observed import Half
 from ..metrics.snapshots import LastFailure, PipelineMetrics, PipelineReport, RecorderMetrics
 from ..observability.shown import shown
 
-__all__ = ["json_line", "progress_line", "report_text"]
+__all__ = ["json_line", "progress_line", "report_text", "size_text"]
 
 
 def json_line(value: Any) -> str:
@@ -94,8 +94,8 @@ def _recorded(recorder: RecorderMetrics | None) -> list[str]:
     files = f"{recorder.files:,} file{'s' * (recorder.files != 1)}"
     last = "" if recorder.file is None else f", the last is {shown(recorder.file)}"
     lines = [
-        f"  recorded {recorder.messages:,} messages, {_size(recorder.bytes)} in "
-        f"{_size(recorder.written_bytes)}, {files}{last}"
+        f"  recorded {recorder.messages:,} messages, {size_text(recorder.bytes)} in "
+        f"{size_text(recorder.written_bytes)}, {files}{last}"
     ]
     if recorder.dropped:
         lines.append(f"  {recorder.dropped:,} messages COULD NOT BE RECORDED")
@@ -109,7 +109,7 @@ def _recording(recorder: RecorderMetrics | None) -> str:
     """Return what a line of progress says of the recorder."""
     if recorder is None:
         return ""
-    text = f"  recorded {recorder.messages:,} ({_size(recorder.written_bytes)})"
+    text = f"  recorded {recorder.messages:,} ({size_text(recorder.written_bytes)})"
     if recorder.dropped:
         text += f", {recorder.dropped:,} LOST"
     if recorder.failing:
@@ -117,7 +117,8 @@ def _recording(recorder: RecorderMetrics | None) -> str:
     return text
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Return a number of bytes with its unit."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"

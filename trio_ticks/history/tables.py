@@ -20,7 +20,7 @@ import attrs
 from ..errors import ConfigError
 from ..ticks import Bar
 
-__all__ = ["COLUMNS", "CsvTable", "Table", "open_table"]
+__all__ = ["COLUMNS", "CsvTable", "Table", "arrow_modules", "open_table"]
 
 COLUMNS: Final = tuple(field.name for field in attrs.fields(Bar))
 """The columns: the fields of a :class:`~trio_ticks.Bar`."""
@@ -76,7 +76,12 @@ class CsvTable:
         self._out.flush()
 
 
-def _arrow() -> tuple[Any, Any]:
+def arrow_modules() -> tuple[Any, Any]:
+    """Return pyarrow, and its module for Parquet.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
@@ -99,7 +104,7 @@ class ParquetTable:
     """
 
     def __init__(self, path: Path) -> None:
-        self._arrow, parquet = _arrow()
+        self._arrow, parquet = arrow_modules()
         arrow = self._arrow
         kinds = {"symbol": arrow.string(), "timestamp": arrow.timestamp("us", tz="UTC")}
         kinds["closed"] = arrow.bool_()
@@ -151,7 +156,7 @@ def open_table(path: Path) -> Iterator[Table]:
     if opener is None:
         raise ConfigError(f"the file must end in .csv or .parquet, got {path.name!r}")
     if opener is _parquet_file:
-        _arrow()
+        arrow_modules()
     if path.is_dir():
         raise ConfigError(f"{path} is a folder")
     beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")

@@ -96,8 +96,8 @@ class LineReader:
 
     @property
     def position(self) -> int:
-        """How many bytes of the file were read."""
-        return self._file.tell()
+        """How many bytes of the file were read, for showing the progress."""
+        return self._blocks.position
 
     def close(self) -> None:
         """Close the file."""

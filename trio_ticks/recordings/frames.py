@@ -50,6 +50,11 @@ class Blocks(Protocol):
     strict: bool
     """Whether data is handed on only if a checksum vouches for it."""
 
+    @property
+    def position(self) -> int:
+        """How many bytes of the file were read."""
+        ...
+
     def read(self) -> bytes | None:
         """Return the next piece; ``None`` at the end."""
         ...
@@ -73,6 +78,11 @@ class PlainBlocks:
     def read(self) -> bytes | None:
         """Return the next piece; ``None`` at the end."""
         return self._file.read(_OUT) or None
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file were read."""
+        return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
@@ -150,6 +160,11 @@ class FrameBlocks:
         self._reported = 0
         """What ``lost_bytes`` was at the last piece."""
         self._ended = False
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file were read."""
+        return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
