@@ -382,7 +382,29 @@ def test_a_disk_that_stays_full_does_not_hold_up_the_end(
     assert recorder.statistics().waiting_bytes == 0
     (path,) = the_files(tmp_path)
     assert [message for _, message in messages_of(path)] == [b"before"]
+    assert [word for word, _ in events_of(path)] == ["recording"]
     assert not is_growing(path)
+
+
+def test_what_the_end_of_a_full_disk_costs_is_told_in_the_file_if_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(tmp_path)
+    append = growing.OutFile.append
+
+    def almost_full(file: growing.OutFile, frame: bytes) -> None:
+        if len(frame) > 1000:
+            raise NO_SPACE
+        append(file, frame)
+
+    monkeypatch.setattr(growing.OutFile, "append", almost_full)
+    with recording(recorder, recorder_clock()[0]) as tap:
+        tap.messages(1, [os.urandom(1000).hex().encode(), b"{}"])
+    (path,) = the_files(tmp_path)
+    assert events_of(path)[1:] == [
+        ("dropped", {"messages": 2, "reason": "No space left on device"}),
+        ("closed", {"messages": 0}),
+    ]
 
 
 def test_a_folder_that_goes_away_is_an_error_of_the_disk(

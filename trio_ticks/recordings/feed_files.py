@@ -152,16 +152,18 @@ class FeedFiles:
 
         What cannot be written is counted as lost.
         """
+        lost = 0
         if not self.write():
             if self._frame is not None:
-                self._counts.lost += self._frame.messages
+                lost += self._frame.messages
                 self._room.freed += self._frame.size
                 self._frame = None
             while self._tap.pending:
                 batch = self._tap.pending.popleft()
-                self._counts.lost += len(batch.messages) + len(batch.items)
+                lost += len(batch.messages) + len(batch.items)
                 self._room.freed += batch.size
-        self._end_file()
+            self._counts.lost += lost
+        self._end_file(lost)
 
     # Files
 
@@ -228,11 +230,18 @@ class FeedFiles:
             facts["url"] = url
         return facts
 
-    def _end_file(self) -> None:
-        """Close the file, if there is one; say in it that it is whole, if possible."""
+    def _end_file(self, lost: int = 0) -> None:
+        """Close the file, if there is one; say in it that this is its end, if possible.
+
+        Args:
+            lost: messages that could not be written at the end.
+        """
         if self._file is None:
             return
         try:
+            if lost:
+                facts = {"messages": lost, "reason": self._counts.last_error}
+                self._file.append_event(self._last_ns, "dropped", facts)
             self._file.append_event(self._last_ns, "closed", {"messages": self._in_file})
         except OSError as error:
             self._failed(error)
