@@ -5,6 +5,7 @@ table is out of date.
 """
 
 import logging
+import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,9 +100,11 @@ async def rows() -> list[tuple[str, str, str, str]]:
     async def write(_result: tt.Result) -> None:
         await trio.lowlevel.checkpoint()
 
+    folder = tempfile.TemporaryDirectory()
     async with tt.open_pipeline(
         Feed(),
         handler,
+        record=tt.Recorder(folder.name),
         workers="auto",
         overflow=tt.Throttle(tt.DropNewest(timeout=0)),
         breaker=tt.Breaker(),
@@ -117,6 +120,7 @@ async def rows() -> list[tuple[str, str, str, str]]:
             async with tt.open_pipeline([Feed(), Feed()], handler, buffer=Buffer()) as halves:
                 with export_metrics(halves, registry, name="halves"):
                     families = list(registry.collect())
+    folder.cleanup()
     result = []
     for family in families:
         name = family.name + "_total" * (family.type == "counter")

@@ -41,9 +41,9 @@ AT_TIMES = {
     "trio_ticks_clock_offset_seconds",
     "trio_ticks_clock_jumps_total",
     "trio_ticks_ticks_given_back_total",
-} | {name for name in LISTED if "_buffer_" in name}
-"""Are there only with a buffer between processes, while a feed is slowed down, while a
-symbol is silent, or where ages count from timestamps."""
+} | {name for name in LISTED if "_buffer_" in name or "_recorder_" in name}
+"""Are there only with a buffer between processes, with a recorder, while a feed is
+slowed down, while a symbol is silent, or where ages count from timestamps."""
 
 
 async def eventful(send: Send) -> None:

@@ -30,7 +30,7 @@ from tests.worlds.recordings import T0
 from trio_ticks import ConfigError, Recorder
 from trio_ticks.clock import Clock
 from trio_ticks.logs import Redactor
-from trio_ticks.recordings import feed_files
+from trio_ticks.recordings import feed_files, growing
 from trio_ticks.recordings.batches import Batch, lines_of
 from trio_ticks.recordings.files import MAX_LINE, split_line
 from trio_ticks.recordings.growing import is_growing

@@ -28,6 +28,7 @@ from .buffer_readings import read_buffer
 from .failure_labels import FailureLabels
 from .feed_readings import read_feeds
 from .health import Health
+from .recorder_readings import read_recorder
 from .shown import merged
 from .sink import Sink
 from .symbols import SymbolCounts
@@ -129,6 +130,8 @@ class Readings:
         self._read_queue(sink)
         self._read_outcomes(sink)
         read_buffer(self._pipeline.buffer_statistics, self._pipeline.half, sink, self._rising)
+        recording = self._pipeline.recording
+        read_recorder(None if recording is None else recording(), sink)
         self._read_symbols(sink)
         self._read_workers(sink)
         self._read_latencies(sink, now)

@@ -35,6 +35,7 @@ from ..metrics.snapshots import (
 )
 from .fetch import FetchError, HttpAddress, fetch
 from .readings import MOST_WORKERS
+from .recorder_readings import recorder_from
 from .samples import MOST_LABEL, MOST_PIPELINES, Answer, Samples, parse_metrics, read_answer
 from .terminal.history import History
 
@@ -182,6 +183,7 @@ def _of_halves(samples: Samples) -> dict[str, Any]:
         "buffer": _buffer(samples),
         "ingest": _ingest(samples.ingest),
         "feeds": _feeds(samples.ingest or samples),
+        "recorder": recorder_from(samples.ingest or samples),
         **_of_results(samples),
     }
 

@@ -23,7 +23,7 @@ from ...clock import new_random
 from ...errors import ConfigError
 from ...ledger import INTENTIONAL, REASONS
 from ...metrics.observed import FeedCounts, Observed
-from ...metrics.reporting import feed_rows, is_connected
+from ...metrics.reporting import feed_rows, is_connected, recorder_of
 from ..shown import shown
 from .history import ConnectionLog, FeedTotals, Gauges, History, Reading, quantiles_ms
 from .symbols import SymbolTable
@@ -257,6 +257,7 @@ class Board:
             },
             "workers": self._workers(),
             "results": _results(pipeline),
+            "recorder": _recorder(pipeline),
             "feeds": [
                 {**attrs.asdict(row), "name": shown(row.name)} for row in feed_rows(pipeline)
             ],
@@ -376,6 +377,21 @@ def _results(pipeline: Observed) -> dict[str, float] | None:
         "failed": workers.results_failed,
         "waiting": workers.results_waiting,
         "waiting_s": round(workers.results_waiting_s, 3),
+    }
+
+
+def _recorder(pipeline: Observed) -> dict[str, Any] | None:
+    """Return what is recorded of the feeds; ``None``: nothing is."""
+    recorder = recorder_of(pipeline)
+    if recorder is None:
+        return None
+    return {
+        "recorded": recorder.messages,
+        "lost": recorder.dropped,
+        "mb": round(recorder.written_bytes / 1e6, 3),
+        "files": recorder.files,
+        "errors": recorder.errors,
+        "fault": shown(recorder.last_error or "?") if recorder.failing else "",
     }
 
 

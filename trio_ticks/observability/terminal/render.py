@@ -27,6 +27,7 @@ from ..shown import shown, shown_metrics
 from . import alerts, panels
 from .buffer_panel import buffer
 from .history import History
+from .recorder_line import recorder_line
 
 __all__ = ["Scene", "render", "show_live"]
 
@@ -132,6 +133,8 @@ def render(
         show(5, 8, drops)
     if metrics.results_waiting is not None:
         show(5, 1, panels.results(metrics, pen))
+    if metrics.recorder is not None:
+        show(5, 1, recorder_line(metrics.recorder, pen))
     if len(metrics.feeds) > 1 and left >= 4:
         feeds = panels.feeds(metrics, pen, min(left - 1, 2 + _MOST_FEEDS))
         show(6, feeds.height or left, feeds)

@@ -109,6 +109,7 @@ function showWords() {
   by("given-back").hidden = snapshot.half !== "work";
   by("pool").hidden = snapshot.half === "ingest";
   by("results").hidden = !snapshot.results;
+  by("recorder").hidden = !snapshot.recorder;
   by("connection").classList.toggle("alone", snapshot.half === "ingest");
 }
 
