@@ -11,12 +11,14 @@ the last raise stay; of what is long, too, the first and the last frames.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Final, final
 
-__all__ = ["FRAMES", "STACKS", "StackTexts", "bound", "has_company"]
+__all__ = ["FRAMES", "STACKS", "StackTexts", "bound", "has_company", "is_ours"]
 
 FRAMES: Final = 10
 """How many of the first and of the last frames are kept of a long traceback."""
@@ -28,6 +30,14 @@ _MOST: Final = 64
 """How many errors of a chain with groups are looked at."""
 STACKS: Final = 256
 """How many stacks are kept as text: to make one costs 100 times a look-up."""
+
+
+_PACKAGE: Final = str(Path(__file__).parent) + os.sep
+
+
+def is_ours(code: CodeType) -> bool:
+    """Return whether *code* belongs to this package."""
+    return code.co_filename.startswith(_PACKAGE)
 
 
 def bound(error: BaseException) -> None:

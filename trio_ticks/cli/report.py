@@ -11,8 +11,14 @@ from typing import Any
 from ..ledger import INTENTIONAL, REASONS
 from ..metrics.latency import LatencyStats
 from ..metrics.observed import Half
-from ..metrics.snapshots import LastFailure, PipelineMetrics, PipelineReport, RecorderMetrics
-from ..observability.shown import shown
+from ..metrics.snapshots import (
+    LastFailure,
+    Overdue,
+    PipelineMetrics,
+    PipelineReport,
+    RecorderMetrics,
+)
+from ..observability.shown import overdue_words, shown
 
 __all__ = ["json_line", "progress_line", "report_text", "size_text"]
 
@@ -47,7 +53,7 @@ def progress_line(metrics: PipelineMetrics) -> str:
         f"({metrics.queue_utilization_pct:.0f} %, {metrics.pressure_word})  "
         f"dropped {metrics.items_dropped:,}  failed {metrics.items_failed:,}{_failing(metrics)}  "
         f"wait p99 {_ms(metrics.queue_wait_ms.p99)}{_recording(metrics.recorder)}"
-        f"{_blocks(metrics.loop_blocks)}"
+        f"{_overdue(metrics.overdue)}{_blocks(metrics.loop_blocks)}"
     )
 
 
@@ -59,6 +65,10 @@ def _failing(metrics: PipelineMetrics) -> str:
 
 def _last(failure: LastFailure | None) -> str:
     return f", last {shown(failure.error)} of {shown(failure.symbol)}" if failure else ""
+
+
+def _overdue(overdue: Overdue | None) -> str:
+    return f"  {overdue_words(overdue)}" if overdue else ""
 
 
 def _blocks(count: int) -> str:

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import CodeType
 from typing import Any, Final
 
 import attrs
@@ -29,7 +28,7 @@ from ..errors import ConfigError
 from ..gaps import Gap
 from ..logs import LogLimit, log_event
 from ..ticks import QUANTITIES, Bar, BookUpdate, Tick, Trade
-from ..tracebacks import STACKS, StackTexts, bound, has_company
+from ..tracebacks import STACKS, StackTexts, bound, has_company, is_ours
 
 __all__ = ["DeadLetter", "DeadLetterFile", "read_dead_letters"]
 
@@ -344,7 +343,7 @@ class _Tracebacks:
     """Makes the texts of tracebacks, without this package's frames on top of them."""
 
     def __init__(self) -> None:
-        self._stacks = StackTexts(_is_ours)
+        self._stacks = StackTexts(is_ours)
         self._encoded: dict[str, bytes] = {}
 
     def encoded(self, error: BaseException, most: int) -> msgspec.Raw:
@@ -385,13 +384,6 @@ class _Tracebacks:
             pieces.append(own)
             link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
         return "then\n".join(reversed(pieces))
-
-
-def _is_ours(code: CodeType) -> bool:
-    return code.co_filename.startswith(_PACKAGE)
-
-
-_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 def read_dead_letters(path: str | Path, *, kinds: Sequence[type] = ()) -> Iterator[DeadLetter]:

@@ -69,6 +69,8 @@ class LoopWatch:
         """How long the loop took to answer; ten times a second."""
         self.guards: tuple[Guard, ...] = ()
         """Replaced as a whole: the thread reads it."""
+        self.beats: tuple[Callable[[], None], ...] = ()
+        """Called in the loop ten times a second, whenever it answers."""
         self._token = token
         self._loop_thread = thread
         self._asked_at: float | None = None
@@ -136,6 +138,8 @@ class LoopWatch:
             self.delays.record(now - asked_at, now)
         self._answered_at = now
         self._answered.set()
+        for beat in self.beats:
+            beat()
 
     def _wait(self, asked_at: float, held_s: float) -> bool:
         """Wait until the loop has answered; return whether it had stood still."""
@@ -208,11 +212,12 @@ _running: trio.lowlevel.RunVar[LoopWatch] = trio.lowlevel.RunVar("trio_ticks.loo
 
 
 @contextmanager
-def watch_loop(clock: Clock) -> Iterator[LoopWatch]:
+def watch_loop(clock: Clock, beat: Callable[[], None]) -> Iterator[LoopWatch]:
     """Watch this event loop while the block lasts; call it in trio.
 
     Args:
         clock: the pipeline's; if it is virtual, nothing is watched.
+        beat: called in the loop ten times a second, as long as that runs.
     """
     watch = None
     with suppress(LookupError):
@@ -223,10 +228,12 @@ def watch_loop(clock: Clock) -> Iterator[LoopWatch]:
         if not clock.is_virtual:
             watch.start()
     watch.users += 1
+    watch.beats += (beat,)
     try:
         yield watch
     finally:
         watch.users -= 1
+        watch.beats = tuple(each for each in watch.beats if each is not beat)
         if not watch.users:
             watch.stop()
 

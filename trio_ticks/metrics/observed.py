@@ -19,7 +19,7 @@ from ..clock import Clock
 from ..ledger import DropReason, Ledger
 from .loop_watch import LoopWatch
 from .meters import Meters
-from .snapshots import LastFailure, RecorderMetrics, WorkerMetrics
+from .snapshots import LastFailure, Overdue, RecorderMetrics, WorkerMetrics
 
 __all__ = [
     "ChannelNumbers",
@@ -214,6 +214,8 @@ class WorkerStatistics:
     """What keeps the pool from growing to ``wanted``."""
     last_failure: LastFailure | None = None
     """What the handler raised last; ``None``: nothing yet."""
+    overdue: Overdue | None = None
+    """Ticks whose handler does not return; ``None``: there are none."""
     results_written: int = 0
     """Results that were written."""
     results_failed: int = 0

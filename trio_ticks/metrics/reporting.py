@@ -131,6 +131,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         dropped_per_s=recent.dropped_per_s,
         failed_per_s=recent.failed_per_s,
         last_failure=workers.last_failure,
+        overdue=workers.overdue,
         drop_rate_per_min=recent.drops_per_min,
         processing_lag_ms=meters.lag.stats(now),
         queue_wait_ms=meters.wait.stats(now),

@@ -53,6 +53,19 @@ class LastFailure:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class Overdue:
+    """Ticks whose handler does not return."""
+
+    workers: int
+    """How many workers have had the same tick in hand for at least a second, and for
+    three times as long as the slowest handling of the last minute."""
+    for_s: float
+    """For how long the first of them has, in seconds."""
+    symbol: str
+    """The symbol of its tick."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class FeedMetrics:
     """One feed's row, where a pipeline has several."""
 
@@ -223,6 +236,8 @@ class PipelineMetrics:
     """Some of them by name: at most 20."""
     market_open: bool = True
     """Whether market data is expected, as far as the feed was told."""
+    overdue: Overdue | None = None
+    """Ticks whose handler does not return; ``None``: there are none."""
     loop_delay_ms: float = 0.0
     """The longest that the event loop took to answer in the last 10 s."""
     loop_blocks: int = 0

@@ -16,6 +16,7 @@ from ..checks import check_number, check_seconds
 from ..metrics.observed import Observed
 from ..metrics.rates import Rates, RecentRates
 from ..metrics.reporting import is_connected
+from ..metrics.snapshots import Overdue
 from .shown import shown
 
 __all__ = ["Health", "HealthReport"]
@@ -120,7 +121,8 @@ class Health:
         usual that nothing comes from it, and also that its queue is full. Both halves
         in one program are ready if each is.
 
-        How many ticks fail is always among the facts. Too many of them are a reason not
+        How many ticks fail, and whether a handler does not return, is always among the
+        facts. Too many of them are a reason not
         to be ready only where there is a ``max_failure_rate``.
         """
         self.refresh(now)
@@ -167,7 +169,8 @@ class Health:
 
     def _judge_failures(self, now: float, facts: dict[str, Any]) -> bool:
         """Add the failure figures to *facts*; return whether they are too many."""
-        recent, last = self._recent, self._pipeline.worker_statistics().last_failure
+        statistics = self._pipeline.worker_statistics()
+        recent, last = self._recent, statistics.last_failure
         figures: dict[str, Any] = {
             "per_s": round(recent.failed_per_s, 3),
             "share": round(recent.failed_share, 6),
@@ -178,6 +181,7 @@ class Health:
             else round(now + self._pipeline.clock.offset_s - last.at.timestamp(), 3),
         }
         facts["failures"] = figures
+        facts["overdue"] = _overdue(statistics.overdue)
         if self._max_failure_rate is None:
             return False
         failing = recent.failed_share > self._max_failure_rate
@@ -194,3 +198,14 @@ class Health:
     def _half(self) -> dict[str, Any]:
         half = self._pipeline.half
         return {} if half is None else {"half": half}
+
+
+def _overdue(overdue: Overdue | None) -> dict[str, Any] | None:
+    """Return the ticks whose handler does not return, as a fact."""
+    if overdue is None:
+        return None
+    return {
+        "workers": overdue.workers,
+        "for_s": round(overdue.for_s, 3),
+        "symbol": shown(overdue.symbol),
+    }

@@ -30,6 +30,7 @@ from ..metrics.snapshots import (
     FeedMetrics,
     IngestMetrics,
     LastFailure,
+    Overdue,
     PipelineMetrics,
     WorkerMetrics,
 )
@@ -111,6 +112,7 @@ class RemotePipeline:
             dropped_per_s=recent.dropped_per_s,
             failed_per_s=recent.failed_per_s,
             last_failure=_last_failure(samples),
+            overdue=_overdue(samples),
             drop_rate_per_min=recent.drops_per_min,
             processing_lag_ms=_latency(samples, "tick_lag"),
             queue_wait_ms=_latency(samples, "queue_wait"),
@@ -136,6 +138,14 @@ class RemotePipeline:
             **_of_workers(samples),
             **_of_halves(samples),
         )
+
+
+def _overdue(samples: Samples) -> Overdue | None:
+    workers = samples.count("handler_overdue_workers")
+    if not workers:
+        return None
+    symbol = next(iter(samples.by("handler_overdue_seconds", "symbol")), "?")
+    return Overdue(workers=workers, for_s=samples.number("handler_overdue_seconds"), symbol=symbol)
 
 
 def _last_failure(samples: Samples) -> LastFailure | None:

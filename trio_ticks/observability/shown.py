@@ -14,9 +14,9 @@ from typing import Final
 import attrs
 
 from ..logs import one_line
-from ..metrics.snapshots import PipelineMetrics
+from ..metrics.snapshots import Overdue, PipelineMetrics
 
-__all__ = ["MOST_CHARS", "merged", "shown", "shown_metrics"]
+__all__ = ["MOST_CHARS", "merged", "overdue_words", "shown", "shown_metrics"]
 
 MOST_CHARS: Final = 120
 """The longest name that is shown."""
@@ -83,9 +83,18 @@ def shown_metrics(metrics: PipelineMetrics, *, plain: bool = False) -> PipelineM
             error=shown(metrics.last_failure.error, plain=plain),
             symbol=shown(metrics.last_failure.symbol, plain=plain),
         ),
+        overdue=None
+        if metrics.overdue is None
+        else attrs.evolve(metrics.overdue, symbol=shown(metrics.overdue.symbol, plain=plain)),
         silent_names=tuple(shown(name, plain=plain) for name in metrics.silent_names),
         feeds=tuple(
             attrs.evolve(each, name=shown(each.name, plain=plain)) for each in metrics.feeds
         ),
         workers=workers,
     )
+
+
+def overdue_words(overdue: Overdue) -> str:
+    """Return *overdue* in words, for a line of a terminal."""
+    count = "a handler" if overdue.workers == 1 else f"{overdue.workers:,} handlers"
+    return f"NO RETURN from {count} for {overdue.for_s:,.1f} s, of {shown(overdue.symbol)}"

@@ -216,7 +216,8 @@ async def run_in_block(
 
     Cancellation: as there.
     """
-    with watch_loop(pipeline.clock) as pipeline.loop_watch, _BlockErrors(pipeline) as errors:
+    watched = watch_loop(pipeline.clock, pipeline._poll)
+    with watched as pipeline.loop_watch, _BlockErrors(pipeline) as errors:
         async with recorded(pipeline, record), trio.open_nursery() as nursery:
             _begin(pipeline, nursery)
             try:

@@ -29,6 +29,7 @@ from ..metrics.observed import GapCounts, ItemListener, WorkerRow, WorkerStatist
 from ..overflow import Block, DropNewest, Throttle, sheds
 from ..settings import OnError, Settings
 from ..ticks import MarketData
+from ..workers.overdue import OverdueWatch
 from ..workers.pool import WorkerPool
 from .feed_events import FeedEvents
 from .shared_queue import SharedQueue
@@ -100,6 +101,8 @@ class Parts(Generic[T]):
             if isinstance(feed, SourceFeed):
                 self._end.connect(feed, settings.on_error, keeper)
         self.meters: Meters = self._end.meters
+        self.poll: Callable[[], None] = self._end.poll
+        """Looks for ticks whose handler does not return; called again and again."""
         self.gap_counts: GapCounts = self._state.losses.gaps
         self.listeners = Listeners(self._state.drops)
         self.feed_can = capabilities_of(feed)
@@ -220,6 +223,8 @@ class _PoolEnd(Generic[T]):
     def __init__(self, state: ChannelState[T], pool: WorkerPool[T]) -> None:
         self._state = state
         self._pool = pool
+        self._overdue = OverdueWatch(pool.crew)
+        self.poll = self._overdue.poll
         self.meters: Meters = pool.crew.meters
 
     async def run(self) -> None:
@@ -264,6 +269,8 @@ class _PoolEnd(Generic[T]):
     def worker_statistics(self) -> WorkerStatistics:
         """Return the workers' numbers as they are now."""
         crew, scaling, now = self._pool.crew, self._pool.scaling, self._state.now()
+        # On a virtual clock nobody else polls.
+        self.poll()
         roster, outlet = crew.roster, crew.outlet
         return WorkerStatistics(
             rows=tuple(
@@ -285,6 +292,7 @@ class _PoolEnd(Generic[T]):
             wanted=None if scaling is None else scaling.wanted,
             limit=None if scaling is None else scaling.limit,
             last_failure=crew.failings.last,
+            overdue=self._overdue.found,
             results_written=0 if outlet is None else outlet.written,
             results_failed=0 if outlet is None else outlet.failed,
             results_waiting=None if outlet is None else outlet.waiting,

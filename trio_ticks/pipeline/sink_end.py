@@ -182,6 +182,9 @@ class SinkEnd(Generic[T]):
 
     # What is observed
 
+    def poll(self) -> None:
+        """Do nothing: there is no handler that may not return."""
+
     def worker_statistics(self) -> WorkerStatistics:
         """Return the numbers of no workers: the broker's client is none."""
         now = self._state.now()

@@ -289,7 +289,8 @@ class WorkerPool(Generic[T]):
                     worker.resume()
                     answer_by(partial(self.crew.arrival, worker))
                     worker.clean = CleanContext()
-                    await worker.clean.run(self._work.work(worker, receive))
+                    worker.working = self._work.work(worker, receive)
+                    await worker.clean.run(worker.working)
             except BaseExceptionGroup as group:
                 # We cancelled the handler, and a task in a nursery of its own failed to
                 # clean up. Log that, and end by the cancellation.

@@ -8,7 +8,7 @@ all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from ..handlers.contexts import CleanContext
@@ -48,6 +48,7 @@ class Worker(Generic[T]):
         "timed_at",
         "untimed",
         "wary",
+        "working",
     )
 
     def __init__(self, name: str, now: Callable[[], float]) -> None:
@@ -56,6 +57,8 @@ class Worker(Generic[T]):
         """Takes a tick, or a batch; set before the worker takes its first tick."""
         self.clean: CleanContext
         """The context in which each of its handlings begins; set like ``handler``."""
+        self.working: Coroutine[Any, Any, None] | None = None
+        """What its task runs, to see where that waits."""
         self.leaving = False
         """Whether it ends after the ticks that it holds, since the pool shrinks."""
         self.reporting: list[Any] = []

@@ -267,16 +267,23 @@ class Board:
         }
 
     def _failures(self) -> dict[str, Any]:
-        """Return what the handler raised last; the rate is among the rates."""
-        last = self._pipeline.worker_statistics().last_failure
+        """Return what the handler raised last, and where it does not return.
+
+        The rate of failures is among the rates.
+        """
+        workers = self._pipeline.worker_statistics()
+        last, late = workers.last_failure, workers.overdue
         return {
+            "overdue": None
+            if late is None
+            else {"workers": late.workers, "for_s": late.for_s, "symbol": shown(late.symbol)},
             "last": None
             if last is None
             else {
                 "error": shown(last.error),
                 "symbol": shown(last.symbol),
                 "t": round(last.at.timestamp() * 1e3),
-            }
+            },
         }
 
     def _loop(self) -> dict[str, Any]:

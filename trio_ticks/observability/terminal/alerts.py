@@ -11,6 +11,7 @@ from typing import Final
 from rich.text import Text
 
 from ...metrics.snapshots import PipelineMetrics
+from ..shown import overdue_words
 from .panels import Pen, count, duration
 
 __all__ = ["alert"]
@@ -22,7 +23,8 @@ _BLOCKED_MS: Final = 200.0
 def alert(metrics: PipelineMetrics, pen: Pen) -> Text | None:
     """Return a line about what goes wrong in the strategy; ``None``: nothing does.
 
-    Failures come first, then an event loop that stands still. What does not fit is cut
+    Failures come first, then handlers that do not return, then an event loop that
+    stands still. What does not fit is cut
     at the right.
     """
     text = Text(no_wrap=True, overflow="crop")
@@ -33,6 +35,12 @@ def alert(metrics: PipelineMetrics, pen: Pen) -> Text | None:
         text.append(words, "bold white on red")
         if (last := metrics.last_failure) is not None:
             text.append(f" last {last.error} of {last.symbol}", "red")
+    if (late := metrics.overdue) is not None:
+        text.append("  " if text else "")
+        text.append(
+            f" {pen.glyph('✗', '!!')} {overdue_words(late)} ",
+            "bold black on yellow",
+        )
     if metrics.loop_delay_ms >= _BLOCKED_MS:
         delay = duration(metrics.loop_delay_ms, plain=pen.plain)
         text.append("  " if text else "")

@@ -1,6 +1,6 @@
 // The live page: one stream in, everything on the screen out. Closed while nobody can see it; comes back by itself.
 
-import { blocked, failing, showAlert } from "./alerts.js";
+import { blocked, failing, overdue, showAlert } from "./alerts.js";
 import { showBuffer, showFeeds } from "./buffer.js";
 import { Chart, Cursor, spark } from "./charts.js";
 import { Flow } from "./flow.js";
@@ -146,6 +146,7 @@ function showThrottle(throttle) {
 function showAlerts() {
   const words = failing(snapshot);
   showAlert(by("failing"), words);
+  showAlert(by("overdue"), overdue(snapshot));
   showAlert(by("blocked"), blocked(snapshot));
   by("figure-failed").classList.toggle("now", words !== "");
   // Not the words themselves: their numbers change at each look.

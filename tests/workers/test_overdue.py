@@ -1,0 +1,109 @@
+"""A handler that does not return is noticed, with its symbol and where it waits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import trio_ticks as tt
+from tests.worlds.helpers import make_ticks
+from trio_ticks.observability.health import Health
+
+
+async def until(held: Callable[[], Any]) -> None:
+    while not held():  # noqa: ASYNC110 - what is waited for has no event
+        await trio.sleep(0.01)
+
+
+async def waits_for_a_lock() -> None:
+    await trio.sleep_forever()
+
+
+async def test_it_is_told_everywhere_with_the_place(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(tick: tt.Tick) -> None:
+        if tick.volume == 3:
+            await waits_for_a_lock()
+
+    ticks = [*make_ticks(6, symbols=("A",)), *make_ticks(6, symbols=("B",))]
+    async with tt.open_pipeline(
+        tt.IterableFeed(ticks), handler, workers=2, shutdown_timeout=0
+    ) as pipeline:
+        await trio.sleep(0.1)
+        assert pipeline.ledger.in_flight == 2
+        assert pipeline.metrics().overdue is None
+        await trio.sleep(2)
+        with caplog.at_level(logging.WARNING):
+            late = pipeline.metrics().overdue
+        assert late is not None
+        assert late.workers >= 1
+        assert late.symbol in ("A", "B")
+        assert late.for_s >= 1.9
+        facts = Health(pipeline).ready(trio.current_time()).facts
+        assert facts["overdue"]["symbol"] == late.symbol
+        json.dumps(facts)
+    line = next(each.getMessage() for each in caplog.records if "overdue" in each.getMessage())
+    assert "in waits_for_a_lock" in line
+    assert "in handler" in line
+    assert "loop_work" not in line
+
+
+async def test_a_strategy_that_is_usually_slow_is_not_overdue(autojump_clock: MockClock) -> None:
+    async def handler(_tick: tt.Tick) -> None:
+        await trio.sleep(1.5)
+
+    async with tt.open_pipeline(
+        tt.IterableFeed(make_ticks(20, symbols=("A",))), handler, workers=1, overflow=tt.Block()
+    ) as pipeline:
+        await until(lambda: pipeline.ledger.consumed > 0)
+        for _ in range(40):
+            await trio.sleep(0.2)
+            assert pipeline.metrics().overdue is None
+        await pipeline.wait()
+
+
+async def test_it_ends_when_the_handler_returns(autojump_clock: MockClock) -> None:
+    go_on = trio.Event()
+
+    async def handler(_tick: tt.Tick) -> None:
+        await go_on.wait()
+
+    async with tt.open_pipeline(tt.IterableFeed(make_ticks(1)), handler) as pipeline:
+        await until(lambda: pipeline.ledger.in_flight)
+        pipeline.metrics()
+        await trio.sleep(5)
+        assert pipeline.metrics().overdue is not None
+        go_on.set()
+        await pipeline.wait()
+        assert pipeline.metrics().overdue is None
+
+
+async def test_idle_workers_are_not_overdue(autojump_clock: MockClock) -> None:
+    async with tt.open_pipeline(tt.IterableFeed([]), lambda _tick: None) as pipeline:
+        for _ in range(5):
+            await trio.sleep(10)
+            assert pipeline.metrics().overdue is None
+
+
+async def test_on_a_real_clock_nobody_has_to_ask(caplog: pytest.LogCaptureFixture) -> None:
+    returns = threading.Event()
+
+    def handler(_tick: tt.Tick) -> None:
+        returns.wait(60)
+
+    try:
+        with caplog.at_level(logging.WARNING, "trio_ticks.workers"):
+            async with tt.open_pipeline(tt.IterableFeed(make_ticks(1)), handler) as pipeline:
+                await until(lambda: "handler.overdue" in caplog.text)
+                returns.set()
+                await pipeline.wait()
+    finally:
+        returns.set()

@@ -1,0 +1,142 @@
+"""Notices ticks whose handler does not return, and says where it waits.
+
+A handler that waits for ever, for a reply that never comes or a lock that nobody
+releases, raises nothing and blocks nothing: its worker is merely busy. So the watch
+compares, again and again, what each worker has in hand with what it had before.
+
+Rules:
+
+- Nothing here costs the workers anything: the watch reads what they write down anyway.
+- A strategy that is usually slow is not overdue: the limit grows with the longest
+  handling of the last minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Coroutine
+from typing import Any, Final, Generic, TypeVar, final
+
+import attrs
+
+from ..logs import Lines, LogLimit, log_event
+from ..metrics.snapshots import Overdue
+from ..ticks import MarketData
+from ..tracebacks import is_ours
+from .crew import Crew
+from .worker import Worker
+
+__all__ = ["OverdueWatch"]
+
+logger = logging.getLogger("trio_ticks.workers")
+
+T = TypeVar("T", bound=MarketData)
+
+_LEAST_S: Final = 1.0
+"""A tick in hand for less is not overdue, however quick the others were."""
+_TIMES: Final = 3
+"""One that takes so many times as long as the slowest lately is overdue."""
+_LOG_EVERY_S: Final = 10.0
+_FRAMES: Final = 12
+
+
+@attrs.define
+class _InHand:
+    """What a worker had in hand when it was polled, and since when."""
+
+    progress: tuple[object, ...]
+    since: float
+    logged: bool = False
+
+
+@final
+class OverdueWatch(Generic[T]):
+    """Finds the workers of *crew* that have had the same tick in hand for too long."""
+
+    def __init__(self, crew: Crew[T]) -> None:
+        self._crew = crew
+        self._in_hand: dict[str, _InHand] = {}
+        self._log_limit = LogLimit(crew.state.now, _LOG_EVERY_S)
+        self.found: Overdue | None = None
+        """The ticks that were overdue at the last poll; ``None``: none was."""
+
+    def poll(self) -> None:
+        """Compare what the workers have in hand with what they had before."""
+        now = self._crew.state.now()
+        workers = self._crew.workers
+        names = {worker.name for worker in workers}
+        for name in self._in_hand.keys() - names:
+            del self._in_hand[name]
+        late: list[tuple[float, Worker[T], _InHand]] = []
+        for worker in workers:
+            progress = _progress(worker)
+            before = self._in_hand.get(worker.name)
+            if before is None or before.progress != progress:
+                self._in_hand[worker.name] = _InHand(progress, now)
+            elif progress and now - before.since >= _LEAST_S:
+                late.append((before.since, worker, before))
+        if late:
+            late = [each for each in late if now - each[0] >= self._limit_s(each[1], now)]
+        if not late:
+            self.found = None
+            return
+        since, oldest, _ = min(late, key=lambda each: each[0])
+        self.found = Overdue(workers=len(late), for_s=now - since, symbol=_symbol(oldest))
+        for began, worker, seen in late:
+            if not seen.logged and self._log_limit.due("overdue"):
+                seen.logged = True
+                self._log(worker, now - began)
+
+    def _limit_s(self, worker: Worker[T], now: float) -> float:
+        slowest_s = self._crew.meters.handler.stats(now).max / 1e3
+        # Of ticks that another process has in hand it is not known which is running.
+        ticks = worker.in_flight if self._crew.place == "process" else 1
+        return max(_LEAST_S, _TIMES * slowest_s * ticks)
+
+    def _log(self, worker: Worker[T], for_s: float) -> None:
+        symbol = _symbol(worker)
+        text = "%s, for %.1f s so far; its symbol waits for it, and its worker"
+        facts: dict[str, Any] = {"symbol": symbol, "worker": worker.name, "seconds": for_s}
+        if where := _where(worker.working):
+            message = f"{text}. It waits here:\n%s"
+            arguments: tuple[object, ...] = (symbol, for_s, Lines(where))
+        else:
+            message, arguments = text, (symbol, for_s)
+        log_event(logger, logging.WARNING, "handler.overdue", message, *arguments, **facts)
+
+
+def _progress(worker: Worker[Any]) -> tuple[object, ...]:
+    """Return a value that changes with each outcome; empty: it has no tick in hand."""
+    if not worker.in_flight or worker.ended or worker.reporting:
+        return ()
+    done = 0 if worker.batch is None else worker.batch.done
+    # The identity of a tick that is in hand belongs to no other.
+    tick = id(worker.current) if worker.current is not None else id(worker.held[0])
+    return worker.consumed, worker.failed, worker.retries, done, tick
+
+
+def _symbol(worker: Worker[Any]) -> str:
+    """Return the symbol of the tick that *worker* has in hand."""
+    if worker.current is not None:
+        return str(worker.current.symbol)
+    done = 0 if worker.batch is None else worker.batch.done
+    return str(worker.held[min(done, len(worker.held) - 1)].symbol)
+
+
+def _where(waiting: Coroutine[Any, Any, Any] | None) -> str:
+    """Return where *waiting* waits, as lines of a traceback; empty if it does not.
+
+    The innermost frames, from the handler's own on.
+    """
+    frames: list[traceback.FrameSummary] = []
+    link: Any = waiting
+    while link is not None:
+        frame = getattr(link, "cr_frame", None) or getattr(link, "gi_frame", None)
+        if frame is not None and not is_ours(frame.f_code):
+            code = frame.f_code
+            place = traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name)
+            frames.append(place)
+        # What a plain iterator waits for cannot be seen.
+        link = getattr(link, "cr_await", None) or getattr(link, "gi_yieldfrom", None)
+    return "".join(traceback.format_list(frames[-_FRAMES:]))
