@@ -81,8 +81,8 @@ def convert(
     bar.clear()
     if len(failed) == len(files):
         raise failed[0]
-    for error in failed:
-        click.echo(f"left out: {' '.join(str(error).split())}", err=True)
+    for reason in failed:
+        click.echo(f"left out: {' '.join(str(reason).split())}", err=True)
     return 0
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
 import click
 
 from ..errors import ConfigError
+from ..feeds.recording_files import check_paths, files_at
 from ..history.surveys import Survey, survey
 from .loading import load_venue
 from .options import Number, log_options, option, set_up_logging
@@ -21,40 +21,22 @@ __all__ = ["ReadingBar", "inspect", "recording_files", "venue_option"]
 
 INCOMPLETE: Final = 3
 """The exit code where something is missing from a recording."""
-_MOST_FILES: Final = 10_000
-_OTHER: Final = frozenset({".parquet", ".csv", ".json", ".md", ".py", ".html", ".txt", ".log"})
 _CELLS: Final = 24
 
 
-def recording_files(paths: Iterable[Path]) -> list[Path]:
+def recording_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files at *paths*, and those in the folders among them.
 
     Raises:
         ConfigError: there is nothing at a path, or a folder has too many files.
     """
-    found: dict[Path, None] = {}
-    for path in paths:
-        if not path.exists():
-            raise ConfigError(f"there is no recording {str(path)!r}")
-        for each in _files_in(path) if path.is_dir() else (path,):
-            found[each] = None
-            if len(found) > _MOST_FILES:
-                raise ConfigError(f"{str(path)!r} has more than {_MOST_FILES:,} files: name some")
+    found = list(files_at(check_paths(list(paths))))
     if not found:
         raise ConfigError(f"there is no file in {', '.join(str(path) for path in paths)}")
-    return list(found)
+    return found
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            if not name.startswith(".") and path.suffix not in _OTHER and path.is_file():
-                yield path
-
-
-def venue_option() -> Any:
+def venue_option() -> Callable[[Any], Any]:
     """Return the option that says whose messages recordings hold."""
     return option(
         "--venue",
@@ -156,8 +138,8 @@ def inspect(
         click.echo(survey_text(found[0], top=int(top), plain=_is_plain()))
     else:
         click.echo(folder_text(found, plain=_is_plain()))
-    for error in failed:
-        click.echo(f"left out: {' '.join(str(error).split())}", err=True)
+    for reason in failed:
+        click.echo(f"left out: {' '.join(str(reason).split())}", err=True)
     return 0 if all(each.is_whole for each in found) else INCOMPLETE
 
 

@@ -22,7 +22,7 @@ from ..logs import log_event
 from .captures import read_head, recognise
 from .venues import Codec, Language
 
-__all__ = ["RecordingFile", "Where", "check_paths", "find_recordings"]
+__all__ = ["RecordingFile", "Where", "check_paths", "files_at", "find_recordings"]
 
 logger = logging.getLogger("trio_ticks.feeds.replay")
 
@@ -99,7 +99,7 @@ def find_recordings(
     Raises:
         ConfigError: no file can be played, or there are more than 10,000.
     """
-    candidates = list(_files(paths))
+    candidates = list(files_at(paths))
     found: list[RecordingFile] = []
     failed: list[tuple[Path, ConfigError]] = []
     for path in candidates:
@@ -122,7 +122,14 @@ def find_recordings(
     return sorted(found, key=lambda file: (file.first_ns, str(file.path)))
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
+def files_at(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files at *paths*, and those in the folders among them, at any depth.
+
+    Hidden files in a folder, and those that are never recordings, are left out.
+
+    Raises:
+        ConfigError: there are more than 10,000.
+    """
     seen: set[Path] = set()
     for given in paths:
         inside = sorted(given.rglob("*")) if given.is_dir() else [given]
