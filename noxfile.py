@@ -364,6 +364,16 @@ def kill(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def recorder(session: nox.Session) -> None:
+    """Kill a recorder under load, 20 times: each kill costs a second at most.
+
+    What is left has no hole, plays, and no restart changes it.
+    """
+    install(session, "test")
+    session.run("python", "-m", "tests.soak_recorder", *session.posargs)
+
+
+@nox.session(default=False)
 def brokers(session: nox.Session) -> None:
     """Kill, stop and restart workers and servers of each broker under load.
 

@@ -86,11 +86,15 @@ def test_every_alert_is_tested() -> None:
     assert sorted(tested) == sorted(ALERTS)
 
 
-async def test_every_series_named_is_one_that_is_exported() -> None:
+async def test_every_series_named_is_one_that_is_exported(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     buffer = MemoryBuffer(told={"lag_s": 1.0, "round_trip_s": 0.001, "clock_error_s": 0.0})
     async with open_pipeline(
-        sleepy_feed(make_ticks(3)), Recorder(), buffer=buffer, shutdown_timeout=0
+        sleepy_feed(make_ticks(3)),
+        Recorder(),
+        buffer=buffer,
+        shutdown_timeout=0,
+        record=tt.Recorder(tmp_path),
     ) as pipeline:
         while not pipeline.ledger.consumed:  # noqa: ASYNC110
             await trio.sleep(0.01)
