@@ -9,6 +9,8 @@ decoder of ours use one decoder for the whole run, straight into
 from __future__ import annotations
 
 import asyncio
+import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -157,17 +159,27 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
             api_key="key" if job.venue == "tickdb" else None,
             ssl_context=job.ssl_context(),
         )
-        async with tt.open_pipeline(
-            feed,
-            recorder.handler,
-            workers=job.workers,
-            maxsize=job.maxsize,
-            overflow=tt.Block(),
-            ordering=ordering,
-        ) as pipeline:
-            await run_trio_until(job, recorder, trio.Event())
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.thread_time()
+            async with tt.open_pipeline(
+                feed,
+                recorder.handler,
+                workers=job.workers,
+                maxsize=job.maxsize,
+                overflow=tt.Block(),
+                ordering=ordering,
+                **({"record": tt.Recorder(folder)} if job.record else {}),
+            ) as pipeline:
+                await run_trio_until(job, recorder, trio.Event())
+                loop_cpu_s = time.thread_time() - began
+        report = pipeline.report.to_dict()
         ledger = pipeline.report.ledger
-        return {"ledger": ledger.to_dict(), "unaccounted": ledger.unaccounted}
+        return {
+            "ledger": ledger.to_dict(),
+            "unaccounted": ledger.unaccounted,
+            "loop_cpu_s": loop_cpu_s,
+            "recorded": report.get("recorder"),
+        }
 
     return trio.run(main)
 

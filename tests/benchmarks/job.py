@@ -40,6 +40,8 @@ class Job:
     stall_s: float = 5.0
     core: int | None = None
     venue: str = "flat"
+    record: bool = False
+    """Whether it also records what comes; only this library can."""
 
     @property
     def full_url(self) -> str:

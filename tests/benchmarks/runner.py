@@ -100,14 +100,8 @@ def run_job(
     Raises:
         ContenderError: it failed, with what it wrote to its standard error.
     """
-    job = Job(
-        contender=contender,
-        url=generator.url,
-        ca=generator.ca,
-        ticks=ticks,
-        core=cores()[0],
-        **settings,
-    )
+    settings.setdefault("core", cores()[0])
+    job = Job(contender=contender, url=generator.url, ca=generator.ca, ticks=ticks, **settings)
     # Another checkout, to compare with, may not know all settings: leave out the usual.
     told = attrs.asdict(job, filter=lambda field, value: value != field.default)
     command = [sys.executable, "-m", "tests.benchmarks.child", json.dumps(told)]
