@@ -159,7 +159,7 @@ class FeedFiles:
                 self._room.freed += self._frame.size
                 self._frame = None
             while self._tap.pending:
-                batch = self._tap.pending.popleft()
+                batch = self._tap.take()
                 lost += len(batch.messages) + len(batch.items)
                 self._room.freed += batch.size
             self._counts.lost += lost
@@ -173,7 +173,7 @@ class FeedFiles:
         Raises:
             OSError: it cannot be made.
         """
-        ns = self._ns_of(self._tap.pending[0].at)
+        ns = self._ns_of(self._tap.pending[0][0])
         period = ns // self._settings.period_ns
         file = self._file
         if file is not None and period == self._period and file.size < self._settings.most_bytes:
@@ -259,10 +259,10 @@ class FeedFiles:
         lines: list[bytes] = []
         length = messages = size = 0
         while tap.pending and length < _FRAME:
-            ns = self._ns_of(tap.pending[0].at)
+            ns = self._ns_of(tap.pending[0][0])
             if ns // self._settings.period_ns != self._period:
                 break
-            batch = tap.pending.popleft()
+            batch = tap.take()
             size += batch.size
             self._last_ns = ns
             lines += self._lines_before(batch, ns)

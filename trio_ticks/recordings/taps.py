@@ -69,8 +69,8 @@ class Room:
     """
 
     def __init__(self, most: int, early: int, wake: Event) -> None:
-        self._most = most
-        self._early = early
+        self.most: Final = most
+        self.early: Final = early
         self._wake = wake
         self.taken = 0
         """Bytes that were put in; the event loop counts them."""
@@ -80,12 +80,17 @@ class Room:
     def take(self, size: int, more: int = 0) -> bool:
         """Take room for *size* bytes; return False if there is not so much."""
         used = self.taken - self.freed + size
-        if used > self._most + more:
+        if used > self.most + more:
             return False
         self.taken += size
-        if used > self._early and not self._wake.is_set():
-            self._wake.set()
+        if used > self.early:
+            self.hurry()
         return True
+
+    def hurry(self) -> None:
+        """Have written what waits, now."""
+        if not self._wake.is_set():
+            self._wake.set()
 
 
 @final
@@ -100,8 +105,10 @@ class FeedTap:
 
     def __init__(self, about: About, now: Callable[[], float], room: Room) -> None:
         self.about: Final = about
-        self.pending: Final[deque[Batch]] = deque()
-        """What waits to be written, in order: the loop appends, the thread takes."""
+        self.pending: Final[deque[tuple[Any, ...]]] = deque()
+        """What waits to be written, in order, each the fields of a :class:`Batch` or
+        the first of them: the loop appends, the thread takes."""
+        self._append = self.pending.append
         self.refused = 0
         """Messages that found no room."""
         self._now = now
@@ -111,14 +118,23 @@ class FeedTap:
 
     def messages(self, connection: int, messages: Sequence[bytes], /) -> None:
         """Record *messages*, which have just come by *connection* (from 1 on)."""
-        size = sum(map(len, messages))
-        now = self._now()
-        if self._room.take(size):
-            if self._lost:
-                self._tell_lost(now)
-            self.pending.append(Batch(now, size, connection, messages))
-        else:
+        # This runs for every read of a socket: Room.take() and Batch() would double it.
+        size, room = sum(map(len, messages)), self._room
+        used = room.taken - room.freed + size
+        if used > room.most:
             self._lose(len(messages))
+            return
+        room.taken += size
+        if used > room.early:
+            room.hurry()
+        now = self._now()
+        if self._lost:
+            self._tell_lost(now)
+        self._append((now, size, connection, messages))
+
+    def take(self) -> Batch:
+        """Take the next of what waits; called by the thread, if anything does."""
+        return Batch(*self.pending.popleft())
 
     def items(self, items: Sequence[Any], /) -> None:
         """Record *items*, under the user's names, that came without a message."""
