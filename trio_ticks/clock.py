@@ -15,15 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 
 __all__ = [
     "Clock",
+    "ClockFacts",
     "monotonic",
     "new_random",
     "seeded_random",
+    "system_clock",
     "system_utc",
     "thread_cpu",
     "time_is_virtual",
@@ -44,6 +46,30 @@ thread_cpu: Callable[[], float] = time.thread_time
 def system_utc() -> datetime:
     """Return the system's wall time, in UTC, for code without a pipeline's clock."""
     return datetime.now(UTC)
+
+
+class ClockFacts(NamedTuple):
+    """What the clock is like that :data:`monotonic` reads."""
+
+    implementation: str
+    """The function of the operating system that is asked."""
+    resolution_s: float
+    """The smallest step that it promises, in seconds."""
+    reading_s: float
+    """How long one reading takes here, in seconds."""
+
+
+def system_clock() -> ClockFacts:
+    """Return what the clock is like, after reading it a few thousand times."""
+    readings, reading_s = 100, math.inf
+    for _ in range(30):
+        # The quickest of many short runs: in the others another program had the core.
+        began = monotonic()
+        for _ in range(readings):
+            monotonic()
+        reading_s = min(reading_s, (monotonic() - began) / readings)
+    info = time.get_clock_info("perf_counter")
+    return ClockFacts(info.implementation, info.resolution, reading_s)
 
 
 def new_random() -> Random:

@@ -37,7 +37,7 @@ from tests.worlds.helpers import make_ticks
 from trio_ticks.cli import cli, main
 from trio_ticks.cli.child import open_child_exchange
 from trio_ticks.cli.loading import load_handler
-from trio_ticks.cli.options import STRATEGIES
+from trio_ticks.cli.pipeline_options import STRATEGIES
 from trio_ticks.cli.report import progress_line, report_text
 from trio_ticks.errors import TickError
 from trio_ticks.ledger import REASONS

@@ -25,7 +25,7 @@ from tests.benchmarks.scaling_simulation import CASES, LIMITED, Case, changes, s
 from tests.worlds.helpers import make_tick
 from tests.worlds.pipeline_world import Recorder, ScriptFeed, Send, assert_accounted, sleepy_feed
 from tests.worlds.pool_world import open_with_pool
-from trio_ticks.cli.options import WorkerCount
+from trio_ticks.cli.pipeline_options import WorkerCount
 from trio_ticks.control import scaling_cpu, scaling_task
 from trio_ticks.control.scaling import AutoWorkers, Reading, SizeController
 from trio_ticks.control.scaling_cpu import CpuMeter

@@ -12,40 +12,39 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import click
-import trio
 
 from ..errors import ConfigError, TickError
 from ..logs import one_line
 from ..version import __version__
-from .convert import convert
-from .demo import demo
-from .exchange import exchange
-from .history import history
-from .ingest import ingest
-from .inspect import inspect
-from .lag import lag
-from .plan import plan
-from .record import record
-from .retire import retire
-from .run import run
-from .top import top
-from .work import work
+from .commands import LazyGroup
 
 __all__ = ["cli", "main"]
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
+def _show_version(context: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        python, trio = platform.python_version(), version("trio")
+        click.echo(f"trio-ticks {__version__} (Python {python}, trio {trio})")
+        context.exit()
+
+
 @click.group(
+    cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(
-    __version__,
-    prog_name="trio-ticks",
-    message=f"%(prog)s %(version)s (Python {platform.python_version()}, trio {trio.__version__})",
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
 )
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -81,6 +80,11 @@ def cli(context: click.Context) -> None:
       trio-ticks plan RECORDING --handler mine:on_tick
 
     \b
+    See whether this machine is ready, and check settings before they run:
+      trio-ticks doctor
+      trio-ticks run --config ticks.toml --dry-run
+
+    \b
     Watch one that runs with --metrics-port 9464:
       trio-ticks top
 
@@ -89,21 +93,6 @@ def cli(context: click.Context) -> None:
     """  # noqa: D301 - click needs the very character
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-cli.add_command(demo)
-cli.add_command(run)
-cli.add_command(ingest)
-cli.add_command(work)
-cli.add_command(lag)
-cli.add_command(plan)
-cli.add_command(history)
-cli.add_command(retire)
-cli.add_command(record)
-cli.add_command(inspect)
-cli.add_command(convert)
-cli.add_command(exchange)
-cli.add_command(top)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

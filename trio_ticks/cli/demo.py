@@ -21,16 +21,18 @@ from ..feeds.websocket.feed import WebSocketFeed
 from ..logs import log_event
 from ..ticks import Tick
 from .child import ChildExchange, open_child_exchange
+from .config_file import config_options
+from .dry_run import dry_run
 from .options import (
     SECONDS,
+    GroupedCommand,
     Number,
-    PipelineOptions,
     market_options,
     option,
     output_options,
-    pipeline_options,
     set_up_logging,
 )
+from .pipeline_options import PipelineOptions, pipeline_options
 from .session import Display, run_session
 
 __all__ = ["demo"]
@@ -58,14 +60,19 @@ def _block(seconds: float, _tick: Tick) -> None:
 def _strategy(milliseconds: float, executor: str) -> Callable[[Tick], Any]:
     """Return a strategy that takes *milliseconds* for a tick.
 
-    It sleeps in the event loop, or blocks its thread if *executor* asks for threads.
+    It sleeps in the event loop, or blocks if *executor* asks for threads or
+    processes.
     """
-    if executor == "thread":
+    if executor in ("thread", "process"):
         return partial(_block, milliseconds / 1e3)
     return partial(_sleep, milliseconds / 1e3) if milliseconds else _trivial
 
 
-@click.command(short_help="Run a pipeline against a local exchange that is too fast for it.")
+@click.command(
+    cls=GroupedCommand,
+    short_help="Run a pipeline against a local exchange that is too fast for it.",
+)
+@config_options
 @market_options(rate=20_000)
 @option(
     "--strategy-ms",
@@ -109,43 +116,28 @@ def demo(context: click.Context, /, **parameters: Any) -> int:
       3         more ticks failed than --max-failure-rate allows
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters)
-    view, as_json, metrics_port = (
-        parameters.pop("view"),
-        parameters.pop("json"),
-        parameters.pop("metrics_port"),
-    )
-    dashboard_port, metrics_symbols = (
-        parameters.pop("dashboard_port"),
-        parameters.pop("metrics_symbols"),
-    )
-    allow_hosts = parameters.pop("allow_host")
-    max_failure_rate = parameters.pop("max_failure_rate")
-    options = PipelineOptions.take(parameters)
-    duration, milliseconds = parameters.pop("duration"), parameters.pop("strategy_ms")
+    only_check = parameters.pop("dry_run")
+    options, milliseconds = PipelineOptions.take(parameters), parameters.pop("strategy_ms")
     capture = parameters["capture"]
     if capture and context.get_parameter_source("duration") is click.core.ParameterSource.DEFAULT:
-        duration = math.inf
+        parameters["duration"] = math.inf
     what = (
         f"{Path(capture).name} x{parameters['speed']:g}"
         if capture
         else f"{parameters['rate']:,.0f}/s"
     )
-    display = Display(
-        view=view,
-        json=as_json,
-        metrics_port=metrics_port,
-        metrics_symbols=metrics_symbols,
-        dashboard_port=dashboard_port,
-        allow_hosts=allow_hosts,
-        max_failure_rate=max_failure_rate,
-        subtitle=f"demo: {what}, {milliseconds:g} ms a tick",
-        duration_s=duration if math.isfinite(duration) else None,
-    )
+    display = Display.take(parameters, subtitle=f"demo: {what}, {milliseconds:g} ms a tick")
+    settings = options.settings(as_json=display.json)
     arguments = [
         f"--{name}={_text(value)}" for name, value in parameters.items() if value is not None
     ]
     strategy = _strategy(milliseconds, options.executor)
-    return trio.run(_run, arguments, strategy, options, display, capture)
+    if only_check:
+        feed = WebSocketFeed("ws://127.0.0.1", ["DEMO"])
+        return dry_run(
+            feed, strategy, settings, (), subtitle=display.subtitle, as_json=display.json
+        )
+    return trio.run(_run, arguments, strategy, settings, display, capture)
 
 
 def _text(value: object) -> str:
@@ -194,7 +186,7 @@ class _Damaged:
 async def _run(
     arguments: list[str],
     strategy: Callable[[Tick], Any],
-    options: PipelineOptions,
+    settings: dict[str, Any],
     display: Display,
     capture: str | None,
 ) -> int:
@@ -205,7 +197,7 @@ async def _run(
         damage = _Damaged(child, feed, capture)
         display = attrs.evolve(display, beside=damage.follow, before_report=damage.told_all)
         try:
-            return await run_session(feed, strategy, options.settings(), display)
+            return await run_session(feed, strategy, settings, display)
         except FeedBrokenError:
             with trio.move_on_after(_REASON_S):
                 # If the exchange has ended by itself, this raises its own reason.

@@ -13,35 +13,13 @@ from ..feeds.hours import MarketHours
 from ..feeds.websocket.connect import Target
 from ..feeds.websocket.feed import WebSocketFeed
 from .loading import load_venue, venue_list
-from .options import SECONDS, Names, Number, ParamType, SocketUrl, option
+from .options import SECONDS, Names, Number, ParamType, SocketUrl, grouped, option
 
-__all__ = ["GroupedCommand", "feed_options", "feed_secrets", "make_feed"]
-
-
-class GroupedCommand(click.Command):
-    """A command whose help shows the options in groups."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, those of each group under its title."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
-        for title in sorted(groups, key=lambda title: title == "Options"):
-            with formatter.section(title):
-                formatter.write_dl(groups[title])
-
-
-def _grouped(title: str) -> Any:
-    class Grouped(click.Option):
-        group = title
-
-    return Grouped
+__all__ = ["Codes", "feed_options", "feed_secrets", "make_feed"]
 
 
 _FEED, _LIVENESS, _ADDRESS = (
-    _grouped(title) for title in ("Feed", "Feed: alive, back, given up", "Feed: the connection")
+    grouped(title) for title in ("Feed", "Feed: alive, back, given up", "Feed: the connection")
 )
 
 
@@ -70,11 +48,10 @@ class Codes(ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        if not isinstance(value, str):
-            return tuple(value)
+        codes = value.split(",") if isinstance(value, str) else value
         try:
-            return tuple(int(code) for code in value.split(","))
-        except ValueError:
+            return tuple(int(code) for code in codes)
+        except (ValueError, TypeError):
             self.fail(f"{value!r} is no list of numbers; write them like 4001,1008.", param, ctx)
 
 

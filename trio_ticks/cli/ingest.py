@@ -9,15 +9,11 @@ import click
 
 from ..recordings.recorder import Recorder
 from .buffer_options import BufferAt, buffer_option, warn_of_password
-from .feed_options import GroupedCommand, feed_options, feed_secrets, make_feed
-from .options import (
-    SECONDS,
-    PipelineOptions,
-    option,
-    output_options,
-    pipeline_options,
-    set_up_logging,
-)
+from .config_file import config_options
+from .dry_run import dry_run
+from .feed_options import feed_options, feed_secrets, make_feed
+from .options import SECONDS, GroupedCommand, option, output_options, set_up_logging
+from .pipeline_options import PipelineOptions, pipeline_options
 from .record import record_option
 from .session import Display, run_to_the_end
 
@@ -25,6 +21,7 @@ __all__ = ["ingest"]
 
 
 @click.command(cls=GroupedCommand, short_help="Bring a feed into a buffer between processes.")
+@config_options
 @feed_options
 @buffer_option(required=True)
 @option(
@@ -32,9 +29,7 @@ __all__ = ["ingest"]
     type=SECONDS,
     help="End after so many seconds.  [default: when the feed ends, or on Ctrl-C]",
 )
-@pipeline_options(
-    "maxsize", "write-timeout", "overflow", "lag-threshold", "max-age", "shutdown-timeout"
-)
+@pipeline_options("ingest")
 @record_option()
 @output_options("lines", failures=False)
 def ingest(*, buffer: BufferAt, record: Path | None, **parameters: Any) -> int:
@@ -62,12 +57,15 @@ def ingest(*, buffer: BufferAt, record: Path | None, **parameters: Any) -> int:
     secrets = (*feed_secrets(parameters), *buffer.secrets)
     set_up_logging(parameters, secrets)
     warn_of_password(buffer)
+    only_check = parameters.pop("dry_run")
     feed = make_feed(parameters)
     display = Display.take(parameters, subtitle=f"{feed.host} to {buffer.shown}", line_every_s=5.0)
-    names = ("workers", "ordering", "executor")
-    settings = PipelineOptions.take(parameters).settings()
-    settings = {name: value for name, value in settings.items() if name not in names}
+    settings = PipelineOptions.take(parameters).settings(as_json=display.json)
     settings["buffer"] = buffer.buffer
     if record is not None:
         settings["record"] = Recorder(record)
+    if only_check:
+        return dry_run(
+            feed, None, settings, secrets, subtitle=display.subtitle, as_json=display.json
+        )
     return run_to_the_end(feed, None, settings, display, secrets)

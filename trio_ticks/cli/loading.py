@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from functools import reduce
 from typing import Any
@@ -16,7 +17,14 @@ from ..errors import ConfigError
 from ..feeds.venues import VENUES, find_language
 from ..handlers.kinds import resolve_executor
 
-__all__ = ["load_handler", "load_strategy", "load_venue", "venue_list"]
+__all__ = [
+    "load_callback",
+    "load_exceptions",
+    "load_handler",
+    "load_strategy",
+    "load_venue",
+    "venue_list",
+]
 
 
 def _load(where: str, example: str) -> Any:
@@ -90,9 +98,68 @@ def load_strategy(where: str, executor: str, *, as_json: bool) -> Callable[..., 
         try:
             return load_handler(where, executor)
         except click.BadParameter as error:
-            raise click.BadParameter(
-                error.message, click.get_current_context(), param_hint="'--handler'"
-            ) from error
+            raise _bad(error.message, "--handler") from error
+
+
+def load_callback(where: str, option: str, *, as_json: bool) -> Callable[..., Any]:
+    """Return the function at *where*, ``module:name``, for another *option*.
+
+    Args:
+        where: as for :func:`load_handler`.
+        option: its name, for errors.
+        as_json: as for :func:`load_strategy`.
+
+    Raises:
+        click.BadParameter: there is none; the message says what to change.
+    """
+    found = _load_for(option, where, "module:function, for example mine:on_gap", as_json=as_json)
+    if not callable(found):
+        raise _bad(f"{where!r} is no function.", option)
+    function: Callable[..., Any] = found
+    return function
+
+
+def load_exceptions(
+    names: Sequence[str], option: str, *, as_json: bool
+) -> tuple[type[Exception], ...]:
+    """Return the classes of exceptions with these *names*.
+
+    Args:
+        names: those of Python, such as ``TimeoutError``, or ``module:Name``.
+        option: which one they stand in, for errors.
+        as_json: as for :func:`load_strategy`.
+
+    Raises:
+        click.BadParameter: one is none; the message says what to change.
+    """
+    found: list[Any] = [
+        _load_for(option, name, "module:Class", as_json=as_json)
+        if ":" in name
+        else getattr(builtins, name, None)
+        for name in names
+    ]
+    for name, kind in zip(names, found, strict=True):
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise _bad(
+                f"{name!r} is no class of exceptions: write TimeoutError or another one of "
+                "Python's, or module:Class, for example mine:Busy.",
+                option,
+            )
+    return tuple(found)
+
+
+def _load_for(option: str, where: str, example: str, *, as_json: bool) -> Any:
+    """Return the object at *where*; what its module prints does not spoil a report."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        try:
+            return _load(where, example)
+        except click.BadParameter as error:
+            raise _bad(error.message, option) from error
+
+
+def _bad(message: str, option: str) -> click.BadParameter:
+    context = click.get_current_context(silent=True)
+    return click.BadParameter(message, context, param_hint=f"'{option}'")
 
 
 def load_venue(where: str) -> Any:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
 import click
 
 from ..errors import ConfigError
@@ -19,7 +18,6 @@ from ..exchange.config import DEFAULT_SYMBOLS
 from ..feeds.venues import VENUES
 from ..feeds.websocket.connect import Target
 from ..observability.logs import LEVELS, configure_logging
-from ..overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -28,17 +26,17 @@ else:  # generic only since click 8.4
 
 __all__ = [
     "SECONDS",
+    "GroupedCommand",
     "Names",
     "Number",
     "ParamType",
-    "PipelineOptions",
     "SocketUrl",
-    "WorkerCount",
+    "all_of",
+    "grouped",
     "log_options",
     "market_options",
     "option",
     "output_options",
-    "pipeline_options",
     "set_up_logging",
 ]
 
@@ -46,14 +44,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 MOST_SYMBOLS = 5000
 """The most symbols that fit into a request to the exchange and a process's argument."""
-
-STRATEGIES: dict[str, Callable[[float], OverflowStrategy]] = {
-    "block": lambda _patience: Block(),
-    "drop-newest": DropNewest,
-    "drop-oldest": lambda _patience: DropOldest(),
-    "conflate": lambda _patience: Conflate(),
-    "fail": lambda _patience: Fail(),
-}
 
 
 def option(
@@ -68,6 +58,30 @@ def option(
         "show_default", settings.get("default") is not None and not settings.get("is_flag")
     )
     return click.option(name, envvar=[variable, *env], show_envvar=True, **settings)
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows the options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of each group under its title."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
+        for title in sorted(groups, key=lambda title: title == "Options"):
+            with formatter.section(title):
+                formatter.write_dl(groups[title])
+
+
+def grouped(title: str) -> type[click.Option]:
+    """Return a class of options that a :class:`GroupedCommand` shows under *title*."""
+
+    class Grouped(click.Option):
+        group = title
+
+    return Grouped
 
 
 class Number(ParamType):
@@ -93,6 +107,8 @@ class Number(ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
+        if value is True or value is False:  # of a configuration file: Python takes it for 1
+            self.fail(f"{str(value).lower()} is not a number.", param, ctx)
         try:
             number: float = int(value) if self.whole else float(value)
         except (ValueError, OverflowError):
@@ -107,16 +123,6 @@ class Number(ParamType):
         return number
 
 
-class WorkerCount(Number):
-    """A number of workers, or ``auto``."""
-
-    def __init__(self) -> None:
-        super().__init__("n|auto", least=1, whole=True)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return "auto" if value == "auto" else super().convert(value, param, ctx)
-
-
 class Names(ParamType):
     """Symbols by name, separated by commas; with *counted*, also the number of them."""
 
@@ -128,7 +134,9 @@ class Names(ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
         if not isinstance(value, str):
-            return tuple(value)
+            if not (_is_list(value) and all(isinstance(name, str) and name for name in value)):
+                self.fail('write names, at least one: ["AAPL", "MSFT"].', param, ctx)
+            return tuple(dict.fromkeys(value))
         if self.counted and value.strip().lstrip("+-").isdecimal():
             number = int(value)
             if not 1 <= number <= MOST_SYMBOLS:
@@ -141,6 +149,10 @@ class Names(ParamType):
         if not all(names):
             self.fail("there is an empty name; write them like AAPL,MSFT.", param, ctx)
         return names
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value)
 
 
 class SocketUrl(ParamType):
@@ -156,36 +168,9 @@ class SocketUrl(ParamType):
         return str(value)
 
 
-@attrs.frozen(slots=True, kw_only=True)
-class PipelineOptions:
-    """The settings of a pipeline that the command line has options for."""
+def all_of(options: Sequence[Callable[[Any], Any]]) -> Callable[[Command], Command]:
+    """Return one decorator for several *options*, in the order of the help."""
 
-    workers: int | Literal["auto"] = 4
-    maxsize: int = 1000
-    write_timeout: float = 1.0
-    overflow: str | None = None
-    lag_threshold: int | None = None
-    ordering: Literal["symbol", "none"] = "symbol"
-    executor: str = "auto"
-    max_age: float | None = None
-    shutdown_timeout: float = 5.0
-
-    @classmethod
-    def take(cls, parameters: dict[str, Any]) -> PipelineOptions:
-        """Take the parameters of this class out of a command's *parameters*."""
-        names = [field.name for field in attrs.fields(cls) if field.name in parameters]
-        return cls(**{name: parameters.pop(name) for name in names})
-
-    def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of :func:`~trio_ticks.open_pipeline`."""
-        settings = attrs.asdict(self)
-        if self.overflow is not None:
-            settings["overflow"] = STRATEGIES[self.overflow](self.write_timeout)
-        settings["lag_threshold"] = self.lag_threshold or max(1, self.maxsize // 2)
-        return settings
-
-
-def _all(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for each in reversed(options):
             command = each(command)
@@ -196,72 +181,10 @@ def _all(options: list[Callable[[Any], Any]]) -> Callable[[Command], Command]:
 
 SECONDS = Number("seconds", infinite=True)
 
-_PIPELINE: dict[str, Callable[[Any], Any]] = {
-    "workers": option(
-        "--workers",
-        type=WorkerCount(),
-        default=4,
-        env=("WORKER_COUNT",),
-        help="Ticks that are handled at once, at most; auto: as many as the load needs.",
-    ),
-    "maxsize": option(
-        "--maxsize",
-        type=Number("ticks", least=1, whole=True),
-        default=1000,
-        help="Ticks that may wait: burst seconds x rate x safety factor.",
-    ),
-    "write-timeout": option(
-        "--write-timeout",
-        type=SECONDS,
-        default=1,
-        help="Patience for an episode of pressure before drop-newest drops, in seconds.",
-    ),
-    "overflow": option(
-        "--overflow",
-        type=click.Choice(list(STRATEGIES)),
-        default="drop-newest",
-        help="What happens when the queue is full.",
-    ),
-    "lag-threshold": option(
-        "--lag-threshold",
-        type=Number("ticks", least=1, whole=True),
-        help="Queued ticks that bring a warning.  [default: half of --maxsize]",
-    ),
-    "ordering": option(
-        "--ordering",
-        type=click.Choice(["symbol", "none"]),
-        default="symbol",
-        help="symbol: ticks of one symbol are handled one at a time, in order.",
-    ),
-    "executor": option(
-        "--executor",
-        type=click.Choice(["auto", "loop", "thread"]),
-        default="auto",
-        help="Where the strategy runs; auto: async def in the event loop, plain def in threads.",
-    ),
-    "max-age": option(
-        "--max-age",
-        type=Number("seconds", positive=True),
-        help="Skip ticks that waited longer than this, in seconds.  [default: none is too old]",
-    ),
-    "shutdown-timeout": option(
-        "--shutdown-timeout",
-        type=Number("seconds"),
-        default=5,
-        help="How long the queue may take to drain at the end, in seconds.",
-    ),
-}
-"""The options of a pipeline, by name."""
-
-
-def pipeline_options(*names: str) -> Callable[[Command], Command]:
-    """Return the options of a pipeline with these *names*; all of them, if none."""
-    return _all([_PIPELINE[name] for name in names or _PIPELINE])
-
 
 def market_options(*, rate: int) -> Callable[[Command], Command]:
     """Return the options of what a local exchange sends; *rate* is the default rate."""
-    return _all(
+    return all_of(
         [
             option(
                 "--rate",
@@ -297,7 +220,7 @@ def market_options(*, rate: int) -> Callable[[Command], Command]:
     )
 
 
-log_options = _all(
+log_options = all_of(
     [
         option(
             "--log-format",
@@ -331,7 +254,7 @@ def output_options(view: str, *, failures: bool = True) -> Callable[[Command], C
         view: the default view.
         failures: whether ticks are handled here, so that their handler may fail.
     """
-    return _all(
+    return all_of(
         [
             option(
                 "--view",
@@ -343,7 +266,7 @@ def output_options(view: str, *, failures: bool = True) -> Callable[[Command], C
             option(
                 "--metrics-port",
                 type=Number("port", below=65536, whole=True),
-                help="Serve /metrics, /healthz and /readyz on this port of 127.0.0.1; "
+                help="Serve /metrics, /healthz and /readyz on this port; "
                 "0: any free one.  [default: none]",
             ),
             option(
@@ -357,15 +280,22 @@ def output_options(view: str, *, failures: bool = True) -> Callable[[Command], C
             option(
                 "--dashboard-port",
                 type=Number("port", below=65536, whole=True),
-                help="Serve a live page for a browser on this port of 127.0.0.1; "
-                "0: any free one.  [default: none]",
+                help="Serve a live page for a browser on this port; 0: any free one.  "
+                "[default: none]",
+            ),
+            option(
+                "--bind",
+                metavar="ADDRESS",
+                default="127.0.0.1",
+                help="The address that these ports listen on; 0.0.0.0 in a container, so that "
+                "others reach them. They have no password.",
             ),
             option(
                 "--allow-host",
                 metavar="NAME",
                 multiple=True,
                 help="A name by which these ports may be reached, such as a proxy's; may be "
-                "given again.  [default: those of this machine]",
+                "given again.  [default: those of this machine; with another --bind any]",
             ),
             option(
                 "--json",

@@ -12,7 +12,7 @@ __all__ = ["naming"]
 
 
 @contextmanager
-def naming(option: str, port: int) -> Iterator[None]:
+def naming(option: str, port: int, host: str = "127.0.0.1") -> Iterator[None]:
     """Add *option* and its value to the error of a port that cannot be listened on.
 
     Raises:
@@ -22,9 +22,7 @@ def naming(option: str, port: int) -> Iterator[None]:
         yield
     except OSError as error:
         reason = re.sub(r"^\[Errno -?\d+\] ", "", error.strerror or str(error))
-        raise ConfigError(
-            f"{option} {port}: cannot listen on 127.0.0.1:{port}: {reason}"
-        ) from error
+        raise ConfigError(f"{option} {port}: cannot listen on {host}:{port}: {reason}") from error
     except ConfigError as error:
         if "listen" not in str(error):
             raise

@@ -9,8 +9,10 @@ from typing import Any, Final
 import click
 
 from ..recordings.recorder import Recorder
-from .feed_options import GroupedCommand, feed_options, feed_secrets, make_feed
-from .options import SECONDS, Number, option, output_options, set_up_logging
+from .config_file import config_options
+from .dry_run import dry_run
+from .feed_options import feed_options, feed_secrets, make_feed
+from .options import SECONDS, GroupedCommand, Number, option, output_options, set_up_logging
 from .session import Display, run_to_the_end
 
 __all__ = ["record", "record_option"]
@@ -34,6 +36,7 @@ async def _nothing(_item: Any) -> None:
 
 
 @click.command(cls=GroupedCommand, short_help="Record a feed, to play it again.")
+@config_options
 @feed_options
 @option(
     "--out",
@@ -99,6 +102,7 @@ def record(*, out: Path, **parameters: Any) -> int:
     """  # noqa: D301 - click needs the very character
     secrets = feed_secrets(parameters)
     set_up_logging(parameters, secrets)
+    only_check = parameters.pop("dry_run")
     recorder = Recorder(
         out,
         rotate_s=parameters.pop("rotate"),
@@ -109,5 +113,9 @@ def record(*, out: Path, **parameters: Any) -> int:
     feed = make_feed(parameters)
     display = Display.take(parameters, subtitle=f"{feed.host} to {out}", line_every_s=5.0)
     settings = {"workers": 1, "executor": "loop", "record": recorder}
+    if only_check:
+        return dry_run(
+            feed, _nothing, settings, secrets, subtitle=display.subtitle, as_json=display.json
+        )
     code = run_to_the_end(feed, _nothing, settings, display, secrets)
     return code or (INCOMPLETE if recorder.statistics().dropped else 0)

@@ -9,16 +9,12 @@ import click
 
 from ..recordings.recorder import Recorder
 from .buffer_options import BufferAt, buffer_option, warn_of_password
-from .feed_options import GroupedCommand, feed_options, feed_secrets, make_feed
+from .config_file import config_options
+from .dry_run import dry_run
+from .feed_options import feed_options, feed_secrets, make_feed
 from .loading import load_strategy
-from .options import (
-    SECONDS,
-    PipelineOptions,
-    option,
-    output_options,
-    pipeline_options,
-    set_up_logging,
-)
+from .options import SECONDS, GroupedCommand, option, output_options, set_up_logging
+from .pipeline_options import PipelineOptions, pipeline_options
 from .record import record_option
 from .session import Display, run_to_the_end
 
@@ -26,6 +22,7 @@ __all__ = ["run"]
 
 
 @click.command(cls=GroupedCommand, short_help="Run a strategy of yours on a real feed.")
+@config_options
 @feed_options
 @option(
     "--handler",
@@ -59,6 +56,7 @@ def run(*, handler: str, buffer: BufferAt | None, record: Path | None, **paramet
       trio-ticks run ... --workers 8 --view live
       trio-ticks run ... --duration 60 --json > report.json
       TICKDB_API_KEY=... trio-ticks run ...
+      trio-ticks run --config ticks.toml --dry-run
       trio-ticks run ... --buffer 'redis://localhost?name=ticks'
       trio-ticks run ... --record recordings
 
@@ -73,6 +71,7 @@ def run(*, handler: str, buffer: BufferAt | None, record: Path | None, **paramet
     """  # noqa: D301 - click needs the very character
     secrets = (*feed_secrets(parameters), *(() if buffer is None else buffer.secrets))
     set_up_logging(parameters, secrets)
+    only_check = parameters.pop("dry_run")
     feed = make_feed(parameters)
     count = len(feed.symbols)
     display = Display.take(
@@ -80,11 +79,15 @@ def run(*, handler: str, buffer: BufferAt | None, record: Path | None, **paramet
         subtitle=f"{feed.host}, {count} symbol{'s' * (count != 1)}",
         line_every_s=5.0,
     )
-    settings = PipelineOptions.take(parameters).settings()
+    settings = PipelineOptions.take(parameters).settings(as_json=display.json)
     if buffer is not None:
         warn_of_password(buffer)
         settings["buffer"] = buffer.buffer
     if record is not None:
         settings["record"] = Recorder(record)
     strategy = load_strategy(handler, settings["executor"], as_json=display.json)
+    if only_check:
+        return dry_run(
+            feed, strategy, settings, secrets, subtitle=display.subtitle, as_json=display.json
+        )
     return run_to_the_end(feed, strategy, settings, display, secrets)

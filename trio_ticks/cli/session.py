@@ -59,6 +59,8 @@ class Display:
     """The share of the handled ticks that may fail; ``None``: any."""
     dashboard_port: int | None = None
     """The port of the live page; its URL is written to standard error."""
+    bind: str = "127.0.0.1"
+    """The address that both ports listen on."""
     allow_hosts: tuple[str, ...] = ()
     """Names by which both ports may be reached, besides those of this machine."""
     beside: Callable[[], Awaitable[None]] | None = None
@@ -93,7 +95,7 @@ class Display:
             more: further settings.
         """
         duration = parameters.pop("duration")
-        names = ("view", "json", "metrics_port", "metrics_symbols", "dashboard_port")
+        names = ("view", "json", "metrics_port", "metrics_symbols", "dashboard_port", "bind")
         more["allow_hosts"] = parameters.pop("allow_host")
         more["max_failure_rate"] = parameters.pop("max_failure_rate", None)
         return cls(
@@ -251,9 +253,10 @@ async def _serve(pipeline: Pipeline[Any], display: Display) -> None:
     """
     hosts = display.allow_hosts
     if display.metrics_port is not None:
-        with naming("--metrics-port", display.metrics_port):
+        with naming("--metrics-port", display.metrics_port, display.bind):
             url = await pipeline.serve_metrics(
                 display.metrics_port,
+                display.bind,
                 symbols=display.metrics_symbols,
                 allow_hosts=hosts,
                 max_failure_rate=display.max_failure_rate,
@@ -261,9 +264,9 @@ async def _serve(pipeline: Pipeline[Any], display: Display) -> None:
         click.echo(f"metrics: {url}", err=True)
     if display.dashboard_port is not None:
         title = display.subtitle or "pipeline"
-        with naming("--dashboard-port", display.dashboard_port):
+        with naming("--dashboard-port", display.dashboard_port, display.bind):
             url = await pipeline.serve_dashboard(
-                display.dashboard_port, title=title, allow_hosts=hosts
+                display.dashboard_port, display.bind, title=title, allow_hosts=hosts
             )
         click.echo(f"dashboard: {url}", err=True)
 

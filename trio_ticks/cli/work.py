@@ -7,22 +7,20 @@ from typing import Any
 import click
 
 from .buffer_options import BufferAt, buffer_option, warn_of_password
+from .config_file import config_options
+from .dry_run import dry_run
 from .loading import load_strategy
-from .options import (
-    SECONDS,
-    Number,
-    PipelineOptions,
-    option,
-    output_options,
-    pipeline_options,
-    set_up_logging,
-)
+from .options import SECONDS, GroupedCommand, Number, option, output_options, set_up_logging
+from .pipeline_options import PipelineOptions, pipeline_options
 from .session import Display, run_to_the_end
 
 __all__ = ["work"]
 
 
-@click.command(short_help="Run a strategy of yours on a buffer between processes.")
+@click.command(
+    cls=GroupedCommand, short_help="Run a strategy of yours on a buffer between processes."
+)
+@config_options
 @buffer_option(required=True)
 @option(
     "--handler",
@@ -41,7 +39,7 @@ __all__ = ["work"]
     help="Ticks that are fetched ahead; after a crash up to that many come again.  "
     "[default: the buffer's]",
 )
-@pipeline_options("workers", "ordering", "executor", "max-age", "shutdown-timeout")
+@pipeline_options("work")
 @output_options("lines")
 def work(*, buffer: BufferAt, handler: str, prefetch: int | None, **parameters: Any) -> int:
     """Run a strategy of yours on what trio-ticks ingest brings into a buffer, until
@@ -70,17 +68,20 @@ def work(*, buffer: BufferAt, handler: str, prefetch: int | None, **parameters: 
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters, buffer.secrets)
     warn_of_password(buffer)
+    only_check = parameters.pop("dry_run")
     display = Display.take(parameters, subtitle=buffer.shown, line_every_s=5.0)
-    options = PipelineOptions.take(parameters)
-    settings: dict[str, Any] = {
-        "workers": options.workers,
-        "ordering": options.ordering,
-        "executor": options.executor,
-        "max_age": options.max_age,
-        "shutdown_timeout": options.shutdown_timeout,
-        "buffer": buffer.buffer,
-    }
+    settings = PipelineOptions.take(parameters).settings(as_json=display.json)
+    settings["buffer"] = buffer.buffer
     if prefetch is not None:
         settings["maxsize"] = prefetch
-    strategy = load_strategy(handler, options.executor, as_json=display.json)
+    strategy = load_strategy(handler, settings["executor"], as_json=display.json)
+    if only_check:
+        return dry_run(
+            None,
+            strategy,
+            settings,
+            buffer.secrets,
+            subtitle=display.subtitle,
+            as_json=display.json,
+        )
     return run_to_the_end(None, strategy, settings, display, buffer.secrets)

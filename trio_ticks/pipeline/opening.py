@@ -38,7 +38,7 @@ from .recorded import recorded
 from .running import Pipeline
 from .signals import hear_signals
 
-__all__ = ["open_pipeline", "run_in_block", "run_pipeline"]
+__all__ = ["check_pipeline", "open_pipeline", "run_in_block", "run_pipeline"]
 
 logger = logging.getLogger("trio_ticks.pipeline")
 
@@ -235,6 +235,31 @@ async def _shut_down(pipeline: Pipeline[Any], nursery: trio.Nursery) -> None:
     pipeline.shutdown()
     await pipeline.wait()
     nursery.cancel_scope.cancel()  # what serves its metrics
+
+
+def check_pipeline(
+    feed: Feed | Sequence[Feed] | None,
+    handler: Handler[Any] | None,
+    *,
+    buffer: Buffer | None = None,
+    shared_symbols: bool = False,
+    **settings: Any,
+) -> None:
+    """Check what :func:`open_pipeline` would be called with, and run nothing.
+
+    Call it inside trio.
+
+    Args:
+        feed: as for :func:`open_pipeline`.
+        handler: as there.
+        buffer: as there.
+        shared_symbols: as there.
+        **settings: its further arguments.
+
+    Raises:
+        ConfigError: a setting cannot work; the message says what to change.
+    """
+    _make(feed, handler, buffer, Settings(**settings), shared_symbols)
 
 
 def _make(
