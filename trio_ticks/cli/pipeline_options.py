@@ -173,7 +173,10 @@ class PipelineOptions:
                     "--dead-letters and --on-error exclude each other: both take what failed; "
                     "let your function write to a trio_ticks.DeadLetterFile as well"
                 )
-            settings["on_error"] = DeadLetterFile(self.dead_letters)
+            try:
+                settings["on_error"] = DeadLetterFile(self.dead_letters)
+            except ConfigError as error:
+                raise ConfigError(f"--dead-letters: {error}") from error
         return settings
 
     def _overflow(self) -> Overflow | None:
