@@ -101,6 +101,7 @@ nox.options.sessions = [
     "docs",
     *(f"tests-{version}" for version in PYTHONS),
     "examples",
+    *(f"release-{version}" for version in PYTHONS),
     "skipped",
 ]
 # nox skips a Python that is missing, but fails if the environment says CI. Do not
@@ -130,14 +131,18 @@ def interpreter(version: str) -> str:
 
 
 def install(
-    session: nox.Session, *groups: str, editable: bool = True, project: bool = True
+    session: nox.Session,
+    *groups: str,
+    editable: bool = True,
+    project: bool = True,
+    extras: str = "cli",
 ) -> None:
-    """Install dependency *groups* and, if *project*, the project with extra ``cli``."""
+    """Install dependency *groups* and, if *project*, the project with *extras*."""
     wanted: list[str] = []
     for group in groups:
         wanted += nox.project.dependency_groups(GROUPS, group)
     if project:
-        wanted += ["-e", ".[cli]"] if editable else [".[cli]"]
+        wanted += ["-e", f".[{extras}]"] if editable else [f".[{extras}]"]
     session.install(*wanted)
 
 
@@ -257,13 +262,37 @@ def linkcheck(session: nox.Session) -> None:
     session.run("sphinx-build", "-q", "-b", "linkcheck", "docs", "docs/_build/linkcheck")
 
 
+def release(session: nox.Session) -> None:
+    """Build wheel and sdist as for a release, install each, and run it.
+
+    Each is installed with what it asks for itself, and runs outside the checkout: a
+    file or a dependency that it lacks is missed there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        session.install("build>=1.2", "twine>=6")
+        session.run("python", "-m", "build", f"--outdir={out}", str(ROOT), silent=True)
+        packages = sorted(path for path in out.iterdir() if path.suffix in (".whl", ".gz"))
+        session.run("twine", "check", "--strict", *map(str, packages))
+        session.chdir(out)
+        for package in packages:
+            session.install(f"trio_ticks[cli] @ {package.as_uri()}")
+            for arguments in (["--version"], ["doctor"], ["demo", "--duration=1", "--view=none"]):
+                session.run("trio-ticks", *arguments)
+            session.run("python", str(ROOT / "examples" / "quickstart.py"))
+
+
+for _version in PYTHONS:
+    nox.session(name=f"release-{_version}", python=interpreter(_version), tags=["release"])(release)
+
+
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run the demo and the examples as a user would.
 
     The wheel is built and installed, and the folder is not the checkout.
     """
-    install(session, editable=False)
+    install(session, "examples", editable=False, extras="cli,zeromq")
     with tempfile.TemporaryDirectory() as elsewhere:
         session.chdir(elsewhere)
         session.run(
