@@ -98,7 +98,7 @@ def become_windows() -> None:
     ssl.enum_certificates = lambda _store: []  # type: ignore[attr-defined]  # Windows has it
     for name in ("replace", "rename", "remove", "unlink"):
         setattr(os, name, _unless_open(getattr(os, name)))
-    os.stat = _without_shared_memory(os.stat)  # type: ignore[assignment]
+    os.stat = _without_shared_memory(os.stat)
     sys.platform = "win32"
 
 
