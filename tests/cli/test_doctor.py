@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -170,3 +171,18 @@ def test_the_table_of_commands_says_what_the_commands_say() -> None:
         path.stem for path in folder.glob("*.py") if "\n@click.command(" in path.read_text()
     }
     assert with_command == set(COMMANDS)
+
+
+def test_the_help_imports_neither_trio_nor_a_command() -> None:
+    program = (
+        "import sys\n"
+        "from trio_ticks.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "late = {'trio', 'msgspec', 'attrs', 'trio_ticks.feeds', 'trio_ticks.cli.run'}\n"
+        "print(sorted(late & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
