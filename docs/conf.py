@@ -54,26 +54,14 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 python_display_short_literal_types = True
 readable_types = {
-    # What the reference shows in place of the names that the source has.
+    # What the reference shows in place of names that the source has, where that is not
+    # just what an alias stands for.
     "Finite": "float",
     "NonNegative": "float",
-    "Applied": 'Literal["applied", "old", "buffered", "held", "wrong"]',
-    "Compression": 'Literal["permessage-deflate"]',
-    "Encode": "Callable[[Any], bytes]",
-    "EndpointFunction": "Callable[[], Awaitable[Endpoint]]",
-    "ExpectData": "MarketHours | Callable[[datetime], bool]",
-    "Fetch": "Callable[[], Awaitable[Any]]",
     "Handler[Any]": "Callable[[Any], Any]",
-    "Judge": "Callable[[int, bytes], Failure | None]",
-    "OnCrash": 'Literal["fail", "retry"]',
     "OnError": "Callable[[Any, Exception], Any]",
-    "OnFeed": "Callable[[FeedEvent], Any]",
-    "OnGap": "Callable[[Gap], Any]",
-    "OpenStream": "Callable[[str, int], Awaitable[trio.abc.Stream]]",
-    "Ordering": 'Literal["symbol", "none"]',
     "Overflow": "OverflowStrategy | Mapping[type, OverflowStrategy] | Throttle",
     "Policy": "OverflowStrategy | Mapping[type, OverflowStrategy]",
-    "PressureState": 'Literal["ok", "warn", "shed"]',
     "Results": "Callable[[Result], Any] | ResultStore",
 }
 autodoc_type_aliases = {"Finite": "float", "NonNegative": "float"}
@@ -113,7 +101,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"[-+.e\d]+"),
     (
         r"py:.*",
-        r"trio_ticks\.(exchange\.recorded\.Damage"
+        r"trio_ticks\.(exchange\.recorded\.Damage|foresight\.measuring\.Measured"
         r"|channel\.sleepers\.Watch|exchange\.wire\.FlatTick|feeds\.captures"
         r"|exchange\.coinbase\.market\.ProductMarket)",
     ),

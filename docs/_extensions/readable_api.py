@@ -5,7 +5,8 @@ and what annotations evaluate to (``Annotated[float, Meta(ge=...)]``) for types.
 signature is made from the fields and parameters themselves.
 
 Rules: a default is shown as its value. A type is shown as it stands in the source, with
-the names of ``readable_types`` in conf.py replaced by what they stand for.
+names of aliases replaced by what they stand for, unless the reference has them. For
+some, ``readable_types`` in conf.py has better words.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 import types
+import typing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
+DOCUMENTED_ALIASES = {"DropReason", "Level", "OverflowStrategy"}
 NOT_SHOWN = "..."
 """What is shown for a default that cannot be written down; Sphinx has to parse it."""
 Parameter = inspect.Parameter
@@ -106,7 +110,11 @@ def with_keywords(signature: inspect.Signature, classes: dict[str, str]) -> insp
     named = re.fullmatch(r"Unpack\[(\w+)\]", str(last.annotation))
     if named is None or named[1] not in classes:
         return signature
-    fields = attrs_signature(found(classes[named[1]])).parameters.values()
+    settings = found(classes[named[1]])
+    fields = [
+        field.replace(annotation=without_aliases(str(field.annotation), settings.__module__))
+        for field in attrs_signature(settings).parameters.values()
+    ]
     return signature.replace(parameters=[*parameters, *fields])
 
 
@@ -144,15 +152,44 @@ def as_context_manager(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(return_annotation=f"AsyncContextManager[{given}]")
 
 
-def readable(annotation: Any, names: dict[str, str]) -> str:
-    """Return *annotation* as text, with *names* replaced by what they stand for."""
+def readable(annotation: Any, names: dict[str, str], module: str = "") -> str:
+    """Return *annotation* as text, with *names* replaced by what they stand for.
+
+    Args:
+        annotation: as the source or the signature has it.
+        names: what to show in place of them.
+        module: in which it stands; the aliases there are replaced, too.
+    """
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     for name, meaning in names.items():
         text = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", meaning, text)
-    text = plain(text)
+    text = plain(without_aliases(text, module))
+    text = text.replace("NoneType", "None")
     return re.sub(
         r"\b(?:typing|collections\.abc|datetime|trio_ticks(?:\.\w+)+)\.(?=[A-Z])", "", text
     )
+
+
+def is_alias(value: Any) -> bool:
+    """Whether *value* is a type that has no name of its own."""
+    return isinstance(value, types.UnionType | types.GenericAlias) or (
+        typing.get_origin(value) is not None
+    )
+
+
+def without_aliases(text: str, module: str) -> str:
+    """Return *text* with the aliases that *module* knows replaced by what they are."""
+    known = vars(sys.modules[module]) if module in sys.modules else {}
+
+    def expand(match: re.Match[str]) -> str:
+        value = known.get(match[0])
+        if not is_alias(value) or match[0] in DOCUMENTED_ALIASES:
+            return match[0]
+        # An alias' own module may know names in it that this one does not: they are
+        # types by now, not names.
+        return plain(inspect.formatannotation(value))
+
+    return re.sub(r"(?<![\w.\"'])[A-Z]\w*(?![\w\"'])", expand, text)
 
 
 def plain(text: str) -> str:
@@ -160,7 +197,9 @@ def plain(text: str) -> str:
     return re.sub(r"(?:typing\.)?Annotated\[(\w+), [^\]]*\]", r"\1", text)
 
 
-def format_signature(signature: inspect.Signature, names: dict[str, str]) -> tuple[str, str]:
+def format_signature(
+    signature: inspect.Signature, names: dict[str, str], module: str
+) -> tuple[str, str]:
     """Return the parameters in brackets, and what is returned."""
     shown: list[str] = []
     kind: Any = None
@@ -177,7 +216,7 @@ def format_signature(signature: inspect.Signature, names: dict[str, str]) -> tup
         star = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}.get(kind, "")
         text = star + parameter.name
         if parameter.annotation is not Parameter.empty:
-            text += f": {readable(parameter.annotation, names)}"
+            text += f": {readable(parameter.annotation, names, module)}"
         if parameter.default is not Parameter.empty:
             value = parameter.default
             value = value.text if isinstance(value, Shown) else show_value(value)
@@ -191,7 +230,7 @@ def format_signature(signature: inspect.Signature, names: dict[str, str]) -> tup
     returned = signature.return_annotation
     if returned is inspect.Signature.empty:
         return f"({', '.join(shown)})", ""
-    return f"({', '.join(shown)})", readable(returned, names)
+    return f"({', '.join(shown)})", readable(returned, names, module)
 
 
 def show_signature(
@@ -208,7 +247,7 @@ def show_signature(
     if signature is None:
         return None
     signature = with_keywords(signature, app.config.keyword_classes)
-    return format_signature(signature, app.config.readable_types)
+    return format_signature(signature, app.config.readable_types, obj.__module__)
 
 
 class ApiNames(SphinxDirective):
