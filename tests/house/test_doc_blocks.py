@@ -125,6 +125,21 @@ def test_commands_run_and_print_what_is_shown(
             assert differs is None, differs
 
 
+PRINTED = [block for block in RUN if "printed by" in block.marks]
+
+
+@pytest.mark.parametrize("block", PRINTED, ids=ids(PRINTED))
+def test_a_command_prints_what_is_shown_of_it(
+    block: Block, tmp_path: Path, path_with_our_commands: str
+) -> None:
+    line = block.marks["printed by"]
+    code, printed = run_shell(line, tmp_path, path_with_our_commands, until_ctrl_c=False)
+    assert code == 0, printed
+    shown = f"...\n{block.text}...\n"
+    differs = mismatch(shown, printed, figures_differ="figures differ" in block.marks)
+    assert differs is None, differs
+
+
 def run_shell(line: str, cwd: Path, path: str, *, until_ctrl_c: bool) -> tuple[int, str]:
     """Run *line* in a shell; return its exit code, and what it printed.
 
@@ -230,6 +245,7 @@ def test_there_is_enough_to_run() -> None:
     assert len(PROGRAMS) > 30
     assert FRAGMENTS
     assert SHELL
+    assert PRINTED
     assert sum(output_of(block) is not None for block in PROGRAMS) > 20
 
 
@@ -249,6 +265,8 @@ def test_an_output_belongs_to_a_program() -> None:
         ("a\n...\nd\n", "a\nb\n", False, False),
         ("a\n...\n", "a\nb\n", False, True),
         ("a  1\n", "a    22\n", True, True),
+        ("a 1, ...\n", "a 1, b 2\n", False, True),
+        ("a 1, ...\n", "a 2, b 2\n", False, False),
     ],
 )
 def test_mismatch_sees_what_differs(

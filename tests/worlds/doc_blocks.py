@@ -11,12 +11,13 @@ A mark is a comment of HTML right above the block, which no reader sees::
 ``continues``              it is run behind the program above it
 ``until Ctrl-C``           a command that gets a Ctrl-C once it has printed something
 ``output``                 what the program above prints, if text stands in between
+``printed by: COMMAND``    text that the command prints among other lines
 ``figures differ``         numbers in the output are another machine's
 =========================  =============================================================
 
 Several are separated by a semicolon. Text right below a program is what it prints, and
 so is what stands below a ``$`` line of a console. A line of it that says ``...`` stands
-for any number of lines.
+for any number of lines, and at the end of a line for any end.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _FENCE = re.compile(
     r"(?P<text>.*?)^(?P=fence)[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
-_FIGURE = re.compile(r"[-+]?\d[\d,._:]*")
+_FIGURE = re.compile(r"[-+]?\d(?:[\d,._:]*\d)?")
 
 
 @attrs.frozen
@@ -94,7 +95,7 @@ def read_marks(text: str | None) -> dict[str, str]:
         name, colon, value = mark.partition(": ")
         if mark in ("continues", "figures differ", "fragment", "output", "until Ctrl-C"):
             marks[mark] = ""
-        elif colon and name in ("parsed only", "then"):
+        elif colon and name in ("parsed only", "printed by", "then"):
             marks[name] = value
         elif mark:
             raise ValueError(f"no such mark: {mark}")
@@ -153,9 +154,13 @@ def mismatch(shown: str, printed: str, *, figures_differ: bool = False) -> str |
             lines = [" ".join(_FIGURE.sub("#", line).split()) for line in lines]
         return lines
 
-    pattern = "".join(
-        r"(?:.*\n)*?" if line == "..." else re.escape(f"{line}\n") for line in plain(shown)
-    )
+    def pattern_of(line: str) -> str:
+        if line == "...":
+            return r"(?:.*\n)*?"
+        start = line.removesuffix("...").rstrip()
+        return re.escape(start) + (".*" if line.endswith("...") else "") + r"\n"
+
+    pattern = "".join(map(pattern_of, plain(shown)))
     if re.fullmatch(pattern, "".join(f"{line}\n" for line in plain(printed))):
         return None
     return f"the page shows\n{shown}\nand it printed\n{printed}"
