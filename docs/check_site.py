@@ -1,10 +1,11 @@
 """Look at the site as it was built: links, texts, the search, and pages on a phone.
 
 ``python docs/check_site.py docs/_build/html`` fails if a link within the site leads
-nowhere, a page shows what autodoc would (``attr_dict``, ``Annotated``), a page that a
-browser draws is wider than a phone or reports an error, or a question is not answered
-by the first hit of the site's search. The last two need Chromium and playwright, and
-are left out, with a line that says so, where these are not.
+nowhere, a page loads anything from elsewhere or shows what autodoc would
+(``attr_dict``, ``Annotated``), a page that a browser draws is wider than a phone or
+reports an error, or a question is not answered by the first hit of the site's search.
+The last two need Chromium and playwright, and are left out, with a line that says so,
+where these are not.
 
 The questions are those that users ask in public: in the issues of websocket-client,
 websockets, aiohttp, ccxt, cryptofeed, IPython and trio, and in forums.
@@ -68,6 +69,7 @@ class Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.loads: list[str] = []
         self.targets: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -78,6 +80,8 @@ class Page(HTMLParser):
         link = found.get({"a": "href", "link": "href", "img": "src", "script": "src"}.get(tag, ""))
         if link:
             self.links.append(link)
+        if link and tag != "a":
+            self.loads.append(link)
 
 
 def read_pages(out: Path) -> dict[Path, Page]:
@@ -103,6 +107,14 @@ def broken_links(pages: dict[Path, Page]) -> Iterator[str]:
                 yield f"{path.name}: {link} does not exist"
             elif parts.fragment and there and unquote(parts.fragment) not in pages[there].targets:
                 yield f"{path.name}: {link} is not on that page"
+
+
+def loaded_from_elsewhere(pages: dict[Path, Page]) -> Iterator[str]:
+    """Yield what the site would need the Internet for."""
+    for path, page in pages.items():
+        for link in page.loads:
+            if urlsplit(link).netloc:
+                yield f"{path.name} loads {link}"
 
 
 def unreadable(out: Path) -> Iterator[str]:
@@ -170,7 +182,8 @@ def wrong_in_a_browser(out: Path) -> Iterator[str]:
 def main(out: Path) -> int:
     """Check the site in the folder *out*; return the exit code."""
     pages = read_pages(out)
-    wrong = [*broken_links(pages), *unreadable(out), *wrong_in_a_browser(out)]
+    wrong = [*broken_links(pages), *loaded_from_elsewhere(pages), *unreadable(out)]
+    wrong += wrong_in_a_browser(out)
     print(*wrong, f"{len(pages)} pages, {len(wrong)} faults", sep="\n")
     return min(1, len(wrong))
 

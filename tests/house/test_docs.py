@@ -51,8 +51,25 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    paths = [target.partition("#")[0] for target in targets if not target.startswith(("http", "#"))]
-    assert [path for path in paths if path and not (page.parent / path).exists()] == []
+    broken = []
+    for target in targets:
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        if target.startswith("http"):
+            continue
+        if not there.exists() or (
+            anchor and there.suffix == ".md" and anchor not in anchors(there)
+        ):
+            broken.append(target)
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings in *page*, as code hosts make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading).strip().lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", name).replace(" ", "-") for name in plain}
 
 
 def test_tests_that_are_named_exist() -> None:

@@ -66,6 +66,7 @@ EXPLAINED = {
     "metrics.observed.WorkerStatistics",
     "metrics.snapshots.FeedMetrics",
     "metrics.snapshots.LastFailure",
+    "metrics.snapshots.Overdue",
     "metrics.snapshots.IngestMetrics",
     "foresight.plans.Advice",
     "foresight.plans.Elsewhere",
