@@ -24,6 +24,7 @@ CPU_METERS = {
     "control/scaling_cpu.py",
     "foresight/measuring.py",
     "metrics/loop_watch.py",
+    "pipeline/advising.py",
     "workers/processes/child.py",
 }
 """Modules that measure CPU time."""

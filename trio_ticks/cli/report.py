@@ -220,6 +220,7 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         *_stood_still(report.loop_blocks),
         *_results(report),
         *_recorded(report.recorder),
+        *([f"  {report.advice}"] if report.advice else []),
         "",
         *_latencies(report),
     ]

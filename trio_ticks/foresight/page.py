@@ -225,13 +225,11 @@ def _inside(value: float, values: Sequence[float]) -> bool:
 
 
 def _over_time(plan: Findings) -> str:
-    first = plan.windows[0][0] if plan.windows else 0.0
-    points = [(begins - first + 1e-3, lag) for begins, _drop, lag in plan.windows]
-    # The axis is logarithmic, and time is not: number the stretches instead.
     return chart(
         "99th percentile of the lag in each stretch of the recording",
-        [Line("advised", [(place, lag) for place, (_, lag) in enumerate(points, 1)])],
-        x_label="tenth of the recording",
+        [Line("advised", [(begins, lag) for begins, _drop, lag in plan.windows])],
+        x_label="seconds from its beginning",
+        x_log=False,
         y_label="p99 lag",
         x_text=_count,
         y_text=duration,

@@ -76,6 +76,7 @@ def chart(
     y_label: str,
     x_text: Callable[[float], str],
     y_text: Callable[[float], str],
+    x_log: bool = True,
     y_log: bool = False,
     limit: float | None = None,
     limit_label: str = "",
@@ -87,17 +88,21 @@ def chart(
         title: for those who cannot see it.
         lines: what to plot, from left to right; values that are no numbers are left
             out.
-        x_label: what is on the horizontal axis, which is logarithmic.
+        x_label: what is on the horizontal axis.
         y_label: what is on the vertical axis.
         x_text: writes a value of the horizontal axis.
         y_text: writes a value of the vertical axis.
-        y_log: whether the vertical axis is logarithmic too.
+        x_log: whether the horizontal axis is logarithmic.
+        y_log: whether the vertical axis is.
         limit: where to draw a line across, if anywhere.
         limit_label: what that line is.
         mark: where to draw a line from top to bottom, and what it is.
     """
     kept = [
-        Line(line.label, [(x, y) for x, y in line.points if x > 0 and math.isfinite(y)])
+        Line(
+            line.label,
+            [(x, y) for x, y in line.points if (x > 0 or not x_log) and math.isfinite(y)],
+        )
         for line in lines
     ]
     kept = [line for line in kept if line.points]
@@ -105,12 +110,12 @@ def chart(
         return ""
     xs = [x for line in kept for x, _ in line.points]
     ys = [y for line in kept for _, y in line.points] + ([] if limit is None else [limit])
-    across = _Axis(min(xs), max(max(xs), min(xs) * 1.01), _LEFT, _W - _RIGHT, by_log=True)
+    across = _Axis(min(xs), max(max(xs), min(xs) * 1.01), _LEFT, _W - _RIGHT, by_log=x_log)
     if y_log:
         positive = [y for y in ys if y > 0] or [1.0]
         low, high = min(positive) / 1.2, max(positive) * 1.2
     else:
-        low, high = 0.0, max(max(ys) * 1.05, 1e-9)
+        low, high = 0.0, max(ys) * 1.05 or 1.0
     up = _Axis(low, high, _H - _BOTTOM, _TOP, by_log=y_log)
     parts = [*_grid(across, up, x_text, y_text), *_labels(x_label, y_label)]
     if limit is not None:

@@ -280,6 +280,11 @@ class PipelineMetrics:
     results_waiting_s: float = 0.0
     """How long workers have waited for results to be written, in seconds, summed over
     workers."""
+    advice: str | None = None
+    """Which settings would have avoided what was lost last, or would do as well.
+
+    By a simulation of the last losses; ``None`` while there is nothing to advise.
+    """
 
     @property
     def failed_share(self) -> float:
@@ -335,6 +340,8 @@ class PipelineReport:
     fingerprint: str | None = None
     """Of a replay on a virtual clock: the same for two runs in which the same ticks
     came, were dropped and were handled, in the same order at the same times."""
+    advice: str | None = None
+    """Which settings would have avoided what was lost last, or would do as well."""
 
     @property
     def failed_share(self) -> float:

@@ -24,6 +24,7 @@ import trio
 from ..buffer import BufferStatistics
 from ..clock import Clock
 from ..ledger import REASONS
+from ..metrics.advice import advice_text
 from ..metrics.latency import LatencyStats
 from ..metrics.rates import Rates
 from ..metrics.snapshots import (
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 _ACCEPT: Final = "text/plain; version=0.0.4"
+_MOST_CHANGES: Final = 6
+"""How many advised changes are shown."""
 _LAST_FAILURE: Final = "handler_last_failure_timestamp_seconds"
 _MOST_FEEDS: Final = 200
 _MOST_SILENT: Final = 20
@@ -135,6 +138,7 @@ class RemotePipeline:
             loop_delay_ms=1e3 * samples.number("event_loop_longest_delay_seconds"),
             loop_blocks=samples.count("event_loop_blocks_total"),
             throttle_rate=samples.number("feed_throttle_ticks_per_second") or None,
+            advice=_advice(samples),
             **_of_workers(samples),
             **_of_halves(samples),
         )
@@ -155,6 +159,11 @@ def _last_failure(samples: Samples) -> LastFailure | None:
         with suppress(ValueError, OverflowError, OSError):
             return LastFailure(error=error, symbol=symbol, at=datetime.fromtimestamp(at, UTC))
     return None
+
+
+def _advice(samples: Samples) -> str | None:
+    shares = samples.by("advised_drop_ratio", "change").items()
+    return advice_text(dict(islice(shares, _MOST_CHANGES)))
 
 
 def _totals(samples: Samples) -> tuple[int, int, int, int]:

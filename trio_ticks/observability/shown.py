@@ -86,6 +86,7 @@ def shown_metrics(metrics: PipelineMetrics, *, plain: bool = False) -> PipelineM
         overdue=None
         if metrics.overdue is None
         else attrs.evolve(metrics.overdue, symbol=shown(metrics.overdue.symbol, plain=plain)),
+        advice=None if metrics.advice is None else shown(metrics.advice, plain=plain),
         silent_names=tuple(shown(name, plain=plain) for name in metrics.silent_names),
         feeds=tuple(
             attrs.evolve(each, name=shown(each.name, plain=plain)) for each in metrics.feeds

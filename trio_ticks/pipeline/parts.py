@@ -31,6 +31,7 @@ from ..settings import OnError, Settings
 from ..ticks import MarketData
 from ..workers.overdue import OverdueWatch
 from ..workers.pool import WorkerPool
+from .advising import AdviceTask
 from .feed_events import FeedEvents
 from .shared_queue import SharedQueue
 from .sink_end import SinkEnd, SinkOf
@@ -89,6 +90,8 @@ class Parts(Generic[T]):
         self.ledger: Ledger = self._state.ledger
         self._end: _PoolEnd[T] | SinkEnd[T]
         self._shared: SharedQueue | None = None
+        self.advice: AdviceTask | None = None
+        """Says what would have avoided losses; ``None`` if a broker has a part here."""
         if isinstance(handler, SinkOf):
             self._state.takes_events = handler.takes_events
             self._end = SinkEnd(self.receive, handler.sink)
@@ -100,6 +103,8 @@ class Parts(Generic[T]):
             self._end = _PoolEnd(self._state, pool)
             if isinstance(feed, SourceFeed):
                 self._end.connect(feed, settings.on_error, keeper)
+            else:
+                self.advice = AdviceTask(self._state, pool, settings, default)
         self.meters: Meters = self._end.meters
         self.poll: Callable[[], None] = self._end.poll
         """Looks for ticks whose handler does not return; called again and again."""

@@ -164,6 +164,8 @@ class Phases(Generic[T]):
                 nursery.start_soon(self._ask_for_snapshots)
                 nursery.start_soon(self._run_throttle)
                 nursery.start_soon(self.parts.watch_buffer)
+                if self.parts.advice is not None:
+                    nursery.start_soon(self.parts.advice.run)
                 nursery.start_soon(self._tell_events)
                 await self._run_workers()
                 if isinstance(self._feed, SourceFeed):

@@ -42,6 +42,7 @@ __all__ = ["EventLoop", "Setting", "simulate"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_MANY: Final = 1 << 20
 Begins = Callable[[int, float, float], None]
 """Called with a tick's number, when its handling begins, and when that ends."""
 
@@ -153,12 +154,24 @@ class EventLoop:
 
     def run(self) -> Outcome:
         """Play the load until the last tick is handled; return what came of it."""
-        while self._step():
+        while self.advance(_MANY):
+            pass
+        return self.outcome()
+
+    def advance(self, steps: int) -> bool:
+        """Play on for so many events at most; return False at the end."""
+        for _ in range(steps):
+            if not self._step():
+                return False
             self._take_all()
             while self._delivery is not None and not self._delivery.waits:
                 # A worker made room: its own step ends first, then the sender goes on.
                 self._bring()
                 self._take_all()
+        return True
+
+    def outcome(self) -> Outcome:
+        """Return what came of the load, once it was played to its end."""
         state, now = self.state, self._clock[0]
         blocked_s = state.deliveries.episode.total_s(now)
         state.close_receiver()

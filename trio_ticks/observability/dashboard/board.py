@@ -22,6 +22,7 @@ import trio
 from ...clock import new_random
 from ...errors import ConfigError
 from ...ledger import INTENTIONAL, REASONS
+from ...metrics.advice import advice_text
 from ...metrics.observed import FeedCounts, Observed
 from ...metrics.reporting import feed_rows, is_connected, recorder_of
 from ..shown import shown
@@ -229,6 +230,7 @@ class Board:
             "rates_per_s": self._recent(now),
             "failures": self._failures(),
             "loop": self._loop(),
+            "advice": advice_text(pipeline.advice),
             "queue": {
                 "size": channel.current_buffer_used,
                 "capacity": channel.max_buffer_size,

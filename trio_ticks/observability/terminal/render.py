@@ -146,6 +146,8 @@ def render(
     if left >= 8:
         lines = min(left - 3, 12)
         show(8, lines, panels.outcomes(history, pen, width, lines))
+    if metrics.advice is not None and left:
+        show(9, 1, Text(f"advice: {metrics.advice}", "cyan", no_wrap=True, overflow="crop"))
     for message in scene.messages[-left:] if left else ():
         show(9, 1, Text(message, "yellow", no_wrap=True, overflow="crop"))
     return Group(*(part for _, part in sorted(shown, key=lambda pair: pair[0])))

@@ -148,6 +148,7 @@ function showAlerts() {
   showAlert(by("failing"), words);
   showAlert(by("overdue"), overdue(snapshot));
   showAlert(by("blocked"), blocked(snapshot));
+  showAlert(by("advice"), snapshot.advice ? `advice: ${snapshot.advice}` : "");
   by("figure-failed").classList.toggle("now", words !== "");
   // Not the words themselves: their numbers change at each look.
   news.note("failing", words ? "ticks fail" : "no tick fails");

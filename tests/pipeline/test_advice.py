@@ -1,0 +1,81 @@
+"""A running pipeline says which setting would have avoided what it lost."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import trio_ticks as tt
+from trio_ticks.metrics.advice import NOW
+from trio_ticks.pipeline import advising
+
+
+class Overload:
+    """Brings 40 ticks of twenty symbols every 50 ms: more than is handled."""
+
+    async def run(self, send: tt.TickSendChannel[tt.Tick]) -> None:
+        now = datetime.now(UTC)
+        ticks = [tt.Tick(f"S{n % 20}", now, 1, 2, 1, 1, n) for n in range(40)]
+        while True:
+            await send.send_many(ticks)
+            await trio.sleep(0.05)
+
+
+async def handler(_tick: tt.Tick) -> None:
+    await trio.sleep(0.004)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advising, "FIRST_S", 0.5)
+
+
+async def test_losses_are_followed_by_advice(hasty: None) -> None:
+    async with tt.open_pipeline(
+        Overload(), handler, workers=2, maxsize=20, overflow=tt.DropNewest(0), shutdown_timeout=0
+    ) as pipeline:
+        assert pipeline.advice == {}
+        assert pipeline.metrics().advice is None
+        with trio.fail_after(30):
+            while not pipeline.advice:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.05)
+        shares, text = pipeline.advice, pipeline.metrics().advice
+    assert shares[NOW] > 0.1
+    assert any(share < shares[NOW] / 2 for share in shares.values())
+    assert any(change.startswith("workers=") for change in shares)
+    # It is too much for two workers, however long the queue is.
+    assert not any(change.startswith("maxsize=") for change in shares)
+    assert text is not None
+    assert text.startswith("lost with ")
+    assert pipeline.report.advice == text
+    assert pipeline.report.to_dict()["advice"] == text
+
+
+def test_on_a_virtual_clock_there_is_none(hasty: None) -> None:
+    async def main() -> tt.Pipeline[tt.Tick]:
+        async with tt.open_pipeline(
+            Overload(), handler, workers=2, maxsize=20, overflow=tt.DropNewest(0)
+        ) as pipeline:
+            await trio.sleep(60)
+        return pipeline
+
+    pipeline = trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert pipeline.report.dropped > 1000
+    assert pipeline.advice == {}
+
+
+@pytest.mark.parametrize(
+    "overflow", [tt.Fail(), tt.Throttle(), {tt.Tick: tt.Conflate()}], ids=lambda o: type(o).__name__
+)
+async def test_what_cannot_be_simulated_runs_without_advice(
+    hasty: None, overflow: tt.OverflowStrategy
+) -> None:
+    feed = tt.IterableFeed([])
+    async with tt.open_pipeline(feed, handler, overflow=overflow) as pipeline:
+        await pipeline.wait()
+    assert pipeline.advice == {}
+    assert not math.isnan(pipeline.report.duration_s)
