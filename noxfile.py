@@ -327,6 +327,17 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "tests.soak", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def plan_check(session: nox.Session) -> None:
+    """Compare what is predicted with what really happens; not part of CI.
+
+    It takes about 40 minutes, wants a quiet machine, and goes on where it was cut off.
+    Arguments go to ``tests/plan_check.py``.
+    """
+    install(session, "test")
+    session.run("python", "-m", "tests.plan_check", *session.posargs)
+
+
 @nox.session(default=False)
 def symbols(session: nox.Session) -> None:
     """Ten million symbols, from a server that was asked for three and from one that was

@@ -39,14 +39,13 @@ from .notes import notes_of
 from .past import Past
 from .places import other_places
 from .plan import Plan
-from .plans import Advice, Elsewhere, Interval, Row, Target, Verified, strategy_text
+from .plans import Advice, Elsewhere, Row, Target, Verified, strategy_text
+from .predicting import predict
 from .simulating import UNBOUNDED, Progress, Simulator, Wishes
 from .verifying import first_items, play
 
 __all__ = ["Planner"]
 
-_LEAST_DOUBT: Final = 0.025
-"""A mean service is believed to this share of itself, however many were measured."""
 _SYMBOLS: Final = 50
 _COMPARE_S: Final = 2.0
 """Places that are only compared are measured so long at most, in seconds."""
@@ -213,9 +212,12 @@ class Planner:
             chosen, overflow = better.row, DropNewest(self._patience_s)
             self._use(there)
         basis = measured[0]
-        chosen, summary, drops, lags = self._doubts(basis, chosen, overflow)
+        wishes, simulator = self._wishes, self._simulator
+        size = chosen.workers, chosen.maxsize
+        expected = predict(basis, load, *size, overflow, simulator, wishes.seed)
+        chosen = expected.row
         growth, losers, losers_factor = simulate_growth(
-            load, basis, chosen, overflow, self._wishes, self._simulator
+            load, basis, chosen, overflow, wishes, simulator
         )
         plan = Plan(
             **self._of_recording(),
@@ -223,10 +225,11 @@ class Planner:
             target=target,
             measured=measured,
             predicted=chosen,
-            drop_interval=drops,
-            lag_interval=lags,
+            drop_interval=expected.drops,
+            lag_interval=expected.lags,
             windows=tuple(
-                (each.begins_s, each.drop_rate, each.p99_lag_s) for each in summary.stretches
+                (each.begins_s, each.drop_rate, each.p99_lag_s)
+                for each in expected.summary.stretches
             ),
             table=tuple(rows),
             strategies=tuple(strategies),
@@ -331,32 +334,6 @@ class Planner:
                 ((row, _),) = self._simulated("simulating other places", [job], services)
                 found.append(Elsewhere(each.executor, row))
         return tuple(found)
-
-    def _doubts(
-        self, measured: Measured, chosen: Row, overflow: OverflowStrategy
-    ) -> tuple[Row, Summary, Interval, Interval]:
-        """Simulate what is chosen with services a little shorter and longer.
-
-        Returns:
-            The row as it is predicted, its outcome, and between what and what drop rate
-            and p99 lag are expected.
-        """
-        doubt = max(_LEAST_DOUBT, 2 * measured.error)
-        others = dict(self._services)
-        for number in (1, 2):
-            random = Random(self._wishes.seed + number)
-            others[str(number)] = measured.services(self._load, random)
-        setting = chosen.workers, chosen.maxsize, overflow
-        jobs = [
-            self._job(*setting),
-            self._job(*setting, scale=1 - doubt),
-            self._job(*setting, scale=1 + doubt),
-            *(self._job(*setting, services=str(number)) for number in (1, 2)),
-        ]
-        found = self._simulated("simulating doubts", jobs, services=others)
-        rows = [row for row, _ in found]
-        drops = Interval.of([row.drop_rate for row in rows])
-        return rows[0], found[0][1], drops, Interval.of([row.p99_lag_s for row in rows])
 
     def _warn_at(self, chosen: Row, one_s: float) -> int:
         """Return the queue's length from which on ticks come later than is allowed."""

@@ -174,6 +174,7 @@ class Verified:
     """What one real run of the pipeline did, on the same stretch as a simulation."""
 
     drop_rate: float
+    conflated_rate: float
     p99_lag_s: float
     ticks: int
     others_cores: float | None

@@ -119,11 +119,11 @@ async def play(load: Load, items: Sequence[Any], handler: Any, **settings: Any) 
         await pipeline.wait()
         cores = others.cores(trio.current_time())
     ledger = pipeline.report.ledger
-    lost = sum(
-        count for reason, count in ledger.dropped_by_reason.items() if reason not in INTENTIONAL
-    )
+    meant = sum(ledger.dropped_by_reason.get(reason, 0) for reason in INTENTIONAL)
+    produced = max(1, ledger.produced)
     return Verified(
-        drop_rate=lost / ledger.produced if ledger.produced else 0.0,
+        drop_rate=(ledger.dropped - meant) / produced,
+        conflated_rate=meant / produced,
         p99_lag_s=quantile(sorted(lags), 0.99),
         ticks=ledger.produced,
         others_cores=cores,

@@ -1,0 +1,82 @@
+"""What a setting is expected to do, and between what and what. Blocks."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final, final
+
+import attrs
+
+from ..overflow import OverflowStrategy
+from ..simulation.jobs import Summary
+from ..simulation.loads import Load, Services
+from .measuring import Measured
+from .plans import Interval, Row
+from .simulating import Simulator
+
+__all__ = ["Prediction", "predict"]
+
+_LEAST_DOUBT: Final = 0.025
+"""A mean service is believed to this share of itself, however many were measured."""
+_DRAWN: Final = 2
+"""So many times services are drawn anew."""
+
+
+@final
+@attrs.frozen(slots=True)
+class Prediction:
+    """What a setting is expected to do."""
+
+    row: Row
+    summary: Summary
+    drops: Interval
+    """Of the drop rate."""
+    lags: Interval
+    """Of the p99 lag, in seconds."""
+
+
+def predict(
+    measured: Measured,
+    load: Load,
+    workers: int,
+    maxsize: int,
+    overflow: OverflowStrategy,
+    simulator: Simulator,
+    seed: int,
+) -> Prediction:
+    """Simulate a setting, also with services a little shorter and longer, and others.
+
+    Args:
+        measured: what handling costs.
+        load: as it was recorded.
+        workers: of the setting.
+        maxsize: of the setting.
+        overflow: of the setting.
+        simulator: runs the simulations.
+        seed: of the services that are drawn.
+
+    Raises:
+        TickError: a process that simulates has ended.
+    """
+    doubt = max(_LEAST_DOUBT, 2 * measured.error)
+    services: dict[str, Services] = {
+        str(number or ""): measured.services(load, Random(seed + number))
+        for number in range(_DRAWN + 1)
+    }
+    jobs = [
+        simulator.job(workers, maxsize, overflow),
+        simulator.job(workers, maxsize, overflow, scale=1 - doubt),
+        simulator.job(workers, maxsize, overflow, scale=1 + doubt),
+        *(
+            simulator.job(workers, maxsize, overflow, services=str(number))
+            for number in range(1, _DRAWN + 1)
+        ),
+    ]
+    found = simulator.run("simulating doubts", jobs, load, services)
+    rows = [row for row, _ in found]
+    return Prediction(
+        rows[0],
+        found[0][1],
+        Interval.of([row.drop_rate for row in rows]),
+        Interval.of([row.p99_lag_s for row in rows]),
+    )
