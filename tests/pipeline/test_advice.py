@@ -38,12 +38,12 @@ async def test_losses_are_followed_by_advice(hasty: None) -> None:
     async with tt.open_pipeline(
         Overload(), handler, workers=2, maxsize=20, overflow=tt.DropNewest(0), shutdown_timeout=0
     ) as pipeline:
-        assert pipeline.advice == {}
+        assert pipeline.meters.advice == {}
         assert pipeline.metrics().advice is None
         with trio.fail_after(30):
-            while not pipeline.advice:  # noqa: ASYNC110  # nobody tells
+            while not pipeline.meters.advice:  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(0.05)
-        shares, text = pipeline.advice, pipeline.metrics().advice
+        shares, text = pipeline.meters.advice, pipeline.metrics().advice
     assert shares[NOW] > 0.1
     assert any(share < shares[NOW] / 2 for share in shares.values())
     assert any(change.startswith("workers=") for change in shares)
@@ -65,7 +65,7 @@ def test_on_a_virtual_clock_there_is_none(hasty: None) -> None:
 
     pipeline = trio.run(main, clock=MockClock(autojump_threshold=0))
     assert pipeline.report.dropped > 1000
-    assert pipeline.advice == {}
+    assert pipeline.meters.advice == {}
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,5 @@ async def test_what_cannot_be_simulated_runs_without_advice(
     feed = tt.IterableFeed([])
     async with tt.open_pipeline(feed, handler, overflow=overflow) as pipeline:
         await pipeline.wait()
-    assert pipeline.advice == {}
+    assert pipeline.meters.advice == {}
     assert not math.isnan(pipeline.report.duration_s)

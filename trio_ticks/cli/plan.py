@@ -11,6 +11,7 @@ import msgspec
 
 from ..clock import monotonic
 from ..foresight.planning import plan as make_plan
+from .history import Moment
 from .loading import load_strategy, load_venue
 from .options import Names, Number, ParamType, log_options, option, set_up_logging
 
@@ -112,6 +113,8 @@ class Counts(ParamType):
 @option(
     "--channels", type=Names(), help="Which of its channels, or all.  [default: the usual ones]"
 )
+@option("--from", type=Moment(), help="Leave out what came before, like 2026-03-02T14:30.")
+@option("--to", type=Moment(), help="Leave out what came from then on.")
 @option(
     "--measure",
     type=Duration(),
@@ -148,8 +151,8 @@ def plan(*, recording: Path, handler: str, **parameters: Any) -> int:
     pipeline's own channel. The answer: what to set, what will be lost and how late
     ticks will be, what 2, 5 and 10 times the rate would take, and how sure that is.
 
-    RECORDING is a file that ReplayFeed plays, or one of trio-ticks history (though bars
-    have no bursts).
+    RECORDING is what ReplayFeed plays: a file, or a folder of trio-ticks record; or a
+    file of trio-ticks history (though bars have no bursts).
 
     \b
     IT CALLS YOUR STRATEGY WITH OLD DATA. Let it keep its orders to itself:
@@ -182,6 +185,8 @@ def plan(*, recording: Path, handler: str, **parameters: Any) -> int:
             strategy,
             venue=None if venue is None else load_venue(venue),
             channels="all" if channels == ("all",) else channels,
+            start=parameters.pop("from"),
+            end=parameters.pop("to"),
             measure_s=parameters.pop("measure"),
             verify_s=parameters.pop("verify_for"),
             progress=show,

@@ -25,7 +25,7 @@ from .replay import ns_of
 from .timeline import Counts, Timeline
 from .venues import Codec
 
-__all__ = ["Columns", "read_columns"]
+__all__ = ["Columns", "pieces", "read_columns"]
 
 _PIECE: Final = 4096
 _MOST_SYMBOLS: Final = 1_000_000
@@ -106,9 +106,9 @@ def read_columns(
     columns = _Columns()
     with Timeline(files, symbols) as timeline:
         if start_ns is not None:
-            for _ in _pieces(timeline, start_ns - 1):
+            for _ in pieces(timeline, start_ns - 1):
                 pass
-        for piece in _pieces(timeline, last_ns):
+        for piece in pieces(timeline, last_ns):
             columns.add(piece)
             if on_progress is not None:
                 on_progress(timeline.share, len(columns.arrival_ns))
@@ -118,7 +118,7 @@ def read_columns(
     return columns.made(tuple(sorted({file.language.name for file in files})), counts, most)
 
 
-def _pieces(timeline: Timeline, until_ns: float) -> Iterable[list[tuple[int, Any]]]:
+def pieces(timeline: Timeline, until_ns: float) -> Iterable[list[tuple[int, Any]]]:
     """Yield the items up to *until_ns*; read what has to be read."""
     while not timeline.ended:
         piece = timeline.take(until_ns, _PIECE)

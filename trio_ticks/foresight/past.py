@@ -8,8 +8,10 @@ came before sees what follows each other. Which stretches is drawn with a seed.
 from __future__ import annotations
 
 import csv
+import math
+import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -18,7 +20,11 @@ from typing import Any, Final, final
 import attrs
 
 from ..errors import ConfigError
-from ..feeds.captures import CaptureReader, Lost, capture_symbols, recognise
+from ..feeds.captures import Lost
+from ..feeds.columns import pieces
+from ..feeds.recording_files import Where, check_paths, find_recordings
+from ..feeds.replay import ns_of
+from ..feeds.timeline import Timeline
 from ..feeds.venues import Codec
 from ..history.tables import COLUMNS
 from ..simulation.loads import KINDS, Load
@@ -26,8 +32,6 @@ from ..ticks import Bar
 
 __all__ = ["Past", "read_past"]
 
-_PIECE: Final = 8192
-"""Items read at once."""
 _STRETCH: Final = 500
 _STRETCHES: Final = 16
 """The sample has so many stretches at most: 8,000 ticks."""
@@ -35,8 +39,8 @@ _MOST_SYMBOLS: Final = 1 << 20
 _NS: Final = 1e9
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-Progress = Callable[[int], None]
-"""Called now and then with how many ticks were read."""
+Progress = Callable[[float], None]
+"""Called now and then with the share that was read, from 0 to 1."""
 
 
 @final
@@ -96,14 +100,13 @@ class _Sample:
 class _Columns:
     """Collects the columns of a load."""
 
-    def __init__(self, random: Random, progress: Progress | None) -> None:
+    def __init__(self, random: Random) -> None:
         self._times = array("d")
         self._symbols = array("I")
         self._kinds = bytearray()
         self._names: dict[str, int] = {}
         self._of_kind: dict[type, int] = {}
         self._sample = _Sample(random)
-        self._progress = progress
         self._first_ns: int | None = None
         self._last_s = 0.0
 
@@ -122,8 +125,19 @@ class _Columns:
             self._symbols.append(place)
             self._kinds.append(self._kind(type(item)))
             self._sample.add(item)
-        if self._progress is not None:
-            self._progress(len(self._times))
+
+    def add_bars(self, path: Path, wanted: Collection[str] | None) -> int:
+        """Add the bars of a table, when each closes; return how many rows are none."""
+        bars, unreadable = _bars(path)
+        found = sorted(
+            (bar for bar in bars if wanted is None or bar.symbol in wanted),
+            key=lambda bar: bar.timestamp.timestamp() + bar.interval_s,
+        )
+        self.add(
+            (round(((bar.timestamp - _EPOCH).total_seconds() + bar.interval_s) * _NS), bar)
+            for bar in found
+        )
+        return unreadable
 
     def _kind(self, cls: type) -> int:
         kind = self._of_kind.get(cls)
@@ -156,59 +170,59 @@ class _Columns:
 
 
 def read_past(
-    path: str | Path,
+    recording: Where,
     *,
     venue: str | type[Codec] | None = None,
     channels: Iterable[str] | str | None = None,
     symbols: Iterable[str] | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Past:
     """Read a recording, or a file of bars, into columns. Blocks on the disk.
 
     Args:
-        path: a recording as :class:`~trio_ticks.ReplayFeed` plays it, or a file of
+        recording: as :class:`~trio_ticks.ReplayFeed` plays it, or a file of
             ``trio-ticks history``, whose name ends in ``.csv`` or ``.parquet``.
         venue: whose messages they are; ``None``: it is found.
         channels: which to read; ``None``: the venue's usual ones.
         symbols: which to read; ``None``: all.
+        start: from when on to read a recording; ``None``: from its beginning.
+        end: up to when; ``None``: to its end.
         seed: of the sample.
-        progress: is told how many ticks were read.
+        progress: is told which share was read.
 
     Raises:
         ConfigError: it cannot be read, or has fewer than two ticks.
     """
-    path = Path(path)
     wanted = None if symbols is None else frozenset(symbols)
-    columns = _Columns(Random(seed), progress)
+    columns = _Columns(Random(seed))
     name: str | None = None
-    if path.suffix.lower() in (".csv", ".parquet"):
-        bars, unreadable = _bars(path)
-        found = sorted(
-            (bar for bar in bars if wanted is None or bar.symbol in wanted),
-            key=lambda bar: bar.timestamp.timestamp() + bar.interval_s,
-        )
-        columns.add(
-            (
-                round((bar.timestamp - _EPOCH).total_seconds() * _NS) + round(bar.interval_s * _NS),
-                bar,
-            )
-            for bar in found
-        )
+    if isinstance(recording, str | os.PathLike) and _is_table(Path(recording)):
+        unreadable = columns.add_bars(Path(recording), wanted)
     else:
-        language = recognise(path, venue, channels)
-        name = language.name
-        subscribed = capture_symbols(path, language, most=1000)
-        with CaptureReader(path, language, wanted, subscribed=subscribed) as reader:
-            while not reader.at_end:
-                items = reader.read(_PIECE)
-                columns.add(pair for pair in items if type(pair[1]) is not Lost)
-            unreadable = reader.malformed
+        files = find_recordings(check_paths(recording), venue, channels)
+        start_ns, end_ns = ns_of("start", start), ns_of("end", end)
+        with Timeline(files, wanted) as timeline:
+            if start_ns is not None:
+                for _ in pieces(timeline, start_ns - 1):
+                    pass
+            for piece in pieces(timeline, math.inf if end_ns is None else end_ns - 1):
+                columns.add(pair for pair in piece if type(pair[1]) is not Lost)
+                if progress is not None:
+                    progress(timeline.share)
+            unreadable = timeline.counts[1]
+        name = ", ".join(sorted({file.language.name for file in files}))
     if len(columns) < 2:
         raise ConfigError(
-            f"{str(path)!r} has {len(columns)} ticks that are asked for: too few for a plan"
+            f"{str(recording)!r} has {len(columns)} ticks that are asked for: too few for a plan"
         )
     return columns.past(bars=name is None, venue=name, unreadable=unreadable)
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".parquet")
 
 
 def _bars(path: Path) -> tuple[list[Bar], int]:

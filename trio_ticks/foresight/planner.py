@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any, Final, final
 
@@ -17,6 +16,7 @@ import attrs
 import trio
 
 from ..control.cores import usable_cores
+from ..feeds.recording_files import Where
 from ..handlers.kinds import Place
 from ..handlers.replays import begin_replaying
 from ..overflow import Conflate, DropNewest, DropOldest, OverflowStrategy
@@ -344,7 +344,7 @@ class Planner:
 
     def verify(
         self,
-        recording: str | Path,
+        recording: Where,
         advice: Advice,
         runs: int,
         limit_s: float,
@@ -362,7 +362,8 @@ class Planner:
         Returns:
             What each run did, and what is predicted for the same ticks.
         """
-        items, count = first_items(recording, self._load, limit_s, self._target.factor, **language)
+        items = first_items(recording, self._load, limit_s, self._target.factor, **language)
+        count = len(items)
         part = self._load.part(0, count)
         faster = part.faster(self._target.factor)
         services = {"": attrs.evolve(self._services[""], places=self._services[""].places[:count])}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import attrs
@@ -18,6 +18,7 @@ import trio
 from ..checks import check_count, check_flag, check_number, check_seconds, check_word, is_whole
 from ..clock import monotonic
 from ..errors import ConfigError
+from ..feeds.recording_files import Where
 from ..feeds.venues import Codec
 from ..handlers.batches import batch_options
 from ..handlers.kinds import resolve_executor
@@ -37,7 +38,7 @@ _LOOK_S: Final = 0.5
 
 
 def plan(
-    recording: str | Path,
+    recording: Where,
     handler: Any,
     *,
     max_drop_rate: float = 0.0,
@@ -50,6 +51,8 @@ def plan(
     venue: str | type[Codec] | None = None,
     channels: Iterable[str] | str | None = None,
     symbols: Iterable[str] | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
     measure_s: float = 10.0,
     verify: int = 0,
     verify_s: float = 30.0,
@@ -83,6 +86,8 @@ def plan(
         venue: whose messages the recording holds; ``None``: it is found.
         channels: which of the recording's channels; ``None``: the venue's usual ones.
         symbols: which symbols; ``None``: all.
+        start: from when on to read the recording; ``None``: from its beginning.
+        end: up to when; ``None``: to its end.
         measure_s: how long to measure the handler at most, in seconds, each time.
         verify: how many times to play the recording through the real pipeline with the
             advised settings, to compare.
@@ -117,15 +122,17 @@ def plan(
         venue=venue,
         channels=channels,
         symbols=symbols,
+        start=start,
+        end=end,
         seed=seed,
-        progress=lambda count: tell("reading", count, None),
+        progress=lambda share: tell("reading", share, 1.0),
     )
     _check_host(tell, busy_host)
     planner = Planner(str(recording), past, handler, place, wishes, tell)
     found = planner.run(compare=executor == "auto")
     if verify and not past.bars:
         verified, predicted = planner.verify(
-            recording, found.advice, verify, verify_s, venue=venue, channels=channels
+            recording, found.advice, verify, verify_s, venue=venue, channels=channels, start=start
         )
         return attrs.evolve(found, verified=verified, verified_prediction=predicted)
     return found

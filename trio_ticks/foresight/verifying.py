@@ -6,14 +6,20 @@ counts from when a tick was due, also if the feed was held up.
 
 from __future__ import annotations
 
+import math
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Final, final
 
 import trio
 
-from ..feeds.captures import CaptureReader, Lost, capture_symbols, recognise
+from ..feeds.captures import Lost
+from ..feeds.columns import pieces
+from ..feeds.recording_files import Where, check_paths, find_recordings
+from ..feeds.replay import ns_of
+from ..feeds.timeline import Timeline
 from ..ledger import INTENTIONAL
 from ..pipeline.opening import open_pipeline
 from ..simulation.loads import Load
@@ -23,40 +29,42 @@ from .plans import Verified
 
 __all__ = ["first_items", "play"]
 
-_PIECE: Final = 2048
 _BATCH: Final = 512
 """The most items that are sent in one call."""
 
 
 def first_items(
-    recording: str | Path,
+    recording: Where,
     load: Load,
     limit_s: float,
     factor: float,
     *,
-    venue: Any = None,
-    channels: Any = None,
-) -> tuple[list[Any], int]:
-    """Return the first items of *recording*, and how many they are. Blocks on the disk.
+    start: datetime | str | None = None,
+    **language: Any,
+) -> list[Any]:
+    """Return the first items of *recording*. Blocks on the disk.
 
     Args:
         recording: that *load* was read from.
         load: at the recorded rate.
         limit_s: how long playing them takes, in seconds.
         factor: at how many times the recorded rate they are played.
-        venue: whose messages they are.
-        channels: which.
+        start: from when on the load was read.
+        **language: whose messages they are: ``venue`` and ``channels``.
     """
-    names, count = frozenset(load.names), 0
-    while count < len(load) and load.times[count] <= limit_s * factor:
-        count += 1
-    language = recognise(recording, venue, channels)
-    subscribed = capture_symbols(recording, language, most=1000)
+    count = bisect_right(load.times, load.times[0] + limit_s * factor)
+    files = find_recordings(check_paths(recording), **language)
     items: list[Any] = []
-    with CaptureReader(recording, language, names, subscribed=subscribed) as reader:
-        while not reader.at_end and len(items) < count:
-            items += (item for _ns, item in reader.read(_PIECE) if type(item) is not Lost)
-    return items[:count], count
+    start_ns = ns_of("start", start)
+    with Timeline(files, frozenset(load.names)) as timeline:
+        if start_ns is not None:
+            for _ in pieces(timeline, start_ns - 1):
+                pass
+        for piece in pieces(timeline, math.inf):
+            items += (item for _ns, item in piece if type(item) is not Lost)
+            if len(items) >= count:
+                break
+    return items[:count]
 
 
 @final

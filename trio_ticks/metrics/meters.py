@@ -7,7 +7,7 @@ would move the mean of a run by thousands of years. So it is counted, and not re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ..clock import Clock
@@ -62,6 +62,9 @@ class Meters:
         self.from_future = 0
         """Timed ticks whose timestamp was from the future: ``lag`` and ``end_to_end``
         do not hold them."""
+        self.advice: Mapping[str, float] = {}
+        """Which share of the ticks other settings would have lost, by what is changed;
+        empty while there is nothing to advise. See ``advice.py``."""
         self._clock = clock
         self._offset = ClockOffset()
         self._sample_at = -math.inf

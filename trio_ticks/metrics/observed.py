@@ -253,13 +253,6 @@ class Observed(Protocol):
         """The half that brings the ticks into the buffer, if both halves run here."""
 
     @property
-    def advice(self) -> Mapping[str, float]:
-        """Which share of the ticks other settings would have lost, by what is changed.
-
-        See :func:`~trio_ticks.metrics.advice.advice_text`.
-        """
-
-    @property
     def feed_stats(self) -> FeedCounts: ...
     @property
     def feed_statistics(self) -> Mapping[str, FeedCounts]:

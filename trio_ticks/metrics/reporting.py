@@ -159,7 +159,7 @@ def make_metrics(pipeline: Observed, rates: Rates) -> PipelineMetrics:
         loop_blocks=watch.blocks if watch else 0,
         items_given_back=ledger.given_back,
         **_around(pipeline),
-        advice=advice_text(pipeline.advice),
+        advice=advice_text(pipeline.meters.advice),
         **_results(workers),
     )
 
@@ -179,7 +179,7 @@ def make_report(pipeline: Observed) -> PipelineReport:
         failed_per_s=ledger.failed / duration if duration else 0.0,
         last_failure=workers.last_failure,
         loop_blocks=pipeline.loop_watch.blocks if pipeline.loop_watch else 0,
-        advice=advice_text(pipeline.advice),
+        advice=advice_text(pipeline.meters.advice),
         processing_lag_ms=meters.lag.total(),
         queue_wait_ms=meters.wait.total(),
         handler_latency_ms=meters.handler.total(),

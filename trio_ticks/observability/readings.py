@@ -21,10 +21,10 @@ from ..control.scaling import Limit
 from ..gaps import GapReason
 from ..ledger import INTENTIONAL
 from ..loop import LoopHandle
-from ..metrics.advice import NOW
 from ..metrics.latency import LatencyWindow
 from ..metrics.observed import Half, Observed, Phase, WorkerStatistics
 from ..metrics.snapshots import WorkerMetrics
+from .advice_readings import read_advice
 from .buffer_readings import read_buffer
 from .failure_labels import FailureLabels
 from .feed_readings import read_feeds
@@ -441,15 +441,7 @@ class Readings:
         self._read_loop(sink)
 
     def _read_loop(self, sink: Sink) -> None:
-        shares: Mapping[str, float | None] = self._pipeline.advice or {NOW: None}
-        for change, share in shares.items():
-            sink.gauge(
-                "advised_drop_ratio",
-                "Share of the ticks that would have been lost with another setting, simulated on "
-                "what was lost last; now: with the settings as they are.",
-                share,
-                change=change,
-            )
+        read_advice(sink, self._pipeline.meters.advice)
         watch = self._pipeline.loop_watch
         if watch is None:
             return

@@ -65,8 +65,7 @@ class AdviceTask:
         self._overflow = default if settings.overflow is None else settings.overflow
         self._recent = Recent()
         self._now = state.now
-        self.shares: Mapping[str, float] = {}
-        """What would have been lost, by what is changed; see ``metrics/advice.py``."""
+        self._meters = pool.crew.meters
 
     async def run(self) -> None:
         """Look and advise for ever; returns at once where it cannot.
@@ -84,7 +83,7 @@ class AdviceTask:
                 shares = next(making)
                 if shares is not None:
                     making = None
-                    self.shares = shares or self.shares
+                    self._meters.advice = shares or self._meters.advice
                 continue
             if look.lost == told and (told or look.at - began < _GENEROUS_S):
                 next_at = look.at + FIRST_S

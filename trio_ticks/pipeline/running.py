@@ -118,16 +118,6 @@ class Pipeline(Steered[T]):
         return None if self._broker_end is None else self._broker_end.statistics()
 
     @property
-    def advice(self) -> Mapping[str, float]:
-        """Which share of the ticks other settings would have lost, by what is changed.
-
-        Simulated on what was lost last; ``"now"`` is the share with the settings as
-        they are. Empty while there is nothing to advise.
-        """
-        task = self._phases.parts.advice
-        return {} if task is None else task.shares
-
-    @property
     def feed_stats(self) -> FeedStats:
         """What the feed counts; of several feeds, the sums."""
         return stats_of(self._feed)

@@ -230,7 +230,7 @@ class Board:
             "rates_per_s": self._recent(now),
             "failures": self._failures(),
             "loop": self._loop(),
-            "advice": advice_text(pipeline.advice),
+            "advice": advice_text(pipeline.meters.advice),
             "queue": {
                 "size": channel.current_buffer_used,
                 "capacity": channel.max_buffer_size,
