@@ -27,8 +27,8 @@ __all__ = ["EVERY_S", "Look", "Recent", "services"]
 EVERY_S: Final = 0.02
 """How often to look, in seconds."""
 _LOOKS: Final = 3000
-_MOST_TICKS: Final = 10_000
-"""A load has so many ticks at most: simulating it takes about 60 ms of a core."""
+_MOST_TICKS: Final = 6_000
+"""A load has so many ticks at most: simulating it takes about 40 ms of a core."""
 _MOST_NAMES: Final = 1000
 _TABLE: Final = 200
 """Services are drawn from so many quantiles."""
