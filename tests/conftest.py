@@ -9,14 +9,19 @@ than a test may usually take (``-o faulthandler_timeout=7200``).
 from __future__ import annotations
 
 import functools
+import inspect
 import os
+import threading
+import time
 import types
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
 
 # Processes that tests start import the package under test, whatever is installed, and
@@ -53,13 +58,72 @@ def _run(runtest: Callable[[], None]) -> None:
     runtest()
 
 
+LIMIT_S = float(os.environ.get("TRIO_TICKS_TEST_LIMIT_S", "120"))
+"""An async test that takes longer fails, in seconds."""
+
+
+class _Limits:
+    """One thread that ends tests which wait for what never comes."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: dict[object, tuple[float, Callable[[], object]]] = {}
+        self._thread: threading.Thread | None = None
+
+    def begin(self, key: object, expire: Callable[[], object]) -> None:
+        """Call *expire* in the thread after ``LIMIT_S`` seconds of real time."""
+        with self._changed:
+            self._due[key] = time.monotonic() + LIMIT_S, expire
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="test limit", daemon=True)
+                self._thread.start()
+
+    def end(self, key: object) -> None:
+        """Forget *key*."""
+        with self._changed:
+            self._due.pop(key, None)
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(1.0)
+                now = time.monotonic()
+                late = [key for key, (due, _expire) in self._due.items() if due <= now]
+                for key in late:
+                    with suppress(trio.RunFinishedError):
+                        self._due.pop(key)[1]()
+
+
+_limits = _Limits()
+
+
+def _limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return *test*, failing if it waits for what never comes, on whatever clock."""
+
+    @functools.wraps(test)
+    async def limited(**fixtures: Any) -> None:
+        token, scope = trio.lowlevel.current_trio_token(), trio.CancelScope()
+        _limits.begin(scope, lambda: token.run_sync_soon(scope.cancel))
+        try:
+            with scope:
+                await test(**fixtures)
+        finally:
+            _limits.end(scope)
+        if scope.cancelled_caught:
+            pytest.fail(f"it has not ended in {LIMIT_S:g} s: it waits for what never comes")
+
+    return limited
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have each test run in a frame that bears its name.
+    """Have each test run in a frame that bears its name, and each async one limited.
 
     Where one hangs for ``faulthandler_timeout``, all that is left of the run are the
     stacks of its threads; an async test is on none of them.
     """
     for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _limited(item.obj)
         code = _run.__code__.replace(co_name=item.nodeid, co_qualname=item.nodeid)
         named = types.FunctionType(code, globals())
         item.runtest = functools.partial(named, item.runtest)  # type: ignore[method-assign]

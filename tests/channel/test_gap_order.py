@@ -45,6 +45,33 @@ async def test_a_gap_before_a_tick_survives_its_conflation(
     assert log == [("B", 0), "reconnect", ("A", 2)]
 
 
+async def test_a_gap_behind_a_tick_survives_the_conflation_of_the_two(
+    autojump_clock: MockClock,
+) -> None:
+    log: list[Any] = []
+
+    async def handler(tick: tt.Tick) -> None:
+        log.append((tick.symbol, number(tick)))
+        await trio.sleep(1)
+
+    async def script(send: Send) -> None:
+        await send.send(make_tick("B", 0))
+        await trio.sleep(0.1)
+        await send.send(make_tick("A", 1))
+        now = datetime.now(UTC)
+        send.mark_gap(tt.Gap("A", now, "sequence", 3, now))
+        await send.send(make_tick("A", 2))
+
+    await tt.run_pipeline(
+        ScriptFeed(script),
+        handler,
+        workers=1,
+        overflow=tt.Conflate(),
+        on_gap=lambda gap: log.append((gap.reason, gap.count)),
+    )
+    assert log == [("B", 0), ("sequence", 3), ("A", 2)]
+
+
 @pytest.mark.parametrize("slow", range(60, 200, 7))
 async def test_an_eviction_in_the_middle_of_a_sprint_is_told_in_its_place(
     slow: int, autojump_clock: MockClock

@@ -209,6 +209,22 @@ async def test_trades_wait_for_room_and_none_is_lost(
     assert send.ledger.produced == 60
 
 
+async def test_a_large_batch_that_has_to_wait_stays_whole(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    send, receive = opened(3, {tt.Tick: tt.Block()})
+
+    async def bring() -> None:
+        async with send:
+            await send.send_many([quote("A", n) for n in range(1000)])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bring)
+        async with receive:
+            got = [item async for item in receive]
+    assert numbers(got) == [("A", n) for n in range(1000)]
+
+
 async def test_block_with_a_timeout_gives_up_on_one_tick_at_a_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

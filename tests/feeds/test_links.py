@@ -273,8 +273,11 @@ async def test_one_connection_that_cannot_be_had_ends_them_all(
     wires = Wires()
     scripts = [wires.script, answers("HTTP/1.1 404 X\r\n\r\n")]
     async with memory_feed(*scripts, symbols=["A", "B", "C"], venue=WordCodec) as (feed, _):
+        began = trio.current_time()
         with pytest.raises(FeedBrokenError, match="404"):
             await feed.run(Collector())
+        # Not when the other one, which was well, has ended as well.
+        assert trio.current_time() - began < 5
         await wait_all_tasks_blocked()
     assert not feed.connected
 

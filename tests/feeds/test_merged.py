@@ -139,3 +139,11 @@ async def test_a_list_with_something_that_is_no_feed() -> None:
     with pytest.raises(tt.ConfigError, match="feed must"):
         async with tt.open_pipeline([Named("a", "A"), 3], nothing):  # type: ignore[list-item]
             pass
+
+
+async def test_a_feed_that_has_ended_leaves_no_handle_open(autojump_clock: MockClock) -> None:
+    feeds: list[tt.Feed] = [tt.IterableFeed([make_tick("A", 1)]), Named("b", "B")]
+    async with tt.open_pipeline(feeds, nothing) as pipeline:
+        await trio.sleep(1)
+        # The pipeline's own, and that of the feed that goes on.
+        assert pipeline.statistics().open_send_channels == 2

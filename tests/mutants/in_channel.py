@@ -10,7 +10,15 @@ from tests.mutants.mutant import Mutant
 __all__ = ["MUTANTS"]
 
 _channel = partial(
-    Mutant, tests=("tests/channel/test_channel.py", "tests/channel/test_channel_laws.py")
+    Mutant,
+    tests=(
+        "tests/channel/test_policies.py",
+        "tests/channel/test_channel_strategies.py",
+        "tests/channel/test_deliver_errors.py",
+        "tests/channel/test_deliver_waiters.py",
+        "tests/channel/test_channel.py",
+        "tests/channel/test_channel_laws.py",
+    ),
 )
 _buffers = partial(
     Mutant, tests=("tests/channel/test_buffers.py", "tests/channel/test_channel_laws.py")
@@ -23,7 +31,14 @@ _pool = partial(
         "tests/workers/test_seeded_runs.py::test_in_the_loop",
     ),
 )
-_gaps = partial(Mutant, tests=("tests/channel/test_gaps.py", "tests/channel/test_gap_order.py"))
+_gaps = partial(
+    Mutant,
+    tests=(
+        "tests/channel/test_gap_order.py",
+        "tests/channel/test_displaced_ticks.py",
+        "tests/channel/test_gaps.py",
+    ),
+)
 
 MUTANTS: Final = (
     # What waits for room
@@ -158,7 +173,12 @@ MUTANTS: Final = (
         before="return free if self.receiver is None else free - self._reserved()",
         after="return free",
         breaks="ticks that come back from a thread's batch make the queue too long",
-        tests=("tests/workers/test_room.py", "tests/workers/test_threads.py"),
+        tests=(
+            "tests/workers/test_room.py",
+            "tests/workers/test_order.py::test_order_in_threads",
+            "tests/workers/test_pool_laws.py",
+            "tests/workers/test_threads.py",
+        ),
     ),
     _channel(
         name="oversized-batch-loses-its-head",
@@ -290,8 +310,8 @@ MUTANTS: Final = (
         name="tick-overtakes-its-lane",
         file="channel/taking.py",
         before="if symbol in held and not lanes.lines[symbol]:",
-        after="if symbol in held:",
-        breaks="a tick is handled before parked ones of its symbol",
+        after="if not lanes.lines[symbol]:",
+        breaks="a tick is handled while another worker handles one of its symbol",
     ),
     _channel(
         name="closed-twice-counted-twice",
@@ -317,15 +337,11 @@ MUTANTS: Final = (
         breaks="after one wake-up no worker is woken any more",
     ),
     _pool(
-        name="cancelled-sleeper-still-counted",
+        name="sleeper-not-counted",
         file="channel/receiving.py",
-        before="""            else:
-                sleepers.sleeping -= 1
-""",
-        after="""            else:
-                sleepers.sleeping -= 0
-""",
-        breaks="a wake-up goes to a worker that is not there",
+        before="        sleepers.sleeping += 1\n        woken = False",
+        after="        woken = False",
+        breaks="a worker that sleeps is never woken",
     ),
     _pool(
         name="nobody-woken-for-a-tick",
@@ -357,7 +373,7 @@ MUTANTS: Final = (
         after="""        if self.lanes.ready:
             pass""",
         breaks="a sprint goes on while ticks that are older wait in a lane",
-        tests=("tests/workers/test_order.py", "tests/workers/test_workers.py"),
+        tests=("tests/channel/test_lane_eviction.py", "tests/workers/test_order.py"),
     ),
     Mutant(
         name="attention-not-set-by-a-loss",
@@ -408,6 +424,10 @@ MUTANTS: Final = (
         before="now - arrived > self._limit",
         after="now - arrived < self._limit",
         breaks="fresh ticks are dropped as stale, and old ones handled",
-        tests=("tests/channel/test_freshness.py",),
+        tests=(
+            "tests/channel/test_channel_strategies.py",
+            "tests/channel/test_gaps.py",
+            "tests/channel/test_freshness.py",
+        ),
     ),
 )

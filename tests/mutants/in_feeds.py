@@ -51,13 +51,15 @@ MUTANTS: Final = (
         after="        if batch and not controls:\n            if closing:",
         breaks="messages that come in one read with a ping are lost",
     ),
-    _tap(
+    Mutant(
         name="cancelled-reader-leaves-a-delivery",
+        file="feeds/websocket/frame_tap.py",
         before="""                if self._waits is not None:
                     await self._await_delivery()  # noqa: ASYNC102,ASYNC120
                 raise""",
         after="                raise",
         breaks="ticks that a stand-in read are lost when the feed is cancelled",
+        tests=("tests/feeds/test_socket_watch.py",),
     ),
     _tap(
         name="second-reader-not-woken",
@@ -92,11 +94,13 @@ MUTANTS: Final = (
         after="            await _wait_closed(ws)",
         breaks="a feed never notices that its connection has ended",
     ),
-    _session(
+    Mutant(
         name="later-subscriptions-not-sent",
+        file="feeds/websocket/session.py",
         before="self._outbox.put_first(requests[1:])",
         after="self._outbox.put_first(())",
         breaks="of several requests of a subscription only the first is sent",
+        tests=("tests/feeds/test_links.py",),
     ),
     Mutant(
         name="outbox-rings-no-bell",
@@ -189,7 +193,7 @@ MUTANTS: Final = (
         before="if known is not None and last <= known:",
         after="if known is not None and last < known:",
         breaks="a message that comes twice is handled twice",
-        tests=("tests/feeds/test_binance.py", "tests/feeds/test_kraken.py"),
+        tests=("tests/channel/test_gaps.py", "tests/feeds/test_binance.py"),
     ),
     Mutant(
         name="gap-of-one-too-many",
@@ -197,7 +201,7 @@ MUTANTS: Final = (
         before="max(0, first - known - 1)",
         after="max(0, first - known)",
         breaks="each message counts as a loss",
-        tests=("tests/feeds/test_binance.py", "tests/feeds/test_kraken.py"),
+        tests=("tests/channel/test_gaps.py", "tests/feeds/test_binance.py"),
     ),
     Mutant(
         name="stamp-from-the-future-remembered",

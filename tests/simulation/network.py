@@ -118,6 +118,11 @@ class Way:
         self.ring()
 
     @property
+    def is_unread(self) -> bool:
+        """Whether there is something to be read now."""
+        return bool(self._queue) and self._queue[0][0] < trio.current_time()
+
+    @property
     def is_torn(self) -> bool:
         """Whether who sends gets an error."""
         return self.is_reset or self.is_left or self.is_ended
@@ -147,8 +152,10 @@ class Way:
                 return b""
             with trio.move_on_at(due):
                 await self._bell.wait()
-        _, data = self._queue.popleft()
-        most = min(most, self.piece)
+        # What came by several writes is one piece for the reader.
+        now, most, data = trio.current_time(), min(most, self.piece), b""
+        while self._queue and self._queue[0][0] <= now and len(data) < most:
+            data += self._queue.popleft()[1]
         if len(data) > most:
             self._queue.appendleft((due, data[most:]))
         data = data[:most]

@@ -6,6 +6,7 @@ of the faults can be left out, and the market can be shorter.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection
 from typing import Any, Final, Literal, final
@@ -114,6 +115,9 @@ class Plan:
     """How long ``on_error`` takes, if it is async."""
     moods: tuple[float, ...]
     """How likely a tick waits, fails, blocks, hangs and cancels."""
+    beside: tuple[tuple[float, tuple[str, ...], float], ...]
+    """What a second feed brings: a wait, the symbols of a batch, and how long to try;
+    none: there is no second feed."""
     buffered: bool
     """Whether there is a buffer between processes between the two halves."""
     faults: tuple[Act | WireFault, ...]
@@ -152,6 +156,7 @@ class Plan:
             names_failures=rng.random() < 0.5,
             tells_s=rng.choice([None, 0.0, UNIT_S]),
             moods=moods,
+            beside=_beside(rng, span_s) if rng.random() < 0.4 else (),
             buffered=rng.random() < 0.2,
             faults=tuple(fault for at, fault in enumerate(faults) if keep is None or at in keep),
             ending=ending,
@@ -216,6 +221,18 @@ def _feed(rng: random.Random) -> dict[str, Any]:
         "max_message_size": rng.choice([2**20, _HUGE]),
         "reconnect": rng.random() < 0.5,
     }
+
+
+def _beside(rng: random.Random, span_s: float) -> tuple[tuple[float, tuple[str, ...], float], ...]:
+    batches = rng.randint(1, 12)
+    return tuple(
+        (
+            rng.uniform(0, 2 * span_s / batches),
+            tuple(rng.choice("ABXY") for _ in range(rng.choice([1, 3, 30, 300]))),
+            rng.choice([math.inf, math.inf, 0.0, 3 * UNIT_S]),
+        )
+        for _ in range(batches)
+    )
 
 
 def _ending(rng: random.Random, span_s: float) -> Ending:

@@ -8,6 +8,7 @@ Rules: a run never raises because of what it finds wrong: it returns that.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
@@ -117,6 +118,7 @@ class _World:
         self.buffer: MemoryBuffer | None = None
         self.scope = trio.CancelScope()
         self.is_ended = False
+        self._took_s = 0.0
         self._acts = sorted(
             (fault for fault in plan.faults if isinstance(fault, Act)), key=lambda act: act.at_s
         )
@@ -151,7 +153,11 @@ class _World:
     @property
     def _is_calm(self) -> bool:
         """Whether nothing was cancelled, so that workers lose nothing."""
-        patient = self.plan.settings["shutdown_timeout"] > 5
+        # A sender that gives up has its ticks dropped.
+        patient = all(for_s == math.inf for _wait_s, _symbols, for_s in self.plan.beside)
+        patient = patient and self.plan.settings["shutdown_timeout"] > 5
+        hangs = self.plan.moods[3] and self.plan.settings["handler_timeout"] is None
+        patient = patient and not hangs
         return patient and self.plan.ending.how == "market" and not self.is_ended
 
     # The run
@@ -185,6 +191,11 @@ class _World:
         self.judge.demand(left == 0, f"{left} tasks are left")
         if self.pipeline is None:
             return
+        if self._is_calm:
+            left = self.pipeline.report.dropped_by_reason["shutdown"]
+            self.judge.demand(not left, f"{left} dropped at shutdown, though there was time")
+            limit_s = self.plan.settings["shutdown_timeout"]
+            self.judge.demand(self._took_s < limit_s, f"the shutdown took {self._took_s:g} s")
         if self.buffer is None:
             self.judge.check(self.pipeline, feed, calm=self._is_calm)
         else:
@@ -201,8 +212,11 @@ class _World:
         if plan.buffered:
             self.buffer = MemoryBuffer(maxsize=100, prefetch=8, turn_s=_TURN_S)
             options["buffer"] = self.buffer
+        feeds: Any = feed
+        if plan.beside:
+            feeds, options["shared_symbols"] = [feed, Beside(plan)], True
         async with tt.open_pipeline(
-            feed, handler, on_error=self._on_error, **plan.settings, **options
+            feeds, handler, on_error=self._on_error, **plan.settings, **options
         ) as pipeline:
             self.pipeline = pipeline
             if pipeline.ingest is None:
@@ -217,14 +231,26 @@ class _World:
                     with trio.move_on_after(30.0):
                         await exchange.finished.wait()
                         await trio.sleep(_QUIET_S)
+                    self._check_idle(pipeline, network)
                     if not self.is_ended:
                         pipeline.shutdown()
                 else:
                     with trio.move_on_after(plan.ending.at_s):
                         await pipeline.wait()
                     self.end()
+                began = trio.current_time()
                 await pipeline.wait()
+                self._took_s = trio.current_time() - began
                 nursery.cancel_scope.cancel()
+
+    def _check_idle(self, pipeline: tt.Pipeline[Any], network: Network) -> None:
+        """A pipeline with nothing to do leaves nothing unread."""
+        whole = pipeline.ingest or pipeline
+        ledger = whole.ledger
+        if ledger.queued or ledger.in_flight or whole.phase != "running" or self.buffer is not None:
+            return
+        unread = [each for each in network.connections if each.ways[0].is_unread]
+        self.judge.demand(not unread, f"{len(unread)} connections unread, and nothing to do")
 
     # Faults
 
@@ -263,7 +289,8 @@ class _World:
             case "resize":
                 pipeline.resize(workers=act.what)
             case "pause":
-                pipeline.pause(feed=act.what)
+                # A feed of the user's own cannot be unsubscribed from.
+                pipeline.pause(feed="queue" if self.plan.beside else act.what)
                 await trio.sleep(act.for_s)
                 pipeline.resume()
             case "throttle":
@@ -330,6 +357,33 @@ class _World:
                 await trio.sleep(self.plan.tells_s)
         finally:
             self.judge.write("told", [item])
+
+
+@final
+class Beside:
+    """A second feed, which brings batches and gives some of them up."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    async def run(self, send: tt.TickSendChannel[Any], /) -> None:
+        """Send what the plan says.
+
+        Cancellation: what was brought is the channel's.
+        """
+        volume = 10**9
+        for wait_s, symbols, for_s in self._plan.beside:
+            await trio.sleep(wait_s)
+            now = send.clock.utc()
+            batch = []
+            for symbol in symbols:
+                volume += 1
+                batch.append(tt.Tick(symbol, now, 1.0, 2.0, 1.0, 1.0, volume))
+            with trio.move_on_after(for_s):
+                if len(batch) == 1:
+                    await send.send(batch[0])
+                else:
+                    await send.send_many(batch)
 
 
 async def _for(act: Act, switch: Callable[[bool], object]) -> None:
