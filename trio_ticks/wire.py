@@ -194,7 +194,7 @@ class ItemDecoder:
                 wrong = self._decode_singly(name, run, items)
                 break
         for index, evidence in written.evidence:
-            if index < len(items):
+            if 0 <= index < len(items):
                 items[index] = with_evidence(items[index], evidence)
         return items, wrong
 
@@ -207,7 +207,11 @@ class ItemDecoder:
         return decoder
 
     def _decode_singly(self, name: str, run: msgspec.Raw, items: list[Any]) -> Exception | None:
-        for one in msgspec.msgpack.decode(run, type=list[msgspec.Raw]):
+        try:
+            singles = msgspec.msgpack.decode(run, type=list[msgspec.Raw])
+        except Exception as error:
+            return error  # it is no list at all
+        for one in singles:
             try:
                 items += self._decoder(name)(_LIST_OF_ONE + bytes(one))
             except Exception as error:

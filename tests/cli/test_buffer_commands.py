@@ -174,6 +174,13 @@ def test_a_group_is_retired_once(server: Server) -> None:
     assert "only a buffer in Redis" in other.stderr
 
 
+@pytest.mark.parametrize("url", ["me:hunter22redis://host", "redis:me:hunter22@host://x"])
+def test_what_is_no_scheme_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError, match="no scheme") as caught:
+        from_url(url)
+    assert "hunter22" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["amqp://host", "redis:/host", "host:6379", "", "kafka"])
 def test_an_unknown_scheme_is_told_the_known_ones(url: str) -> None:
     with pytest.raises(ConfigError, match="one of redis://") as caught:

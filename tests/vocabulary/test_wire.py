@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import trio_ticks as tt
 from tests.worlds.helpers import EPOCH, make_book, make_tick, make_ticks
-from trio_ticks.conflation import replace_pending
+from trio_ticks.conflation import Conflation, conflation_of, replace_pending
 from trio_ticks.ticks import unchecked_tick
 from trio_ticks.wire import ItemDecoder, ItemEncoder, Items
 
@@ -231,3 +231,21 @@ def test_what_cannot_be_read_costs_itself_alone() -> None:
     read, unreadable = ItemDecoder().decode(over_the_wire(written))
     assert read == items[:1]
     assert isinstance(unreadable, msgspec.ValidationError)
+
+
+def test_a_run_that_is_no_list_is_an_error_that_is_returned() -> None:
+    written, _count, _wrong = ItemEncoder().encode([tt.Tick("A", EPOCH, 1, 2, 3, 4, 5)])
+    ((name, _run),) = written.runs
+    broken = Items(((name, msgspec.Raw(msgspec.msgpack.encode({"no": "list"}))),))
+    items, error = ItemDecoder().decode(broken)
+    assert items == []
+    assert isinstance(error, msgspec.ValidationError)
+
+
+@pytest.mark.parametrize("index", [-1, -5, 1, 2**40])
+def test_evidence_of_an_item_that_is_not_there_is_left_out(index: int) -> None:
+    item = tt.Tick("A", EPOCH, 1, 2, 3, 4, 5)
+    written, _count, _wrong = ItemEncoder().encode([item])
+    wrong = Items(written.runs, ((index, Conflation(2, EPOCH, 1.0)),))
+    items, error = ItemDecoder().decode(wrong)
+    assert (error, items, conflation_of(items[0])) == (None, [item], None)

@@ -6,6 +6,7 @@ may say beside the address is up to the buffer that it is for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
@@ -29,6 +30,7 @@ SCHEMES: Final[dict[str, tuple[str, str]]] = {
 """The schemes of URLs, each with the module and the class of its buffer."""
 
 _EXAMPLES: Final = "redis://host:6379/0?name=ticks, kafka://host:9092/ticks or zmq+tcp://host:5555"
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _TELLTALE: Final = ("pass", "secret", "token", "key", "sign", "auth", "credential", "jaas")
 
 
@@ -59,7 +61,9 @@ def _scheme(url: object) -> str:
         raise ConfigError(f"a buffer's URL is a text like {_EXAMPLES}, not a {type(url).__name__}")
     scheme, separator, _rest = url.strip().partition("://")
     if not separator or scheme not in SCHEMES:
-        what = f"the scheme {scheme!r:.30}" if separator else "no scheme"
+        # What is no scheme at all may be a password, in a URL that was garbled.
+        what = f"the scheme {scheme!r:.30}" if _SCHEME.fullmatch(scheme) else "no scheme"
+        what = what if separator else "no scheme"
         raise ConfigError(
             f"a buffer's URL begins with one of {', '.join(f'{each}://' for each in SCHEMES)}, "
             f"and this has {what}; write it like {_EXAMPLES}"
