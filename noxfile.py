@@ -321,7 +321,9 @@ def bench(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run for a minute at ten times what the workers can take.
 
-    Memory stays flat, and the ledger's law holds in every sample.
+    Memory stays flat, and the ledger's law holds in every sample. ``-- --minutes 30``
+    adds reconnects, symbols that come and go, the page, scrapes and a recorder, writes
+    its samples down as it goes, and draws them.
     """
     install(session, "test")
     session.run("python", "-m", "tests.soak", *session.posargs)

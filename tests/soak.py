@@ -82,7 +82,7 @@ class WatchedFeed:
 
 
 @asynccontextmanager
-async def exchange() -> AsyncIterator[str]:
+async def exchange(symbols: Sequence[str] = SYMBOLS) -> AsyncIterator[str]:
     """Run the local exchange in a process of its own; yield its address."""
     command = [
         sys.executable,
@@ -90,7 +90,7 @@ async def exchange() -> AsyncIterator[str]:
         "trio_ticks",
         "exchange",
         f"--rate={RATE:g}",
-        f"--symbols={','.join(SYMBOLS)}",
+        f"--symbols={','.join(symbols)}",
     ]
     process = await trio.lowlevel.open_process(
         [*command, "--ping-interval=5", "--ping-timeout=5"], stdout=subprocess.PIPE
@@ -201,6 +201,15 @@ async def soak(seconds: float) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="with reconnects, symbols that come and go, page, scrapes and recorder, so long",
+    )
     options = parser.parse_args()
     logging.disable()
+    if options.minutes is not None:
+        from tests.soak_long import soak_long
+
+        sys.exit(not trio.run(soak_long, options.minutes))
     sys.exit(not trio.run(soak, options.seconds))

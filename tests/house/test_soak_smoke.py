@@ -20,6 +20,7 @@ from trio.testing import MockClock
 
 import trio_ticks as tt
 from tests.soak import GROWTH_MB, SLACK_S, WARM_UP_S, WRITE_TIMEOUT_S, Observations, verdicts
+from tests.soak_long import LIMITS, Limit, drawn, judged
 from tests.worlds.helpers import make_ticks
 from tests.worlds.pipeline_world import Recorder, listed
 
@@ -41,6 +42,32 @@ def test_a_few_seconds() -> None:
     assert [line for line in missed if " s after" not in line] == [], done.stdout
     assert sum(line.startswith("held") for line in lines) + len(missed) == 6
     assert "the law holds" in done.stdout
+
+
+def samples(**growth: float) -> list[dict[str, float]]:
+    """Return samples of half an hour, in which some values grow by so much an hour."""
+    return [
+        {
+            "at_s": 5.0 * number,
+            **{
+                limit.name: 40 + growth.get(limit.name, 0) * number / 720 + number % 2 / 10
+                for limit in LIMITS
+            },
+        }
+        for number in range(360)
+    ]
+
+
+def test_half_an_hour_that_was_flat() -> None:
+    assert all(judged(samples()).values())
+    assert drawn(samples()).count("<polyline") == len(LIMITS)
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.name)
+def test_each_value_can_grow_too_much(limit: Limit) -> None:
+    most = 8 * max(limit.per_hour, limit.spread)
+    missed = [text for text, held in judged(samples(**{limit.name: most})).items() if not held]
+    assert [text.partition(":")[0] for text in missed] == [limit.title]
 
 
 async def _good() -> tuple[tt.PipelineReport, Observations]:

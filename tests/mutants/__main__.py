@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.mutants.catalogue import MUTANTS
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import Mutant, Stale
 from tests.mutants.running import ROOT, Copy, Outcome, mark_of
 
 __all__ = ["RECORDS", "known", "main"]
@@ -92,7 +92,10 @@ def plant(
 
     def run(mutant: Mutant) -> Callable[[Copy], None]:
         def work(copy: Copy) -> None:
-            outcome = copy.run(mutant, mutant.tests, limit_s)
+            try:
+                outcome = copy.run(mutant, mutant.tests, limit_s)
+            except Stale as stale:
+                outcome = Outcome("broken", "", 0.0, str(stale))
             record = {
                 "name": mutant.name,
                 "verdict": outcome.verdict,

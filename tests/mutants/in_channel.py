@@ -74,13 +74,6 @@ MUTANTS: Final = (
         breaks="receivers wait for ever after the last tick that had waited for room",
     ),
     _channel(
-        name="end-before-the-last-ticks",
-        file="channel/state.py",
-        before="if not self.senders and not self.deliveries:",
-        after="if not self.senders:",
-        breaks="the end comes while ticks still wait for room: they are lost",
-    ),
-    _channel(
         name="verdict-a-tick-too-early",
         file="channel/deliveries.py",
         before="if left:\n                return\n",

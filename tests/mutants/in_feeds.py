@@ -22,6 +22,9 @@ _overlap = partial(
     file="feeds/websocket/overlap.py",
     tests=("tests/feeds/test_overlap.py", "tests/feeds/test_succession.py"),
 )
+_recorder = partial(
+    Mutant, file="recordings/feed_files.py", tests=("tests/recordings/test_recorder.py",)
+)
 
 MUTANTS: Final = (
     # Frames and the tap
@@ -271,11 +274,39 @@ MUTANTS: Final = (
         tests=("tests/feeds/test_replay.py", "tests/feeds/test_capture_venues.py"),
     ),
     Mutant(
-        name="damage-taken-for-the-end",
+        name="torn-recording-looks-whole",
         file="recordings/files.py",
-        before="            self._report_truncated()\n            return None",
-        after="            return None",
-        breaks="a damaged recording looks whole",
-        tests=("tests/recordings/test_files.py", "tests/feeds/test_captures.py"),
+        before="        if self._blocks.truncated:\n            self._report_truncated()",
+        after="        pass",
+        breaks="a recording that ends in the middle looks whole",
+        tests=("tests/recordings/test_files.py", "tests/recordings/test_frames.py"),
+    ),
+    _recorder(
+        name="recorder's-room-not-given-back",
+        before="""        self._room.freed += frame.size
+        if counts.failing:""",
+        after="        if counts.failing:",
+        breaks="a recorder drops all that comes once its buffer was full",
+    ),
+    _recorder(
+        name="frame-lost-by-a-full-disk",
+        before="            if not self._put(self._frame):\n                return False",
+        after="            if not self._put(self._frame):\n                self._frame = None\n"
+        "                return False",
+        breaks="what a full disk did not take is not written when there is room again",
+    ),
+    _recorder(
+        name="unwritten-not-counted",
+        before="            self._counts.lost += lost\n",
+        after="",
+        breaks="messages that a recorder could not write at its end are in no count",
+    ),
+    Mutant(
+        name="lost-by-the-recorder-not-said",
+        file="recordings/taps.py",
+        before="        self.refused += count",
+        after="        pass",
+        breaks="what found no room in a recorder's buffer is in no count",
+        tests=("tests/recordings/test_recorder.py",),
     ),
 )

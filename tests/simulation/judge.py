@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, final
 
 import attrs
@@ -17,6 +18,8 @@ from tests.worlds.memory_buffer import MemoryBuffer
 from trio_ticks.feeds.websocket.frame_tap import FrameTap
 from trio_ticks.feeds.websocket.frames import FrameParser
 from trio_ticks.ledger import DropReason
+from trio_ticks.recordings.events import read_event, unpack_message
+from trio_ticks.recordings.files import LineReader
 
 __all__ = ["Event", "Judge"]
 
@@ -183,6 +186,27 @@ class Judge:
         if not any(getattr(fault, "kind", "") == "corrupt" for fault in self._plan.faults):
             twice = Counter(map(_key, self._items)).most_common(1)
             self.demand(not twice or twice[0][1] == 1, f"came twice: {twice}")
+
+    def check_recording(self, folder: Path) -> None:
+        """Each message that the feed was given is in its file, in order, whatever came.
+
+        Args:
+            folder: of the recorder.
+        """
+        given: list[bytes] = []
+        for tap in self.taps:
+            _head, _blank, frames = bytes(tap.stream.read).partition(  # type: ignore[attr-defined]
+                b"\r\n\r\n"
+            )
+            parser = FrameParser(max_message_size=self._plan.feed["max_message_size"])
+            given += parser.feed(frames)[0][: tap.messages] if tap.framed else []
+        found: list[bytes] = []
+        for path in sorted(folder.glob("flat*")):
+            with LineReader(path) as reader:
+                while (line := reader.read()) is not None:
+                    if read_event(line) is None:
+                        found.append(unpack_message(line.partition(b" ")[2]))
+        self.demand(found == given, f"{len(found)} messages recorded of {len(given)}")
 
     def _check_sums(self, pipeline: tt.Pipeline[Any]) -> None:
         report = pipeline.report

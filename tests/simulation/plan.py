@@ -120,6 +120,8 @@ class Plan:
     none: there is no second feed."""
     buffered: bool
     """Whether there is a buffer between processes between the two halves."""
+    records: bool
+    """Whether there is a recorder."""
     faults: tuple[Act | WireFault, ...]
     ending: Ending
 
@@ -158,6 +160,7 @@ class Plan:
             moods=moods,
             beside=_beside(rng, span_s) if rng.random() < 0.4 else (),
             buffered=rng.random() < 0.2,
+            records=rng.random() < 0.15,
             faults=tuple(fault for at, fault in enumerate(faults) if keep is None or at in keep),
             ending=ending,
         )

@@ -9,8 +9,11 @@ Rules: a run never raises because of what it finds wrong: it returns that.
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final, final
 from unittest import mock
 
@@ -21,13 +24,14 @@ import trio_ticks as tt
 from tests.simulation.judge import Judge
 from tests.simulation.network import Network, WireFault
 from tests.simulation.plan import INJECTED, SYMBOLS, Act, Plan
-from tests.simulation.scheduler import JumpClock, run_seeded
+from tests.simulation.scheduler import run_seeded
 from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.seeded_handlers import CurableError
 from trio_ticks.exchange import Exchange, ExchangeConfig, serve_exchange
 from trio_ticks.exchange.limits import ClientLimits
 from trio_ticks.feeds.websocket import session
 from trio_ticks.feeds.websocket.frame_tap import FrameTap
+from trio_ticks.foresight.virtual_clock import VirtualClock
 
 __all__ = ["played"]
 
@@ -57,14 +61,21 @@ def played(plan: Plan, instrument: trio.abc.Instrument | None = None) -> list[st
         judge.taps.append(FrameTap(*args, **options))
         return judge.taps[-1]
 
+    folder = tempfile.mkdtemp() if plan.records else None
+    world = _World(plan, judge, folder, instrument)
     try:
         with mock.patch.object(session, "FrameTap", tapped):
-            run_seeded(plan.seed, _World(plan, judge, instrument).run, limit_s=_STUCK_S)
+            run_seeded(plan.seed, world.run, limit_s=_STUCK_S)
+        if folder is not None:
+            judge.check_recording(Path(folder))
     except trio.TooSlowError:
         judge.wrong(f"stuck: it has not ended in {_STUCK_S:g} s")
     except Exception as error:
         if not _is_expected(plan, error):
             judge.wrong(f"raised {error!r}")
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder)
     judge.demand(threading.active_count() == threads, "a thread is left")
     return judge.wrongs
 
@@ -109,9 +120,14 @@ class _World:
     """The state of one run."""
 
     def __init__(
-        self, plan: Plan, judge: Judge, instrument: trio.abc.Instrument | None = None
+        self,
+        plan: Plan,
+        judge: Judge,
+        folder: str | None,
+        instrument: trio.abc.Instrument | None = None,
     ) -> None:
         self.plan = plan
+        self._folder = folder
         self._instrument = instrument
         self.judge = judge
         self.pipeline: tt.Pipeline[Any] | None = None
@@ -162,7 +178,7 @@ class _World:
 
     # The run
 
-    async def run(self, clock: JumpClock) -> None:
+    async def run(self, clock: VirtualClock) -> None:
         """Run it all."""
         wire = [fault for fault in self.plan.faults if isinstance(fault, WireFault)]
         network, watch = Network(wire), _Watch(self)
@@ -202,7 +218,7 @@ class _World:
             self.judge.check_buffered(self.pipeline, feed, self.buffer, calm=self._is_calm)
 
     async def _run_pipeline(
-        self, clock: JumpClock, exchange: Exchange, network: Network, feed: tt.WebSocketFeed
+        self, clock: VirtualClock, exchange: Exchange, network: Network, feed: tt.WebSocketFeed
     ) -> None:
         plan = self.plan
         handler: Any = self._handler(clock)
@@ -212,6 +228,8 @@ class _World:
         if plan.buffered:
             self.buffer = MemoryBuffer(maxsize=100, prefetch=8, turn_s=_TURN_S)
             options["buffer"] = self.buffer
+        if self._folder is not None:
+            options["record"] = tt.Recorder(self._folder, compression="gzip")
         feeds: Any = feed
         if plan.beside:
             feeds, options["shared_symbols"] = [feed, Beside(plan)], True
@@ -257,7 +275,7 @@ class _World:
     async def _act(
         self,
         act: Act,
-        clock: JumpClock,
+        clock: VirtualClock,
         exchange: Exchange,
         network: Network,
         feed: tt.WebSocketFeed,
@@ -306,7 +324,7 @@ class _World:
 
     # The user's part
 
-    def _handler(self, clock: JumpClock) -> Callable[[Any], Awaitable[None]]:
+    def _handler(self, clock: VirtualClock) -> Callable[[Any], Awaitable[None]]:
         judge, plan = self.judge, self.plan
 
         async def handler(given: Any) -> None:
