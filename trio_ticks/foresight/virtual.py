@@ -38,7 +38,7 @@ __all__ = ["replay_virtual"]
 
 logger = logging.getLogger("trio_ticks.foresight")
 
-_NOTABLE_S: Final = 1e-4
+_NOTABLE_S: Final = 1e-3
 """A handler that computes longer than this, in seconds, is worth a warning."""
 
 
