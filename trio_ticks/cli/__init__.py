@@ -67,9 +67,10 @@ def cli(context: click.Context) -> None:
       trio-ticks lag 'redis://host?name=ticks'
 
     \b
-    Record a feed, and see what is in the files:
+    Record a feed, see what is in the files, and play them, on a clock that jumps:
       trio-ticks record --venue binance --symbols BTCUSDT --out recordings
       trio-ticks inspect recordings
+      trio-ticks replay recordings --handler mine:on_tick --virtual
 
     \b
     Bars of the past, as CSV or Parquet:

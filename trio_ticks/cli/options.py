@@ -247,21 +247,24 @@ failure_rate_option = option(
 )
 
 
-def output_options(view: str, *, failures: bool = True) -> Callable[[Command], Command]:
+def output_options(
+    view: str, *, failures: bool = True, more: tuple[tuple[str, str], ...] = ()
+) -> Callable[[Command], Command]:
     """Return the options of the output.
 
     Args:
         view: the default view.
+        more: further views, each with what it is.
         failures: whether ticks are handled here, so that their handler may fail.
     """
     return all_of(
         [
             option(
                 "--view",
-                type=click.Choice(["live", "lines", "none"]),
+                type=click.Choice([*(name for name, _ in more), "live", "lines", "none"]),
                 default=view,
-                help="A live view, lines on standard error, or nothing. "
-                "Without a terminal, live is lines.",
+                help=", ".join([*(what for _, what in more), "A live view"]).capitalize()
+                + ", lines on standard error, or nothing. Without a terminal, live is lines.",
             ),
             option(
                 "--metrics-port",

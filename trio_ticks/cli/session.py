@@ -25,6 +25,7 @@ from ..errors import ConfigError, TickError
 from ..feeds.base import Feed
 from ..handlers.kinds import Handler
 from ..logs import Redactor, log_event
+from ..metrics.snapshots import PipelineReport
 from ..observability.logs import LogTail
 from ..pipeline.opening import open_pipeline
 from ..pipeline.running import Pipeline
@@ -106,7 +107,11 @@ class Display:
 
     def code_of(self, pipeline: Pipeline[Any]) -> int:
         """Return the exit code for what failed in *pipeline*, and say why on stderr."""
-        share, most = pipeline.report.failed_share, self.max_failure_rate
+        return self.code_of_report(pipeline.report)
+
+    def code_of_report(self, report: PipelineReport) -> int:
+        """Return the exit code for what failed by *report*, and say why on stderr."""
+        share, most = report.failed_share, self.max_failure_rate
         if most is None or share <= most:
             return 0
         click.echo(

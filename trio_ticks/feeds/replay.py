@@ -175,6 +175,8 @@ class ReplayFeed:
         self._keeps_books: Final = books
         self._kept: KeptBooks | None = None
         self._now_ns: int | None = None
+        self._first_ns = 0
+        self._timeline: Timeline | None = None
 
     @property
     def books(self) -> Mapping[str, Book]:
@@ -185,6 +187,19 @@ class ReplayFeed:
     def market_time(self) -> datetime | None:
         """The recording's time of the item sent last; ``None``: none was sent."""
         return None if self._now_ns is None else utc_from_ns(self._now_ns)
+
+    @property
+    def share(self) -> float:
+        """How much of the recording was played, from 0 to 1: by bytes, or by time.
+
+        By time if an *end* was given.
+        """
+        if self._timeline is None:
+            return 0.0
+        if self._end_ns is None or self._timeline.ended:
+            return self._timeline.share
+        span_ns = max(1, self._end_ns - self._first_ns)
+        return min(1.0, ((self._now_ns or self._first_ns) - self._first_ns) / span_ns)
 
     def __repr__(self) -> str:
         shown = [str(path) for path in self.paths]
@@ -211,6 +226,7 @@ class ReplayFeed:
         files = await call(self._find, in_thread=in_thread)
         raised: Exception | None = None
         with Timeline(files, self.symbols) as timeline:
+            self._timeline = timeline
             ahead = ReadAhead(timeline, in_thread=in_thread)
             self.stats.connected = True
             try:
@@ -248,6 +264,7 @@ class ReplayFeed:
         if first_ns is None:
             self._count(timeline, counted)
             return
+        self._first_ns = first_ns
         clock.begin_at(first_ns / 1e9)
         clock.play(first_ns / 1e9 if self.timestamps == "original" else None, self.speed)
         pace = _Pace(clock.now(), first_ns, self.speed)
