@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import threading
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.worlds.recordings import T0, book, combined, flat, trade, write
 from trio_ticks import ConfigError, Tick
 from trio_ticks.clock import Clock
 from trio_ticks.feeds import timeline
+from trio_ticks.feeds.decoding import LineDecoder
 from trio_ticks.feeds.recording_files import find_recordings
 from trio_ticks.feeds.timeline import Piece, Timeline, Track
 from trio_ticks.recordings.files import LineReader
@@ -190,26 +192,41 @@ async def test_books_are_whole_where_a_part_begins(tmp_path: Path) -> None:
 # What is read when
 
 
+def read_in_pieces(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Have files read *count* lines at a time: blocks hold all of such small ones."""
+    read, rest = LineReader.read_lines, dict[LineReader, list[bytes]]()
+
+    def read_lines(reader: LineReader) -> list[bytes] | None:
+        lines = rest.setdefault(reader, [])
+        while len(lines) < count and (block := read(reader)) is not None:
+            lines += block
+        rest[reader] = lines[count:]
+        return lines[:count] or None
+
+    monkeypatch.setattr(LineReader, "read_lines", read_lines)
+    monkeypatch.setattr(timeline, "LINES", count)
+
+
 async def test_lines_are_decoded_in_the_event_loop_and_read_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: dict[str, set[int]] = {"read": set(), "decode": set()}
-    read, decode = LineReader.read, Track.decode
+    read, decode = LineReader.read_lines, LineDecoder.decode
 
-    def reading(reader: LineReader) -> bytes | None:
+    def reading(reader: LineReader) -> list[bytes] | None:
         threads["read"].add(threading.get_ident())
         return read(reader)
 
-    def decoding(track: Track) -> bool:
+    def decoding(decoder: LineDecoder, line: bytes) -> list[tuple[int, Any]]:
         threads["decode"].add(threading.get_ident())
-        return decode(track)
+        return decode(decoder, line)
 
     files = [write(tmp_path / "r", *(book(n) for n in range(100)))]
     feed, send = tt.ReplayFeed(files, math.inf), Sent()
     found = find_recordings(files)
     monkeypatch.setattr("trio_ticks.feeds.replay.find_recordings", lambda *_: found)
-    monkeypatch.setattr(LineReader, "read", reading)
-    monkeypatch.setattr(Track, "decode", decoding)
+    monkeypatch.setattr(LineReader, "read_lines", reading)
+    monkeypatch.setattr(LineDecoder, "decode", decoding)
     await feed.run(send)
     assert len(send.items) == 100
     assert threads["decode"] == {threading.get_ident()}
@@ -220,7 +237,7 @@ async def test_the_feed_does_not_wait_for_a_slow_disk_while_it_has_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It once awaited each piece, and the load was another one than live."""
-    monkeypatch.setattr(timeline, "LINES", 10)
+    read_in_pieces(monkeypatch, 10)
     path = write(tmp_path / "r", *(book(n) for n in range(25)))
     blocked, go_on = threading.Event(), threading.Event()
     read = Track.read
@@ -246,6 +263,8 @@ async def test_the_feed_does_not_wait_for_a_slow_disk_while_it_has_lines(
 async def test_what_is_read_ahead_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read_in_pieces(monkeypatch, 1)
+    monkeypatch.setattr(timeline, "LINES", 10**6)
     monkeypatch.setattr(timeline, "BYTES", 1000)
     path = write(tmp_path / "r", *(book(n) for n in range(3000)))
     (file,) = find_recordings([path])
@@ -262,15 +281,17 @@ async def test_a_disk_that_fails_ends_the_replay_after_what_was_read(
 ) -> None:
     path = write(tmp_path / "r", *(book(n) for n in range(50)))
     found = find_recordings([path])
-    read = LineReader.read
+    read_in_pieces(monkeypatch, 10)
+    read, calls = LineReader.read_lines, list[int]()
 
-    def failing(reader: LineReader) -> bytes | None:
-        if reader.lines == 20:
+    def failing(reader: LineReader) -> list[bytes] | None:
+        calls.append(1)
+        if len(calls) == 3:
             raise ConfigError("cannot read the recording")
         return read(reader)
 
     monkeypatch.setattr("trio_ticks.feeds.replay.find_recordings", lambda *_: found)
-    monkeypatch.setattr(LineReader, "read", failing)
+    monkeypatch.setattr(LineReader, "read_lines", failing)
     send = Sent()
     with pytest.raises(ConfigError, match="cannot read the recording"):
         await tt.ReplayFeed(path, math.inf).run(send)
@@ -281,7 +302,7 @@ async def test_a_disk_that_fails_ends_the_replay_after_what_was_read(
 async def test_pieces_of_any_size(
     tmp_path: Path, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timeline, "LINES", lines)
+    read_in_pieces(monkeypatch, lines)
     write(tmp_path / "a", *(book(n) for n in range(0, 100, 3)))
     write(tmp_path / "b", *(book(n) for n in range(1, 100, 3)), "junk", "")
     write(tmp_path / "c", *(book(n) for n in range(2, 100, 3)))
@@ -304,6 +325,55 @@ def test_a_timeline_without_trio(tmp_path: Path) -> None:
                 continue
             seen += [item.bid for _, item in line.take(next_ns, 10)]
     assert seen == [float(n) for n in range(15)]
+
+
+class Wrong(tt.Codec):
+    """A codec that is wrong from the eighth message on."""
+
+    def subscribe(self, symbols: Any, /) -> list[str | bytes]:
+        self.seen = 0
+        return []
+
+    def decode(self, payloads: Any, /) -> Any:
+        self.seen += 1
+        return [Tick("A", T_ZERO, self.seen, 2, 0, 0, 0)] if self.seen < 8 else "no items"
+
+
+async def test_a_codec_that_is_wrong_ends_it_after_what_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "r", *(f"{T0 + n} {{}}" for n in range(20)))
+    monkeypatch.setattr("trio_ticks.feeds.captures.HEAD_LINES", 3)
+    send = Sent()
+    with pytest.raises(ConfigError, match="decode must return a list of items"):
+        await tt.ReplayFeed(path, math.inf, venue=Wrong).run(send)
+    assert send.bids == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_folder_of_the_recorder(tmp_path: Path) -> None:
+    """Files of one run, one after another: their codec goes on from each to the next."""
+    ticks = [
+        Tick("AB"[n % 2], datetime.fromtimestamp(1e9 + n / 1000, UTC), n, n + 1, 1, 1, 1)
+        for n in range(3000)
+    ]
+    seen: list[Tick] = []
+
+    async def handler(tick: Tick) -> None:
+        seen.append(tick)
+
+    async def paced() -> AsyncIterator[Tick]:
+        for n, tick in enumerate(ticks):
+            if n % 1000 == 0:
+                await trio.sleep(0.06)
+            yield tick
+
+    recorder = tt.Recorder(tmp_path / "recorded", rotate_s=0.05)
+    await tt.run_pipeline(
+        tt.IterableFeed(paced()), handler, overflow=tt.Block(), ordering="none", record=recorder
+    )
+    assert sorted(seen, key=lambda tick: tick.bid) == ticks
+    assert len(list((tmp_path / "recorded").rglob("*.*"))) > 1
+    assert (await sent(tmp_path / "recorded")).items == ticks
 
 
 # Lag on the recording's own clock

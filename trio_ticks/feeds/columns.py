@@ -27,7 +27,8 @@ from .venues import Codec
 
 __all__ = ["Columns", "pieces", "read_columns"]
 
-_PIECE: Final = 4096
+_PIECE: Final = 512
+"""Few enough to stay in the processor's cache."""
 _MOST_SYMBOLS: Final = 1_000_000
 """Their names are kept; no venue has so many, but a damaged file may."""
 
@@ -141,30 +142,32 @@ class _Columns:
         self._kinds: dict[type[Any], int] = {}
         self._gaps = 0
 
-    def add(self, piece: Iterable[tuple[int, Any]]) -> None:
+    def add(self, piece: list[tuple[int, Any]]) -> None:
         """Append the items of *piece*."""
-        arrive, event = self.arrival_ns.append, self.event_ns.append
-        name, sort = self.symbol.append, self.kind.append
         symbols, kinds = self._symbols, self._kinds
-        for ns, item in piece:
-            kind = type(item)
-            number = kinds.get(kind)
-            if number is None:
-                if kind is Lost:
-                    self._gaps += 1
-                    continue
-                number = kinds.setdefault(kind, len(kinds))
-            symbol = symbols.get(item.symbol)
-            if symbol is None:
-                symbol = self._number(item.symbol)
-            arrive(ns)
-            # To the microsecond, as datetimes are; a float has no more digits.
-            event(round(item.timestamp.timestamp() * 1e6) * 1000)
-            name(symbol)
-            sort(number)
+        try:
+            # The usual piece: a column at a time, which takes half as long.
+            kind = [kinds[type(item)] for _, item in piece]
+            symbol = [symbols[item.symbol] for _, item in piece]
+        except KeyError:
+            piece = self._without_gaps(piece)
+            kind = [kinds.setdefault(type(item), len(kinds)) for _, item in piece]
+            symbol = [self._number(item.symbol) for _, item in piece]
+        self.kind.extend(kind)
+        self.symbol.extend(symbol)
+        self.arrival_ns.extend([ns for ns, _ in piece])
+        # To the microsecond, as datetimes are: a float has no more digits.
+        self.event_ns.extend(
+            [int(item.timestamp.timestamp() * 1e6 + 0.5) * 1000 for _, item in piece]
+        )
+
+    def _without_gaps(self, piece: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+        kept = [pair for pair in piece if type(pair[1]) is not Lost]
+        self._gaps += len(piece) - len(kept)
+        return kept
 
     def _number(self, symbol: str) -> int:
-        if len(self._symbols) >= _MOST_SYMBOLS:
+        if symbol not in self._symbols and len(self._symbols) >= _MOST_SYMBOLS:
             raise ConfigError(
                 f"the recording has more than {_MOST_SYMBOLS:,} symbols: choose some by symbols="
             )

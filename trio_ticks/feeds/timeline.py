@@ -29,9 +29,9 @@ from .recording_files import RecordingFile
 __all__ = ["Counts", "Piece", "ReadAhead", "Timeline", "Track"]
 
 LINES: Final = 2048
-"""A piece is this many lines; another is read when fewer are left."""
+"""A piece has as many lines at least; another is read when fewer are left."""
 BYTES: Final = 1 << 20
-"""A piece is over after so many bytes: a line may have 8 MB."""
+"""A piece with so many bytes is large enough: a line may have 8 MB."""
 
 Timed = tuple[int, Any]
 """An item with the time to play it at, in ns since 1970."""
@@ -102,13 +102,12 @@ class Track:
         try:
             if self._reader is None:
                 self._reader = LineReader(self.file.path)
-            read = self._reader.read
             while len(lines) < LINES and size < BYTES:
-                line = read()
-                if line is None:
+                block = self._reader.read_lines()
+                if block is None:
                     return Piece(lines, self._at(), last=True)
-                lines.append(line)
-                size += len(line)
+                lines += map(bytes.strip, block)
+                size += sum(map(len, block))
         except ConfigError as error:
             return Piece(lines, self._at(), last=True, error=error)
         return Piece(lines, self._at(), last=False)
@@ -138,6 +137,34 @@ class Track:
         if not items and not lines and self._error is not None:
             raise self._error
         return bool(items)
+
+    def decode_into(self, due: list[Timed], until_ns: float, limit: int) -> None:
+        """Decode lines while their items are due up to *until_ns*, and append these.
+
+        To *due*, up to about *limit* in all. The first item that is not due yet is
+        kept. It must have no items left.
+        """
+        lines, items, last = self._lines, self.items, self._last_ns
+        assert self.decoder is not None
+        decode, used = self.decoder.decode, len(lines)
+        try:
+            while lines and not items and len(due) < limit:
+                for ns, item in decode(lines.popleft()):
+                    if ns > last:
+                        last = ns
+                    if last > until_ns or items:
+                        items.append((last, item))
+                    else:
+                        due.append((last, item))
+        except ConfigError as error:
+            # The codec is wrong. It is raised when what was decoded before is taken.
+            used -= len(lines)
+            lines.clear()
+            self._read_all, self._error = True, error
+        else:
+            used -= len(lines)
+        self.used += used
+        self._last_ns = last
 
     def close(self) -> None:
         """Close the file."""
@@ -255,11 +282,8 @@ class Timeline:
         items = track.items
         while items and items[0][0] <= until_ns and len(due) < limit:
             due.append(items.popleft())
-            if not items:
-                try:
-                    track.decode()
-                except ConfigError:
-                    return  # The next call raises it, when these have been sent.
+        if not items:
+            track.decode_into(due, until_ns, limit)
 
     def _others_at(self, track: Track) -> float:
         """Return when another file than *track* has the next item."""
