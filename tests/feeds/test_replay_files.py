@@ -351,7 +351,7 @@ async def test_a_codec_that_is_wrong_ends_it_after_what_it_made(
 
 
 async def test_a_folder_of_the_recorder(tmp_path: Path) -> None:
-    """Files of one run, one after another: their codec goes on from each to the next."""
+    """Files of one run, one after another: their codec goes on in each."""
     ticks = [
         Tick("AB"[n % 2], datetime.fromtimestamp(1e9 + n / 1000, UTC), n, n + 1, 1, 1, 1)
         for n in range(3000)

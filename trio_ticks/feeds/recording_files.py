@@ -24,7 +24,7 @@ from .venues import Codec, Language
 
 __all__ = ["RecordingFile", "Where", "check_paths", "files_at", "find_recordings"]
 
-logger = logging.getLogger("trio_ticks.feeds.replay")
+logger = logging.getLogger("trio_ticks.feeds")
 
 Where = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A recording: its path, that of a folder of recordings, or several paths."""
