@@ -168,7 +168,7 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
                 maxsize=job.maxsize,
                 overflow=tt.Block(),
                 ordering=ordering,
-                **({"record": tt.Recorder(folder)} if job.record else {}),
+                record=tt.Recorder(folder) if job.record else None,
             ) as pipeline:
                 await run_trio_until(job, recorder, trio.Event())
                 loop_cpu_s = time.thread_time() - began

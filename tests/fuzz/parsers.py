@@ -77,7 +77,7 @@ def _check_codec(venue: str, data: bytes) -> None:
 
     def decoded(batches: list[list[bytes]]) -> list[Any]:
         context = Context(language.channels)
-        codec = language.codec_for(context)  # type: ignore[arg-type]
+        codec = language.codec_for(context)
         codec.subscribe(["BTCUSDT", "BTC-USD", "BTC/USD", "SPY"])
         found: list[Any] = []
         for batch in batches:

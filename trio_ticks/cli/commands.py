@@ -25,7 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "lag": "Show how far the workers of a buffer are behind.",
     "plan": "Find the settings for a strategy, from a recording.",
     "record": "Record a feed, to play it again.",
-    "replay": "Play a recording to a strategy of yours.",
+    "replay": "Run a strategy of yours on a recording.",
     "retire": "Keep nothing more for a group of workers that is gone for good.",
     "run": "Run a strategy of yours on a real feed.",
     "top": "Watch a running pipeline that serves its metrics.",

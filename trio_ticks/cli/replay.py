@@ -14,20 +14,19 @@ from ..clock import monotonic
 from ..feeds.replay import ReplayFeed
 from ..foresight.virtual import replay_virtual
 from ..metrics.snapshots import PipelineReport
-from .feed_options import GroupedCommand
 from .loading import load_strategy, load_venue, venue_list
 from .market_bar import MarketBar
 from .options import (
     SECONDS,
+    GroupedCommand,
     Names,
     Number,
     ParamType,
-    PipelineOptions,
     option,
     output_options,
-    pipeline_options,
     set_up_logging,
 )
+from .pipeline_options import PipelineOptions, pipeline_options
 from .report import json_line, report_text
 from .session import Display, run_to_the_end
 
@@ -190,10 +189,7 @@ def replay(
     )
     virtual, seed, service = take("virtual"), take("seed"), take("service")
     _refuse_idle_options(context, virtual=virtual)
-    settings = PipelineOptions.take(parameters).settings()
-    source = context.get_parameter_source("overflow")
-    if source is click.core.ParameterSource.DEFAULT:
-        settings["overflow"] = None  # at --speed max the feed waits for room
+    settings = PipelineOptions.take(parameters).settings(as_json=parameters["json"])
     bar = MarketBar(feed)
     if parameters["view"] == "bar":
         parameters["view"] = "none"
