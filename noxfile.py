@@ -288,7 +288,7 @@ for _version in PYTHONS:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run the demo and the examples as a user would.
+    """Run the demo, the examples and the notebook as a user would.
 
     The wheel is built and installed, and the folder is not the checkout.
     """
@@ -308,6 +308,8 @@ def examples(session: nox.Session) -> None:
         )
         for example in sorted((ROOT / "examples").glob("*.py")):
             session.run("python", str(example))
+        for notebook in sorted((ROOT / "examples").glob("*.ipynb")):
+            session.run("jupyter-execute", str(notebook))
 
 
 @nox.session(default=False)
