@@ -100,6 +100,28 @@ print(report)
     assert "(the law holds)" in run(tmp_path, "-c", program).stdout
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_what_is_recorded_is_played_again(tmp_path: Path, compression: str) -> None:
+    program = f"""
+import math, trio, trio_ticks as tt
+from trio_ticks.exchange import open_exchange
+async def strategy(tick):
+    pass
+async def main():
+    async with open_exchange(rate=1000, symbols=["A", "B"]) as exchange:
+        recorder = tt.Recorder("recordings", compression="{compression}", rotate_s=0.2)
+        feed = tt.WebSocketFeed(exchange.url, ["A", "B"])
+        async with tt.open_pipeline(feed, strategy, record=recorder) as pipeline:
+            await trio.sleep(0.7)
+    replay = tt.ReplayFeed("recordings", speed=math.inf)
+    return pipeline.report, await tt.run_pipeline(replay, strategy)
+live, again = trio.run(main)
+assert live.produced == again.produced == again.consumed > 0, (live, again)
+"""
+    run(tmp_path, "-c", program)
+    assert len(list((tmp_path / "recordings").rglob("*.*"))) > 1
+
+
 def test_files_are_renamed_only_when_they_are_closed(tmp_path: Path) -> None:
     """Dead letters that turn their files over; a table that is complete or absent."""
     program = """

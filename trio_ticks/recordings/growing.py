@@ -8,7 +8,6 @@ closed. It holds whole frames: what a full disk has cut short is taken away agai
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import zlib
@@ -17,8 +16,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
+from ..clock import system_utc
 from .events import event_line
 from .zstd import find_zstd, load_zstd
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Compression", "OutFile", "compressor_of", "is_growing", "new_path"]
 
@@ -29,6 +34,10 @@ _SUFFIXES: Final[dict[str, str]] = {"zstd": ".zst", "gzip": ".gz"}
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _LONGEST_NAME: Final = 80
 _LEVEL: Final = 1
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+"""On Windows alone: without it the system writes each line feed as two characters."""
+_AT_REST_S: Final = 10.0
+"""A file that was not changed for so long does not grow, where there are no locks."""
 
 
 def compressor_of(compression: Compression | None) -> tuple[Compression, Callable[[bytes], bytes]]:
@@ -94,10 +103,11 @@ class OutFile:
         """Bytes in the file."""
         self._compress = compress
         self._sync = sync
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY
         self._file: Final = os.open(path, flags, 0o600)
-        with contextlib.suppress(OSError):  # some network disks have no locks
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some network disks have no locks
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def append(self, frame: bytes) -> None:
         """Write a whole *frame*, or nothing.
@@ -134,9 +144,13 @@ class OutFile:
 def is_growing(path: Path) -> bool:
     """Return whether a recorder writes to the file at *path* now.
 
+    On a system without locks: whether it was changed in the last seconds.
+
     Raises:
         OSError: it cannot be opened.
     """
+    if fcntl is None:
+        return system_utc().timestamp() - path.stat().st_mtime < _AT_REST_S
     file = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
