@@ -103,7 +103,7 @@ class CommandReference(SphinxDirective):
         section.extend(help_nodes(command.help or ""))
         groups: dict[str, list[click.Parameter]] = {}
         for parameter in command.get_params(context):
-            if parameter.get_help_record(context) is not None:
+            if isinstance(parameter, click.Option) and parameter.get_help_record(context):
                 groups.setdefault(getattr(parameter, "group", "Options"), []).append(parameter)
         for title in sorted(groups, key=lambda title: title == "Options"):
             section += nodes.rubric(title, title)
@@ -121,7 +121,7 @@ class CommandReference(SphinxDirective):
             anchor = nodes.make_id(f"{context.command_path} {max(parameter.opts, key=len)}")
             term = nodes.term("", "", nodes.literal(record[0], record[0]), ids=[anchor])
             text = " ".join((getattr(parameter, "help", None) or "").split())
-            text, _, written = text.partition("  [default:")
+            text, _, written = text.partition(" [default:")
             definition = nodes.definition("", nodes.paragraph("", "", *inline(text.rstrip())))
             told = list(facts(parameter, context))
             if written:
