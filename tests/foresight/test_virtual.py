@@ -21,7 +21,7 @@ import trio.lowlevel
 
 import trio_ticks as tt
 from tests.worlds.recordings import REAL, book, busy_day, needs_real, write
-from tests.worlds.virtual_runs import play
+from tests.worlds.virtual_runs import VARIANTS, play
 from trio_ticks import ConfigError, Tick
 from trio_ticks.foresight import scheduling
 from trio_ticks.foresight.scheduling import check_scheduling, seeded
@@ -58,9 +58,9 @@ def test_a_seed_makes_the_same_run_again_by_tick(recording: Path) -> None:
     assert reports[0].ledger.unaccounted == 0
 
 
-def in_processes(recording: Path, count: int, python: str = sys.executable) -> list[Any]:
+def in_processes(recording: Path, count: int, *more: str) -> list[Any]:
     """Play *recording* in *count* processes with hash seeds of their own."""
-    command = [python, "-m", "tests.worlds.virtual_runs", str(recording), "7"]
+    command = [sys.executable, "-m", "tests.worlds.virtual_runs", str(recording), "7", *more]
     started = [
         subprocess.Popen(
             command,
@@ -87,6 +87,12 @@ def test_it_is_the_same_in_eight_processes_with_other_hash_seeds(recording: Path
         outcomes[0]["fingerprint"],
         outcomes[0]["lines"],
     )
+
+
+def test_so_it_is_whatever_the_settings_leave_to_chance(recording: Path) -> None:
+    one, other = in_processes(recording, 2, "variants")
+    assert one == other
+    assert len(set(one["variants"].values())) == len(VARIANTS)
 
 
 def test_it_is_the_same_on_every_python(recording: Path) -> None:

@@ -1,6 +1,6 @@
 """A replay on a virtual clock in a process of its own, told by what came of each tick.
 
-``python -m tests.worlds.virtual_runs RECORDING SEED`` prints one line of JSON.
+``python -m tests.worlds.virtual_runs RECORDING SEED [variants]`` prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 
 import trio_ticks as tt
 
-__all__ = ["Told", "play", "settings"]
+__all__ = ["VARIANTS", "Told", "play", "settings"]
 
 
 class Told:
@@ -57,6 +57,18 @@ def settings() -> dict[str, Any]:
     }
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "auto": {"workers": "auto", "maxsize": 200},
+    "unordered": {"ordering": "none", "overflow": tt.DropOldest()},
+    "conflated": {"overflow": tt.Conflate(), "max_age": tt.MaxAge(0.02, since="timestamp")},
+    "throttled": {"overflow": tt.Throttle(tt.DropNewest(0.01)), "maxsize": 40},
+    "broken": {"breaker": tt.Breaker(failures=1, pause_s=0.05), "retry": None},
+    "blocked": {"overflow": tt.Block(), "maxsize": 5},
+    "computing": {"service": 0.001, "workers": 2},
+}
+"""Settings beside those of :func:`settings`, one kind of decision each."""
+
+
 def play(recording: Path, seed: int, **more: Any) -> tuple[tt.PipelineReport, Told]:
     """Play *recording*, and return what came of it."""
     told = Told()
@@ -70,7 +82,7 @@ def play(recording: Path, seed: int, **more: Any) -> tuple[tt.PipelineReport, To
     return report, told
 
 
-def main(recording: str, seed: str) -> None:
+def main(recording: str, seed: str, variants: str = "") -> None:
     logging.disable(logging.CRITICAL)
     # Objects lie elsewhere in the memory of each process.
     ballast = [object() for _ in range(random.SystemRandom().randrange(10_000))]
@@ -84,6 +96,11 @@ def main(recording: str, seed: str) -> None:
                 "fingerprint": report.fingerprint,
                 "lines": len(told.lines),
                 "hash": hashlib.sha256(text.encode()).hexdigest(),
+                "variants": {
+                    name: play(Path(recording), int(seed), **more)[0].fingerprint
+                    for name, more in VARIANTS.items()
+                    if variants
+                },
             }
         )
     )
