@@ -111,15 +111,18 @@ class Parts(Generic[T]):
         self.gap_counts: GapCounts = self._state.losses.gaps
         self.listeners = Listeners(self._state.drops)
         self.feed_can = capabilities_of(feed)
-        self.throttle: ThrottleTask | None = None
-        if isinstance(settings.overflow, Throttle):
-            self.throttle = ThrottleTask(
-                settings.overflow,
-                self.feed_can.throttle,
-                self._shared or self._state,
-                self._shared.finished if self._shared else self._count_finished,
-                feed_name=type(feed).__name__,
-            )
+        self.throttle = self._make_throttle(settings, type(feed).__name__)
+
+    def _make_throttle(self, settings: Settings, feed_name: str) -> ThrottleTask | None:
+        if not isinstance(settings.overflow, Throttle):
+            return None
+        return ThrottleTask(
+            settings.overflow,
+            self.feed_can.throttle,
+            self._shared or self._state,
+            self._shared.finished if self._shared else self._count_finished,
+            feed_name=feed_name,
+        )
 
     def close(self) -> None:
         """Close both ends of the channel; queued ticks count as dropped at shutdown."""
