@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Processes that tests start import the package under test, whatever is installed, and
 # whichever folder they are started in.
@@ -49,6 +49,10 @@ settings.register_profile(
     max_examples=2500,
     stateful_step_count=100,
     suppress_health_check=[HealthCheck.too_slow],
+)
+# Whether something is found, and not what the smallest example of it is.
+settings.register_profile(
+    "unshrunk", settings.get_profile("default"), phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

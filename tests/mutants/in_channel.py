@@ -384,8 +384,8 @@ MUTANTS: Final = (
     _gaps(
         name="older-gap-forgotten",
         file="channel/losses.py",
-        before="                item.gap = item.gap.joined(gap)",
-        after="                item.gap = gap",
+        before="            gaps[gap.symbol] = known.joined(gap)",
+        after="            gaps[gap.symbol] = gap",
         breaks="of two losses in a row the strategy is told of the last alone",
     ),
     _gaps(

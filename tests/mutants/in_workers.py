@@ -13,6 +13,8 @@ _loop = partial(
     Mutant,
     file="workers/loop_work.py",
     tests=(
+        "tests/workers/test_room.py",
+        "tests/channel/test_gap_order.py",
         "tests/workers/test_order.py",
         "tests/workers/test_workers.py",
         "tests/workers/test_seeded_runs.py::test_in_the_loop",

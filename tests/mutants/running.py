@@ -121,6 +121,7 @@ class Copy:
         # A test that waits for what never comes fails, long before the time is up.
         limit = str(min(30.0, limit_s / 4))
         env = {**clean, "PYTHONPATH": str(self.folder), "TRIO_TICKS_TEST_LIMIT_S": limit}
+        env["HYPOTHESIS_PROFILE"] = "unshrunk"
         env["COLUMNS"] = "400"  # the names of tests in whole
         began = time.monotonic()
         with self._planted(mutant):
