@@ -209,6 +209,21 @@ async def test_trades_wait_for_room_and_none_is_lost(
     assert send.ledger.produced == 60
 
 
+async def test_a_quote_does_not_overtake_a_trade_of_its_symbol_that_waits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    send, receive = opened(1, {tt.Tick: tt.Conflate(), tt.Trade: tt.Block()})
+    async with trio.open_nursery() as nursery:
+        await send.send(quote("A", 1))
+        nursery.start_soon(send.send, trade("A", 2))
+        await trio.sleep(1)
+        # It must not take the place of the quote that is queued: that came before 2.
+        nursery.start_soon(send.send, quote("A", 3))
+        await trio.sleep(1)
+        got = [await receive.receive() for _ in range(3)]
+    assert numbers(got) == [("A", 1), ("A", 2), ("A", 3)]
+
+
 async def test_a_large_batch_that_has_to_wait_stays_whole(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -74,11 +74,11 @@ MUTANTS: Final = (
         breaks="receivers wait for ever after the last tick that had waited for room",
     ),
     _channel(
-        name="verdict-a-tick-too-early",
+        name="what-still-finds-no-room-vanishes",
         file="channel/deliveries.py",
-        before="if left:\n                return\n",
-        after="if not left:\n                return\n",
-        breaks="ticks that could enter stay outside, and others are judged in their place",
+        before="delivery.leave(len(chunk), left)",
+        after="delivery.leave(len(chunk))",
+        breaks="of ticks that wait those that still find no room vanish",
     ),
     _channel(
         name="refused-tail-dropped",
@@ -313,12 +313,17 @@ MUTANTS: Final = (
         after="        self._item_gate.close()",
         breaks="closing a clone twice ends the channel for the others",
     ),
-    _channel(
+    Mutant(
         name="last-receiver-leaves-parked-ticks",
         file="channel/state.py",
         before="left = self.lanes.evict(self.lanes.parked)",
         after="left: list[Any] = []",
         breaks="parked ticks are in no count when the last receiver leaves",
+        tests=(
+            "tests/pipeline/test_shutdown.py",
+            "tests/pipeline/test_seeded_shutdowns.py",
+            "tests/workers/test_seeded_runs.py::test_in_the_loop",
+        ),
     ),
     _pool(
         name="woken-worker-never-arrives",

@@ -263,7 +263,18 @@ MUTANTS: Final = (
         before="return self._exhausted and not self._items",
         after="return self._exhausted",
         breaks="the last piece of a recording is not played",
-        tests=("tests/feeds/test_replay.py",),
+        tests=(
+            "tests/exchange/test_exchange_recorded.py",
+            "tests/exchange/test_recorded_binance.py",
+        ),
+    ),
+    Mutant(
+        name="later-recordings-left-out",
+        file="feeds/timeline.py",
+        before="return not self._tracks and not self._waiting",
+        after="return not self._tracks",
+        breaks="of several recordings those that begin later are not played",
+        tests=("tests/feeds/test_replay.py", "tests/feeds/test_replay_files.py"),
     ),
     Mutant(
         name="recording's-loss-not-told",
