@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from docs.make_mutants_table import PAGE, written
 
+from docs.make_mutants_table import PAGE, written
 from tests.mutants.__main__ import RECORDS, known
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import Mutant, Stale, planted

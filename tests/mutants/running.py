@@ -143,6 +143,8 @@ class Copy:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
         seconds = time.monotonic() - began
         if output is None:
             return Outcome("hung", "", seconds, "")
