@@ -53,16 +53,6 @@ MUTANTS: Final = (
         breaks="nothing is ever acknowledged, and all comes again",
     ),
     _redis(
-        name="lost-lease-not-noticed",
-        file="brokers/redis_streams/turn.py",
-        before="""                if answer < 0:
-                    self._worker.fence(shard)
-                    continue
-                ticks""",
-        after="                ticks",
-        breaks="a worker goes on with a shard that is another's",
-    ),
-    _redis(
         name="lease-not-released",
         file="brokers/redis_streams/turn.py",
         before="                    steps.append(self._release(shard))",

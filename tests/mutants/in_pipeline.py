@@ -23,16 +23,6 @@ MUTANTS: Final = (
         breaks="after the feed's end the workers wait for ticks that cannot come",
     ),
     _phases(
-        name="cancellation-of-the-feed-swallowed",
-        before="""                self.fail(error)
-            if cancelled is not None:
-                raise cancelled from None
-        finally:""",
-        after="""                self.fail(error)
-        finally:""",
-        breaks="a cancelled feed ends as if it had no more ticks",
-    ),
-    _phases(
         name="shutdown-drops-what-waits",
         before="""            self.parts.begin_draining()
             self._feed_scope.cancel()""",
@@ -58,11 +48,13 @@ MUTANTS: Final = (
         after="        if self.failure is None or error:\n            self.failure = error",
         breaks="the error that the user sees is not the one that ended the pipeline",
     ),
-    _phases(
+    Mutant(
         name="paused-pipeline-stays-paused",
+        file="pipeline/phases.py",
         before="        self._paused = None\n        self.parts.hold(False)",
         after="        self._paused = None",
         breaks="a paused pipeline that shuts down drops what is queued",
+        tests=("tests/pipeline/test_steering.py",),
     ),
     Mutant(
         name="clones-left-open",

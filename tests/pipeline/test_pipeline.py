@@ -645,6 +645,33 @@ async def test_the_first_of_two_errors_comes_out_and_the_second_is_logged(
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [feeds]
 
 
+async def test_an_error_of_the_feeds_clean_up_does_not_hide_the_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Second(Exception):
+        """Raised while the feed is cancelled."""
+
+    first = ValueError("first")
+
+    async def script(send: Send) -> None:
+        try:
+            await send.send(make_tick("A", 1))
+            await trio.sleep_forever()
+        finally:
+            raise Second
+
+    async def handler(_tick: tt.Tick) -> None:
+        raise KeyError
+
+    async def on_error(_tick: tt.Tick, _error: Exception) -> None:
+        raise first
+
+    with raises_as_itself(first):
+        async with tt.open_pipeline(ScriptFeed(script), handler, on_error=on_error) as pipeline:
+            await pipeline.wait()
+    assert "Second" in caplog.text
+
+
 async def test_no_task_outlives_the_block(autojump_clock: MockClock) -> None:
     root = trio.lowlevel.current_root_task()
     assert root is not None
