@@ -179,6 +179,7 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
             "unaccounted": ledger.unaccounted,
             "loop_cpu_s": loop_cpu_s,
             "recorded": report.get("recorder"),
+            "reconnects": report["reconnects"],
         }
 
     return trio.run(main)
