@@ -160,6 +160,7 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
             ssl_context=job.ssl_context(),
         )
         with tempfile.TemporaryDirectory() as folder:
+            extra: dict[str, Any] = {"record": tt.Recorder(folder)} if job.record else {}
             began = time.thread_time()
             async with tt.open_pipeline(
                 feed,
@@ -168,7 +169,7 @@ def run_trio_ticks(job: Job, recorder: Recorder) -> dict[str, Any]:
                 maxsize=job.maxsize,
                 overflow=tt.Block(),
                 ordering=ordering,
-                record=tt.Recorder(folder) if job.record else None,
+                **extra,
             ) as pipeline:
                 await run_trio_until(job, recorder, trio.Event())
                 loop_cpu_s = time.thread_time() - began
