@@ -16,8 +16,7 @@ __all__ = ["BUSY_CORES", "OthersLoad", "describe_load"]
 BUSY_CORES: Final = 0.25
 """From so many cores in use by other programs on, services are not to be trusted.
 
-Measured with a handler that awaits 2 ms, on two cores: others that kept a quarter of
-one core busy moved its mean by less than 2 %."""
+Not measured: a share of one core that a quiet desktop does not use."""
 _STAT: Final = Path("/proc/stat")
 
 
