@@ -15,6 +15,7 @@ import random
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 from unittest import mock
 
@@ -48,7 +49,7 @@ def _in_order(seed: int) -> Iterator[None]:
         put(_RUN, "id", lambda _scope: next(addresses))
         # Sets of objects with the same hash go by the order in which they were added.
         put(_RUN.CancelStatus, "__hash__", lambda _self: 1)
-        put(trio.lowlevel.Task, "__hash__", lambda task: task._counter)
+        put(trio.lowlevel.Task, "__hash__", attrgetter("_counter"))
         for name, module in tuple(sys.modules.items()):
             if name.startswith("trio_ticks") and "new_random" in vars(module):
                 put(module, "new_random", new_random)

@@ -106,9 +106,8 @@ class Pipeline(Steered[T]):
         """Whether the event loop stands still; ``None`` before the block."""
         self._block: trio.Nursery | None = None
         self._report: PipelineReport | None = None
-        self._poll = parts.poll  # These five are for the module that opens pipelines.
-        self._run = self._phases.run
-        self._fail = self._phases.fail
+        # These five are for the module that opens pipelines.
+        self._poll, self._run, self._fail = parts.poll, self._phases.run, self._phases.fail
         self._stopping = self._phases.stopping
         self._make_report = partial(make_report, self)
 
