@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests.worlds.command_line import PATIENCE_S, command, environment, run_cli
 from tests.worlds.recordings import book, write
+from trio_ticks.cli import main
 from trio_ticks.cli.market_bar import MarketBar
 from trio_ticks.feeds.replay import ReplayFeed
 
@@ -123,12 +125,20 @@ def test_failures_make_the_exit_code(folder: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_work_is_one_line(folder: Path, arguments: list[str], message: str) -> None:
-    run = run_cli("replay", *arguments, cwd=folder)
-    assert run.returncode == 2
-    assert message in run.stderr
-    assert "Traceback" not in run.stderr
-    assert len(run.stderr.strip().splitlines()) == 1
+def test_what_cannot_work_is_one_line(
+    folder: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.path", ["", *sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert main(["replay", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_the_venues_are_listed(folder: Path) -> None:

@@ -25,7 +25,7 @@ from ..clock import seeded_random
 from ..errors import ConfigError
 from .virtual_clock import VirtualClock
 
-__all__ = ["check_scheduling", "seeded"]
+__all__ = ["check_scheduling", "order_of_tasks", "seeded"]
 
 _RUN: Final[Any] = getattr(getattr(trio, "_core", None), "_run", None)
 FLAG: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
@@ -111,7 +111,7 @@ def check_scheduling() -> None:
 def _problem() -> str | None:
     if not (hasattr(_RUN, FLAG) and hasattr(_RUN, _DICE)):
         return "has no switch for the order of its tasks any more"
-    orders = [_order(seed) for seed in (1, 1, 1, 2)]
+    orders = [order_of_tasks(seed) for seed in (1, 1, 1, 2)]
     if orders[0] != orders[1] or orders[0] != orders[2]:
         return "runs tasks in another order each time, although its dice are seeded"
     if orders[0] == orders[3]:
@@ -119,8 +119,10 @@ def _problem() -> str | None:
     return None
 
 
-def _order(seed: int) -> list[int]:
+def order_of_tasks(seed: int) -> list[int]:
     """Return the order in which tasks ran whose deadlines are all the same.
+
+    A small event loop of its own is run for that.
 
     Their cancel scopes lie elsewhere in memory each time, and trio's heap of deadlines
     breaks ties by that.
