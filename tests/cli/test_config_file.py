@@ -225,3 +225,17 @@ def test_a_dry_run_finds_what_a_run_would_refuse(capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert out == ""
     assert "on_gap" in err
+
+
+def test_a_replay_takes_a_file_of_several_commands(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "quotes.jsonl").write_text(
+        '1723161254000000000 {"stream":"a@bookTicker","data":'
+        '{"u":1,"s":"A","b":"1","B":"3","a":"2","A":"1"}}\n'
+    )
+    path = write("metrics_port = 9464\nmaxsize = 7\n[replay]\nvirtual = true\nseed = 3\n")
+    arguments = ["--config", path, "--handler", "builtins:print"]
+    options = options_of(capsys, "replay", "quotes.jsonl", *arguments)
+    assert options["seed"]["value"] == "3"
+    assert options["maxsize"]["value"] == "7"

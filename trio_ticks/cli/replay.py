@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..clock import monotonic
 from ..feeds.replay import ReplayFeed
 from ..foresight.virtual import replay_virtual
 from ..metrics.snapshots import PipelineReport
+from .config_file import config_options
+from .dry_run import dry_run
 from .loading import load_strategy, load_venue, venue_list
 from .market_bar import MarketBar
 from .options import (
@@ -81,6 +84,7 @@ class _Virtual(click.Option):
 
 
 @click.command(cls=GroupedCommand, short_help="Run a strategy of yours on a recording.")
+@config_options
 @click.argument(
     "recordings",
     metavar="RECORDING...",
@@ -176,6 +180,7 @@ def replay(
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters)
     take = parameters.pop
+    only_check = take("dry_run")
     channels = take("channels")
     feed = ReplayFeed(
         recordings,
@@ -198,6 +203,10 @@ def replay(
         beside = None
     display = Display.take(parameters, subtitle=_name(recordings), line_every_s=5.0, beside=beside)
     strategy = load_strategy(handler, settings["executor"], as_json=display.json)
+    if only_check:
+        return dry_run(
+            feed, strategy, settings, (), subtitle=display.subtitle, as_json=display.json
+        )
     if not virtual:
         try:
             return run_to_the_end(feed, strategy, settings, display, ())
@@ -220,7 +229,8 @@ def _refuse_idle_options(context: click.Context, *, virtual: bool) -> None:
     idle = ("seed", "service") if not virtual else ("metrics_port", "dashboard_port", "duration")
     for name in idle:
         source = context.get_parameter_source(name)
-        if source is not click.core.ParameterSource.DEFAULT:
+        # What a file says for several commands may be idle in one of them.
+        if source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
             shown = "--" + name.replace("_", "-")
             why = (
                 f"{shown} is for --virtual"
