@@ -18,7 +18,12 @@ _redis = partial(
     ),
 )
 _zeromq = partial(
-    Mutant, tests=("tests/brokers/test_zeromq_protocol.py", "tests/brokers/test_zeromq_buffer.py")
+    Mutant,
+    tests=(
+        "tests/brokers/test_zeromq_lines.py",
+        "tests/brokers/test_zeromq_protocol.py",
+        "tests/brokers/test_zeromq_buffer.py",
+    ),
 )
 _kafka = partial(
     Mutant, tests=("tests/brokers/test_kafka_state.py", "tests/brokers/test_kafka_delivery.py")

@@ -74,11 +74,16 @@ MUTANTS: Final = (
         self._claim()""",
         breaks="what waits for room stays outside while a handler waits",
     ),
-    _loop(
+    Mutant(
+        file="workers/loop_work.py",
         name="ready-lanes-forgotten",
         before="if buffer or state.lanes.ready:",
         after="if buffer:",
         breaks="parked ticks wait for ever after the last tick has come",
+        tests=(
+            "tests/workers/test_order.py::test_a_slow_symbol_holds_up_nobody_else",
+            "tests/workers/test_order.py::test_lanes_count_in_maxsize",
+        ),
     ),
     _loop(
         name="cancelled-tick-counted-as-failed",
@@ -140,15 +145,7 @@ MUTANTS: Final = (
         before="        self._consumed += worker.consumed\n",
         after="",
         breaks="what a worker handled that has left is in no count",
-        tests=("tests/workers/test_workers.py", "tests/workers/test_workers_that_left.py"),
-    ),
-    Mutant(
-        name="pool-shrinks-to-nothing",
-        file="workers/pool.py",
-        before="staying[max(1, len(staying) - count) :]",
-        after="staying[max(0, len(staying) - count) :]",
-        breaks="a pool may dismiss its last worker, and nothing is handled any more",
-        tests=("tests/workers/test_workers.py", "tests/pipeline/test_steering.py"),
+        tests=("tests/pipeline/test_steering.py", "tests/workers/test_workers_that_left.py"),
     ),
     Mutant(
         name="ticks-in-flight-vanish",
@@ -157,14 +154,6 @@ MUTANTS: Final = (
         after="",
         breaks="ticks that a worker held when it was cancelled have no outcome",
         tests=("tests/workers/test_workers.py", "tests/pipeline/test_shutdown.py"),
-    ),
-    Mutant(
-        name="cancellation-of-a-worker-swallowed",
-        file="workers/pool.py",
-        before="                raise cancelled from None\n",
-        after="",
-        breaks="a cancelled worker ends as if there were no more ticks",
-        tests=("tests/workers/test_broken_handlers.py", "tests/workers/test_workers.py"),
     ),
     # Threads, batches
     _batches(
@@ -218,11 +207,13 @@ MUTANTS: Final = (
         after="with trio.CancelScope(deadline=deadline):",
         breaks="on_error is not told of failures that a shutdown meets",
     ),
-    _batches(
+    Mutant(
+        file="workers/batch_work.py",
         name="held-back-still-in-the-batch",
         before="            batch.items[:] = [item for item, _arrived in rest]\n",
         after="",
         breaks="ticks that the breaker holds back are dropped and handled",
+        tests=("tests/handlers/test_breaker.py", "tests/handlers/test_breaker_in_threads.py"),
     ),
     Mutant(
         name="called-back-and-kept",

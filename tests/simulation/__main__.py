@@ -13,27 +13,14 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
 
 from tests.simulation.plan import Plan
-from tests.simulation.shrink import shrunk
+from tests.simulation.trying import explained, tried
 from tests.simulation.world import played
 
-__all__ = ["explained", "main"]
+__all__ = ["main"]
 
 _EACH_S = 10.0
-
-
-def explained(seed: int, wrongs: Sequence[str]) -> str:
-    """Return what is wrong with *seed*, and the line that repeats it, cut down."""
-    cut = shrunk(seed, lambda plan: bool(played(plan)))
-    faults = "\n".join(f"    {fault}" for fault in cut.plan().faults)
-    return f"seed {seed}: {'; '.join(wrongs[:3])}\n  {cut.command}\n{faults}"
-
-
-def _failing(seed: int) -> tuple[int, list[str]]:
-    logging.disable()
-    return seed, played(Plan.drawn(seed))
 
 
 def _play_one(plan: Plan) -> int:
@@ -49,9 +36,7 @@ def _play_all(first: int, count: int, jobs: int) -> int:
     began, failed, done = time.monotonic(), 0, 0
     told = began
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for seed, wrongs in pool.imap_unordered(
-            _failing, range(first, first + count), chunksize=10
-        ):
+        for seed, wrongs in pool.imap_unordered(tried, range(first, first + count), chunksize=10):
             done += 1
             if wrongs:
                 failed += 1

@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 import trio
 
-from tests.simulation.__main__ import explained, main
+from tests.simulation.__main__ import main
 from tests.simulation.network import Connection, WireFault
 from tests.simulation.plan import Act, Plan
 from tests.simulation.scheduler import run_seeded
 from tests.simulation.shrink import shrunk
+from tests.simulation.trying import explained
 from tests.simulation.world import played
 from trio_ticks.channel.drops import Drops
 
@@ -115,6 +116,19 @@ def test_a_bug_is_found_and_the_line_that_is_printed_repeats_it(
     logging.disable()
     monkeypatch.setattr(sys, "argv", ["tests.simulation", *line.split()])
     assert main() == 0, "it fails without the bug as well"
+
+
+def test_many_seeds_are_played_on_all_cores() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seeds", "12", "--jobs", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^12 seeds from 0 in \d+ s, 0 failed$", done.stdout, re.MULTILINE)
 
 
 def test_a_plan_is_cut_down_to_what_is_needed() -> None:
