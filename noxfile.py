@@ -65,6 +65,17 @@ SAME = (
     "tests/observability/test_dashboard_halves.py",
     "tests/observability/test_halves.py",
     "tests/observability/test_log_lines.py",
+    "tests/brokers/test_broker_chaos.py",
+    "tests/cli/test_config_file.py",
+    "tests/cli/test_doctor.py",
+    "tests/cli/test_pipeline_options.py",
+    "tests/cli/test_plan.py",
+    "tests/feeds/test_columns.py",
+    "tests/foresight/test_choosing.py",
+    "tests/foresight/test_plan.py",
+    "tests/history/test_converting.py",
+    "tests/history/test_surveys.py",
+    "tests/recordings/test_recorder_crashes.py",
 )
 """Tests whose outcome does not depend on the version of Python.
 
@@ -84,6 +95,11 @@ BETWEEN = (
     "tests/workers/test_seeded_steering.py",
     "tests/workers/test_processes.py",
     "tests/simulation",
+    "tests/pipeline/test_notebook.py",
+    "tests/pipeline/test_chaos.py",
+    "tests/pipeline/test_record.py",
+    "tests/foresight",
+    "tests/cli/test_replay.py",
 )
 """Tests that a Python between the oldest and the newest leaves out besides.
 
