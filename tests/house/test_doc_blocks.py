@@ -107,6 +107,9 @@ def test_commands_run_and_print_what_is_shown(
     block: Block, tmp_path: Path, path_with_our_commands: str
 ) -> None:
     (tmp_path / "mine.py").write_text("async def on_tick(tick):\n    pass\n")
+    for other in BLOCKS:
+        if other.page == block.page and "file" in other.marks:
+            (tmp_path / other.marks["file"]).write_text(other.text)
     steps = (
         [(each.line, each.output) for each in commands(block.text)]
         if block.language == "console"

@@ -8,6 +8,7 @@ A mark is a comment of HTML right above the block, which no reader sees::
 ``parsed only: REASON``    it is not run; Python is compiled, commands are looked up
 ``fragment``               no program: it is run among the names of doc_fragments
 ``then: CODE``             a fragment, behind which CODE is run too
+``file: NAME``             the page's commands find it as that file
 ``continues``              it is run behind the program above it
 ``until Ctrl-C``           a command that gets a Ctrl-C once it has printed something
 ``output``                 what the program above prints, if text stands in between
@@ -95,7 +96,7 @@ def read_marks(text: str | None) -> dict[str, str]:
         name, colon, value = mark.partition(": ")
         if mark in ("continues", "figures differ", "fragment", "output", "until Ctrl-C"):
             marks[mark] = ""
-        elif colon and name in ("parsed only", "printed by", "then"):
+        elif colon and name in ("file", "parsed only", "printed by", "then"):
             marks[name] = value
         elif mark:
             raise ValueError(f"no such mark: {mark}")
