@@ -75,14 +75,15 @@ MUTANTS: Final = (
         breaks="what waits for room stays outside while a handler waits",
     ),
     Mutant(
-        file="workers/loop_work.py",
         name="ready-lanes-forgotten",
-        before="if buffer or state.lanes.ready:",
-        after="if buffer:",
-        breaks="parked ticks wait for ever after the last tick has come",
+        file="workers/crew.py",
+        before="while not (self.state.buffer or self.lanes.ready):",
+        after="while not self.state.buffer:",
+        breaks="ticks that come back after the last one has come are dropped",
         tests=(
-            "tests/workers/test_order.py::test_a_slow_symbol_holds_up_nobody_else",
-            "tests/workers/test_order.py::test_lanes_count_in_maxsize",
+            "tests/workers/test_threads.py",
+            "tests/workers/test_order.py",
+            "tests/workers/test_seeded_runs.py::test_in_threads",
         ),
     ),
     _loop(
