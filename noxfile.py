@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -233,19 +235,22 @@ def lint(session: nox.Session) -> None:
     session.run("codespell", ".")
     # Its rules are about async code alone, and it takes 2 ms a line.
     is_async = re.compile(r"\basync (?:def|for|with)\b|\bimport trio\b")
-    sources = (
+    sources = [
         str(path.relative_to(ROOT))
         for folder in ("trio_ticks", "examples")
         for path in sorted((ROOT / folder).rglob("*.py"))
         if is_async.search(path.read_text())
-    )
-    session.run(
-        "flake8-async",
+    ]
+    command = [
+        str(Path(session.bin) / "flake8-async"),
         "--enable=ASYNC",
         f"--disable={','.join(ASYNC_RULES_OFF)}",
-        *sources,
-        log=False,
-    )
+    ]
+    parts = os.cpu_count() or 1
+    running = [subprocess.Popen([*command, *sources[part::parts]]) for part in range(parts)]
+    codes = [process.wait() for process in running]
+    if any(codes):
+        session.error("flake8-async found something")
 
 
 @nox.session
@@ -282,21 +287,27 @@ def release(session: nox.Session) -> None:
     """Build wheel and sdist as for a release, install each, and run it.
 
     Each is installed with what it asks for itself, and runs outside the checkout: a
-    file or a dependency that it lacks is missed there.
+    file or a dependency that it lacks is missed there. They are the same on each
+    Python, so the first session that runs builds them for all.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
+    if not PACKAGES:
+        out = session.cache_dir.resolve() / "release"
+        shutil.rmtree(out, ignore_errors=True)
         session.install("build>=1.2", "twine>=6")
         session.run("python", "-m", "build", f"--outdir={out}", str(ROOT), silent=True)
-        packages = sorted(path for path in out.iterdir() if path.suffix in (".whl", ".gz"))
-        session.run("twine", "check", "--strict", *map(str, packages))
-        session.chdir(out)
-        for package in packages:
+        PACKAGES.extend(sorted(path for path in out.iterdir() if path.suffix in (".whl", ".gz")))
+        session.run("twine", "check", "--strict", *map(str, PACKAGES))
+    with tempfile.TemporaryDirectory() as folder:
+        session.chdir(folder)
+        for package in PACKAGES:
             session.install(f"trio_ticks[cli] @ {package.as_uri()}")
             for arguments in (["--version"], ["doctor"], ["demo", "--duration=1", "--view=none"]):
                 session.run("trio-ticks", *arguments)
             session.run("python", str(ROOT / "examples" / "quickstart.py"))
 
+
+PACKAGES: list[Path] = []
+"""Wheel and sdist, once they are built."""
 
 for _version in PYTHONS:
     nox.session(name=f"release-{_version}", python=interpreter(_version), tags=["release"])(release)
