@@ -70,6 +70,23 @@ async def test_a_strategy_that_is_usually_slow_is_not_overdue(autojump_clock: Mo
         await pipeline.wait()
 
 
+async def test_the_wait_between_two_tries_is_not_overdue(autojump_clock: MockClock) -> None:
+    tries = 0
+
+    async def handler(_tick: tt.Tick) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ConnectionError
+
+    retry = tt.Retry(on=(ConnectionError,), initial_s=20, maximum_s=20)
+    async with tt.open_pipeline(tt.IterableFeed(make_ticks(1)), handler, retry=retry) as pipeline:
+        while not pipeline.ledger.consumed:
+            await trio.sleep(0.2)
+            assert pipeline.metrics().overdue is None
+    assert tries == 2
+
+
 async def test_it_ends_when_the_handler_returns(autojump_clock: MockClock) -> None:
     go_on = trio.Event()
 

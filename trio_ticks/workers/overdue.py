@@ -8,7 +8,7 @@ Rules:
 
 - Nothing here costs the workers anything: the watch reads what they write down anyway.
 - A strategy that is usually slow is not overdue: the limit grows with the longest
-  handling of the last minute.
+  handling of the last minute, and with the longest wait between two tries.
 """
 
 from __future__ import annotations
@@ -76,6 +76,9 @@ class OverdueWatch(Generic[T]):
                 self._in_hand[worker.name] = _InHand(progress, now)
             elif progress and now - before.since >= _LEAST_S:
                 late.append((before.since, worker, before))
+        if self._crew.outlet is not None and self._crew.outlet.waiting:
+            # The handlers have returned; the store of the results is told of elsewhere.
+            late = []
         if late:
             late = [each for each in late if now - each[0] >= self._limit_s(each[1], now)]
         if not late:
@@ -92,7 +95,9 @@ class OverdueWatch(Generic[T]):
         slowest_s = self._crew.meters.handler.stats(now).max / 1e3
         # Of ticks that another process has in hand it is not known which is running.
         ticks = worker.in_flight if self._crew.place == "process" else 1
-        return max(_LEAST_S, _TIMES * slowest_s * ticks)
+        retry = self._crew.settings.retry
+        between_s = 0.0 if retry is None else retry.maximum_s
+        return max(_LEAST_S, _TIMES * slowest_s * ticks) + between_s
 
     def _log(self, worker: Worker[T], for_s: float) -> None:
         symbol = _symbol(worker)
