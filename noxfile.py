@@ -71,7 +71,7 @@ SAME = (
     "tests/cli/test_config_file.py",
     "tests/cli/test_doctor.py",
     "tests/cli/test_pipeline_options.py",
-    "tests/cli/test_plan.py",
+    "tests/cli/test_plan_command.py",
     "tests/feeds/test_columns.py",
     "tests/foresight/test_choosing.py",
     "tests/foresight/test_plan.py",
@@ -101,7 +101,7 @@ BETWEEN = (
     "tests/pipeline/test_chaos.py",
     "tests/pipeline/test_record.py",
     "tests/foresight",
-    "tests/cli/test_replay.py",
+    "tests/cli/test_replay_command.py",
 )
 """Tests that a Python between the oldest and the newest leaves out besides.
 

@@ -208,3 +208,17 @@ class Clock:
             return stamp_s - self.offset_s
         at, wall_s, speed = self._played
         return at + (stamp_s - wall_s) / speed if speed < math.inf else math.nan
+
+    def age_s(self, moment: float, stamp_s: float) -> float:
+        """Return how long before *moment* an item with that timestamp happened.
+
+        In seconds; NaN where :meth:`happened` returns it. What is subtracted last is
+        the larger, so that a difference of seconds is exact to a microsecond.
+
+        Args:
+            moment: on trio's clock.
+            stamp_s: the item's timestamp, in seconds since 1970.
+        """
+        if self._played is None:
+            return moment + self.offset_s - stamp_s
+        return moment - self.happened(stamp_s)

@@ -290,7 +290,7 @@ MUTANTS: Final = (
         before="        if self._blocks.truncated:\n            self._report_truncated()",
         after="        pass",
         breaks="a recording that ends in the middle looks whole",
-        tests=("tests/recordings/test_files.py", "tests/recordings/test_frames.py"),
+        tests=("tests/recordings/test_files.py", "tests/recordings/test_recording_frames.py"),
     ),
     _recorder(
         name="recorder's-room-not-given-back",

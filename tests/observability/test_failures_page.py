@@ -97,7 +97,7 @@ async def test_the_snapshot_tells_it() -> None:
 
     async with tt.open_pipeline(steady(), handler, on_error=lambda *_: None) as pipeline:
         shown = board.Board(pipeline, "a test")
-        assert json.loads(shown.snapshot())["failures"] == {"last": None}
+        assert json.loads(shown.snapshot())["failures"] == {"last": None, "overdue": None}
         await trio.sleep(0.5)
         found = json.loads(shown.snapshot())
         pipeline.cancel()

@@ -61,6 +61,7 @@ async def test_ready_when_all_is_well(autojump_clock: MockClock) -> None:
         "not_shedding": True,
         "last_message_age_s": 0.0,
         "failures": NO_FAILURES,
+        "overdue": None,
     }
 
 

@@ -49,7 +49,8 @@ def _in_order(seed: int) -> Iterator[None]:
         put(_RUN, "id", lambda _scope: next(addresses))
         # Sets of objects with the same hash go by the order in which they were added.
         put(_RUN.CancelStatus, "__hash__", lambda _self: 1)
-        put(trio.lowlevel.Task, "__hash__", attrgetter("_counter"))
+        number = attrgetter("_counter")
+        put(trio.lowlevel.Task, "__hash__", lambda task: number(task))
         for name, module in tuple(sys.modules.items()):
             if name.startswith("trio_ticks") and "new_random" in vars(module):
                 put(module, "new_random", new_random)

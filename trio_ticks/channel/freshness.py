@@ -114,10 +114,9 @@ class AgeMeter:
         """Update the offsets at *now* with *item*, which arrived at the time *at*."""
         if self._offsets is None:
             return
-        happened = self._clock.happened(item.timestamp.timestamp())
-        if happened != happened:
+        difference_s = self._clock.age_s(now if at is None else at, item.timestamp.timestamp())
+        if difference_s != difference_s:
             return  # of a recording that is played without a pace
-        difference_s = (now if at is None else at) - happened
         jumped_s = self._offsets.observe(item.symbol, difference_s, now)
         if jumped_s and (jumps := self._log_limit.due("jump")):
             # A greater offset means that the venue's clock shows less.
@@ -165,7 +164,7 @@ class AgeMeter:
         if self._offsets is not None:
             offset = self._offsets.offset_s(item.symbol, arrived)
             if offset is not None:
-                way = arrived - self._clock.happened(item.timestamp.timestamp()) - offset
+                way = self._clock.age_s(arrived, item.timestamp.timestamp()) - offset
                 if way > 0:
                     return life - way
         return life

@@ -1,9 +1,9 @@
 """Keeps in mind what a pipeline lost, and simulates what would have avoided it.
 
-Rules: nothing happens per tick. The counters are looked at fifty times a second, which
-takes about a thousandth of a core; a simulation runs in pieces of half a millisecond,
-one a look. After each advice the next one is waited for twice as long. On a virtual
-clock there is none: time does not pass there while it is computed.
+Rules: nothing happens per tick. The counters are looked at fifty times a second while
+ticks come, which takes about a thousandth of a core; a simulation runs in pieces of
+half a millisecond, one a look. After each advice the next one is waited for twice as
+long. On a virtual clock there is none: time does not pass there while it is computed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ FIRST_S: Final = 5.0
 """How long after the first loss it is simulated, in seconds: there is more to come."""
 _GENEROUS_S: Final = 300.0
 """A pipeline that lost nothing for so long may be too generous, in seconds."""
+_QUIET_S: Final = 0.25
+"""How often to look while nothing comes, in seconds."""
 _MOST_S: Final = 3600.0
 """An advice is made anew after this long at most, in seconds, if more was lost."""
 _STEPS: Final = 100
@@ -76,9 +78,11 @@ class AdviceTask:
             return
         began = next_at = self._now()
         pause_s, told, making = FIRST_S, 0, None
+        before = -1
         while True:
-            await trio.sleep(EVERY_S)
             look = self._look()
+            quiet, before = look.produced == before and making is None, look.produced
+            await trio.sleep(_QUIET_S if quiet else EVERY_S)
             if making is not None:
                 shares = next(making)
                 if shares is not None:
