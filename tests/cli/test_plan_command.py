@@ -50,12 +50,12 @@ def test_a_plan_as_text_and_as_a_page(folder: Path) -> None:
 def test_a_plan_as_json_whose_target_is_not_met(folder: Path) -> None:
     done = run_cli(
         "plan", "recording.log", "--handler", "mine:slow", *QUICKLY, "--json", "--workers", "1,2",
-        "--max-drop-rate", "0.1%", "--factor", "2", "--from", "2024-08-08", cwd=folder,
+        "--max-drop-rate", "0.1%", "--p99-lag", "1ms", "--factor", "2", "--from", "2024-08-08", cwd=folder,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.returncode == 4
     plan = json.loads(done.stdout)
-    assert plan["target"] == {"max_drop_rate": 0.001, "p99_lag_s": 0.05, "factor": 2.0}
+    assert plan["target"] == {"max_drop_rate": 0.001, "p99_lag_s": 0.001, "factor": 2.0}
     assert {row["workers"] for row in plan["table"]} == {1, 2}
     assert not plan["advice"]["met"]
 
