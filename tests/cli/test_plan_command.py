@@ -50,7 +50,8 @@ def test_a_plan_as_text_and_as_a_page(folder: Path) -> None:
 def test_a_plan_as_json_whose_target_is_not_met(folder: Path) -> None:
     done = run_cli(
         "plan", "recording.log", "--handler", "mine:slow", *QUICKLY, "--json", "--workers", "1,2",
-        "--max-drop-rate", "0.1%", "--p99-lag", "1ms", "--factor", "2", "--from", "2024-08-08", cwd=folder,
+        "--max-drop-rate", "0.1%", "--p99-lag", "1ms", "--factor", "2", "--from", "2024-08-08",
+        cwd=folder,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.returncode == 4
