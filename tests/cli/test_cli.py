@@ -176,7 +176,10 @@ BAD_SETTINGS = [
     ([*RUN, "--symbols", ","], "empty name"),
     ([*RUN, "--handler", "print"], "module:function"),
     ([*RUN, "--handler", "no_such_module_here:f"], "no module 'no_such_module_here'"),
-    ([*RUN, "--handler", "json:no_such_function"], "has no 'no_such_function'"),
+    ([*RUN, "--handler", "json:no_such_function"], "has no 'no_such_function'."),
+    ([*RUN, "--handler", "json:load_"], "has no 'load_'; did you mean json:load"),
+    ([*RUN, "--handler", "mine.py:f"], "take its name as a module, mine:f."),
+    ([*RUN, "--handler", "./sub/no.py:f"], "take its name as a module, sub.no:f."),
     ([*RUN, "--handler", "sys:path"], "'sys:path': handler must be a function"),
     (
         [*RUN, "--handler", "os:getcwdb"],
@@ -476,7 +479,7 @@ def test_overflow_fail_ends_with_a_report_and_one_line() -> None:
     assert done.returncode == 1
     assert only_json(done.stdout)["dropped"] > 0
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("trio-ticks: error: ")
+    assert done.stderr.splitlines()[-1].startswith("trio-ticks demo: error: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -779,6 +782,39 @@ def test_run_with_a_wrong_key_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert "401" in done.stderr
     assert KEY not in done.stderr
+
+
+def test_an_exchange_says_which_symbols_it_has() -> None:
+    with started(command("exchange", "--symbols", "10")) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        wait_for_line(process.stderr, r"it has SPY, QQQ, .*, and 2 more; until Ctrl-C")
+        wait_for_line(process.stderr, rf"trio-ticks run --url {url} --symbols SPY,QQQ,")
+
+
+def test_a_report_says_why_nothing_came(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def on_tick(tick): ...")
+    run = ("run", "--handler", "mine:on_tick", "--duration", "0.5", "--symbols", "GOOG,FORD")
+    with exchange_process() as url:
+        refused = run_cli(*run, "--url", url, cwd=tmp_path)
+    gone = run_cli(*run, "--url", url, cwd=tmp_path)
+    assert "2 of 2 symbols are not listed here: GOOG, FORD" in refused.stderr
+    assert "  1 subscription was refused: the log says why\n" in refused.stdout
+    assert re.search(r"\n  \d+ attempts? to connect failed: the log says why\n", gone.stdout)
+    assert "refused:" not in gone.stdout
+
+
+def test_the_first_ctrl_c_is_answered_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import trio\nasync def slow(tick): await trio.sleep(100)")
+    with exchange_process() as url:
+        run = ("run", "--url", url, "--symbols", "SPY", "--handler", "mine:slow")
+        arguments = (*run, "--maxsize", "2", "--write-timeout", "0", "--shutdown-timeout", "100")
+        with started(command(*arguments), cwd=tmp_path) as process:
+            wait_for_line(process.stderr, r"ticks\.dropped")
+            process.send_signal(signal.SIGINT)
+            wait_for_line(process.stderr, "SIGINT: draining the queue; Ctrl-C ends at once")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 130
 
 
 def test_run_prints_progress_and_a_report(tmp_path: Path) -> None:

@@ -379,3 +379,21 @@ async def test_live_stamps_are_of_when_quotes_were_due_not_taken(recording: Path
     for n, (_, tick) in enumerate(send.seen):
         late = tick.timestamp - first - timedelta(seconds=n / 1000 / 100.0)
         assert abs(late) <= timedelta(microseconds=1)
+
+
+async def test_the_share_is_of_what_was_played_not_of_what_was_read(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "recording", *(book(n, at_ms=n * 1000) for n in range(101)))
+    feed = ReplayFeed(path)
+    shares: list[float] = []
+
+    async def handler(_tick: Tick) -> None:
+        shares.append(feed.share)
+
+    await tt.run_pipeline(feed, handler, workers=1, signals=False)
+    assert len(shares) == 101
+    assert shares[0] < 0.1
+    assert 0.4 < shares[50] < 0.6
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0

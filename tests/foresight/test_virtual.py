@@ -245,6 +245,24 @@ def test_what_code_takes_is_measured_where_that_is_wanted(tmp_path: Path, plain:
     assert report.duration_s >= 20 * least * 0.999
 
 
+def test_a_handler_that_really_waits_is_logged_while_it_runs(
+    recording: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_ticks.foresight.handlings._NOTABLE_WAIT_S", 0.02)
+    told: list[bool] = []
+
+    def wait(_tick: Tick) -> None:
+        time.sleep(0.0005)
+        told.append("replay.waits" in caplog.text)
+
+    replay(recording, wait, overflow=tt.Block())
+    (record,) = [each for each in caplog.records if "replay.waits" in each.getMessage()]
+    assert "service=" in record.getMessage()
+    assert len(told) == 600
+    assert not told[0]
+    assert told[-1]
+
+
 def test_what_took_no_time_though_it_computes_is_logged(
     recording: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

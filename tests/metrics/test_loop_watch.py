@@ -18,6 +18,7 @@ from trio.testing import MockClock
 import trio_ticks as tt
 from tests.worlds.helpers import make_ticks
 from tests.worlds.pipeline_world import sleepy_feed
+from trio_ticks.metrics.loop_watch import LoopWatch
 from trio_ticks.observability.prometheus import export_metrics
 
 NAME = "trio-ticks-loop"
@@ -96,6 +97,15 @@ async def test_one_thread_a_loop_that_ends_with_the_last_pipeline() -> None:
     async with tt.open_pipeline(sleepy_feed(make_ticks(1)), handler):
         assert watching() == 1
     assert watching() == 0
+
+
+async def test_a_watch_that_is_being_stopped_does_not_ask() -> None:
+    """The loop waits for its thread then: an ask would find that the loop stands."""
+    watch = LoopWatch(trio.lowlevel.current_trio_token(), threading.get_ident())
+    watch.stop()
+    watch._ask(0.0)  # as the thread does that had just begun to
+    assert watch.blocks == 0
+    assert watch.delay_s() == 0
 
 
 async def test_a_virtual_clock_has_no_watch(autojump_clock: MockClock) -> None:

@@ -1,7 +1,8 @@
 """What is dropped in the channel: counted, announced as a gap, logged, reported.
 
 Rules: a drop is counted in the step in which the tick leaves the channel, with exactly
-one reason. A log line comes at most once a second a reason, with the count.
+one reason. A log line comes at most once a second a reason, with the count, and what
+is left without one at the end gets a last line.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, final
 
 from ..gaps import GapReason
-from ..ledger import DropReason, Ledger
+from ..ledger import REASONS, DropReason, Ledger
 from ..logs import LogLimit, log_event
 from .losses import Losses
 from .marked import plain
@@ -174,23 +175,30 @@ class Drops:
 
     def log(self, count: int, reason: DropReason) -> None:
         """Log that *count* ticks were dropped, at most once a second per reason."""
-        if self.is_silent:
-            return
-        if times := self._log_limit.due(reason, count):
-            queued, maxsize, strategy = self._facts()
-            log_event(
-                logger,
-                logging.WARNING,
-                "ticks.dropped",
-                "%d %s (%d of %d queued, %s)",
-                times,
-                reason,
-                queued,
-                maxsize,
-                strategy,
-                reason=reason,
-                dropped=times,
-                queued=queued,
-                maxsize=maxsize,
-                strategy=strategy,
-            )
+        if not self.is_silent and (times := self._log_limit.due(reason, count)):
+            self._write(times, reason)
+
+    def flush(self) -> None:
+        """Log the drops that have had no line; call it when no more will come."""
+        for reason in REASONS:
+            if times := self._log_limit.flush(reason):
+                self._write(times, reason)
+
+    def _write(self, times: int, reason: DropReason) -> None:
+        queued, maxsize, strategy = self._facts()
+        log_event(
+            logger,
+            logging.WARNING,
+            "ticks.dropped",
+            "%d %s (%d of %d queued, %s)",
+            times,
+            reason,
+            queued,
+            maxsize,
+            strategy,
+            reason=reason,
+            dropped=times,
+            queued=queued,
+            maxsize=maxsize,
+            strategy=strategy,
+        )

@@ -407,6 +407,7 @@ class ChannelState(Generic[T]):
         if not self.open_receivers:
             left = self.lanes.evict(self.lanes.parked)
             self.drops.drop([*left, *self.buffer.take_many(len(self.buffer))], "shutdown")
+            self.drops.flush()
             self.deliveries.abandon(self.now())
 
     def statistics(self) -> ChannelStatistics:

@@ -19,7 +19,7 @@ import click
 from ..errors import ConfigError, TickError
 from ..logs import one_line
 from ..version import __version__
-from .commands import LazyGroup
+from .commands import COMMANDS, LazyGroup
 
 __all__ = ["cli", "main"]
 
@@ -103,24 +103,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the arguments after the program's name; ``sys.argv[1:]`` unless
             given.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    command = f"trio-ticks {words[0]}" if words and words[0] in COMMANDS else "trio-ticks"
     try:
         result = cli.main(
-            None if arguments is None else list(arguments),
+            words,
             prog_name="trio-ticks",
             standalone_mode=False,
         )
         sys.stdout.flush()
     except click.Abort:
-        return _complain("interrupted", EXIT_INTERRUPTED)
+        return _complain("interrupted", EXIT_INTERRUPTED, command)
     except click.ClickException as error:
-        return _complain(error.format_message() + _variable(error), error.exit_code, error)
+        context = getattr(error, "ctx", None)
+        named = context.command_path if context is not None else "trio-ticks"
+        return _complain(error.format_message() + _variable(error), error.exit_code, named)
     except ConfigError as error:
-        return _complain(str(error), EXIT_USAGE)
+        return _complain(str(error), EXIT_USAGE, command)
     except TickError as error:
-        return _complain(str(error), EXIT_FAILED)
+        return _complain(str(error), EXIT_FAILED, command)
     except OSError as error:
         if error.errno != errno.EPIPE:
-            return _complain(str(error), EXIT_FAILED)
+            return _complain(str(error), EXIT_FAILED, command)
         # The reader of our output has gone. Without this, Python would report that once
         # more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -148,9 +152,7 @@ def _variable(error: click.ClickException) -> str:
     return "".join(f" It was set by {name}." for name in names if os.environ.get(name))
 
 
-def _complain(message: str, code: int, error: click.ClickException | None = None) -> int:
-    context = getattr(error, "ctx", None)
-    name = context.command_path if context is not None else "trio-ticks"
-    more = f" (see {name} --help)" if code == EXIT_USAGE else ""
-    click.echo(f"{name}: error: {one_line(' '.join(message.split()))}{more}", err=True)
+def _complain(message: str, code: int, command: str) -> int:
+    more = f" (see {command} --help)" if code == EXIT_USAGE else ""
+    click.echo(f"{command}: error: {one_line(' '.join(message.split()))}{more}", err=True)
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..exchange import ClientLimits, Exchange, ExchangeConfig, open_exchange
 from ..exchange.coinbase import CoinbaseConfig, open_coinbase_exchange
 from ..exchange.recorded import Damage
 from ..exchange.registry import fault_list
+from ..logs import one_line
 from ..pipeline.signals import hear_signals
 from .child import Hello, end_with_parent, say
 from .options import Number, log_options, market_options, option, set_up_logging
@@ -23,6 +25,8 @@ __all__ = ["exchange"]
 
 _DAY_S = 86_400.0
 _REPORT_EVERY_S = 0.25
+_NAMED = 8
+"""How many symbols are named at the start."""
 _WHOLE_BURSTS = 1 << 26
 """Buffer size in bytes, for hundreds of thousands of ticks."""
 
@@ -83,7 +87,8 @@ def _show_faults(
 def exchange(*, child: bool, fault: tuple[str, ...], **parameters: Any) -> int:
     """Serve realistic ticks on a local WebSocket, until Ctrl-C.
 
-    The address is the only line on standard output. Unless told otherwise by --venue,
+    The address is the only line on standard output; the symbols are on standard error.
+    Unless told otherwise by --venue,
     it speaks the flat protocol: subscribe with
     {"method": "subscribe", "params": {"symbols": ["SPY"]}, "id": 1}; each tick is one
     JSON message. With --venue, a capture of Binance, Kraken, TickDB or Coinbase is
@@ -142,9 +147,22 @@ async def _serve_coinbase(config: CoinbaseConfig) -> int:
         async with AsyncExitStack() as stack:
             with naming("--port", config.port):
                 served = await stack.enter_async_context(open_coinbase_exchange(config))
-            click.echo(served.url)
+            _introduce(served.url, served.symbols, served.config.venue)
             await stop.wait()
     return 0
+
+
+def _introduce(url: str, symbols: Sequence[str], venue: str) -> None:
+    """Write the address, and to standard error how to use it."""
+    click.echo(url)
+    some = ",".join(map(one_line, symbols[:_NAMED]))
+    more = f", and {len(symbols) - _NAMED:,} more" if len(symbols) > _NAMED else ""
+    spoken = "" if venue == "flat" else f" --venue {venue}"
+    click.echo(
+        f"it has {some.replace(',', ', ')}{more}; until Ctrl-C, in another terminal:\n"
+        f"  trio-ticks run --url {url}{spoken} --symbols {some} --handler mine:on_tick",
+        err=True,
+    )
 
 
 async def _serve(config: ExchangeConfig, child: bool) -> int:
@@ -159,7 +177,7 @@ async def _serve(config: ExchangeConfig, child: bool) -> int:
                 nursery.start_soon(_report_finished, served)
                 nursery.start_soon(_end_with_parent, nursery.cancel_scope)
             else:
-                click.echo(served.url)
+                _introduce(served.url, served.symbols, served.config.protocol)
             await stop.wait()
             nursery.cancel_scope.cancel()
     return 0

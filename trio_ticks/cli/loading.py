@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from difflib import get_close_matches
 from functools import reduce
 from typing import Any
 
@@ -46,7 +47,7 @@ def _load(where: str, example: str) -> Any:
         ):
             raise click.BadParameter(
                 f"there is no module {error.name!r}, "
-                "neither installed nor in the current directory."
+                f"neither installed nor in the current directory{_written_as(where)}."
             ) from error
         raise click.BadParameter(
             f"module {module_name!r} needs {error.name!r}, which is not installed."
@@ -60,7 +61,19 @@ def _load(where: str, example: str) -> Any:
     try:
         return reduce(getattr, path.split("."), module)
     except AttributeError as error:
-        raise click.BadParameter(f"module {module_name!r} has no {path!r}.") from error
+        names = [name for name in vars(module) if not name.startswith("_")]
+        close = get_close_matches(path, names, n=1)
+        meant = f"; did you mean {module_name}:{close[0]}?" if close else "."
+        raise click.BadParameter(f"module {module_name!r} has no {path!r}{meant}") from error
+
+
+def _written_as(where: str) -> str:
+    """Return how to write *where*, if it is the path of a file."""
+    file, _, path = where.partition(":")
+    module = file.removeprefix("./").removesuffix(".py").replace("/", ".")
+    if module == file or not all(map(str.isidentifier, module.split("."))):
+        return ""
+    return f": of a file take its name as a module, {module}:{path}"
 
 
 def load_handler(where: str, executor: str = "auto") -> Callable[..., Any]:

@@ -142,6 +142,18 @@ def _ignored(count: int) -> list[str]:
     return [f"  {count:,} {what} none: answers, heartbeats and the like"] if count else []
 
 
+def _in_vain(report: PipelineReport) -> list[str]:
+    """Say why few ticks may have come, or none."""
+    tries, refused = report.connect_failures, report.refused
+    lines = []
+    if tries:
+        lines.append(f"  {tries:,} attempt{'s' * (tries != 1)} to connect failed: the log says why")
+    if refused:
+        were = "subscription was" if refused == 1 else "subscriptions were"
+        lines.append(f"  {refused:,} {were} refused: the log says why")
+    return lines
+
+
 def _stood_still(blocks: int) -> list[str]:
     if not blocks:
         return []
@@ -216,6 +228,7 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         f"{report.consumed_per_s:,.0f} ticks/s handled",
         f"  queue peak {report.queue_peak:,} ticks, senders waited {report.blocked_s:.2f} s",
         f"  {report.malformed:,} malformed messages, {report.reconnects:,} reconnects",
+        *_in_vain(report),
         *_ignored(report.ignored),
         *_stood_still(report.loop_blocks),
         *_results(report),

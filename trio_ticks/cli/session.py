@@ -145,6 +145,19 @@ class _Stop:
 
     reason: str | None = None
     code: int = 0
+    begun: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def begin(self, reason: str) -> None:
+        """Note why the run stops, for all who wait for that."""
+        self.reason = self.reason or reason
+        self.begun.set()
+
+    @property
+    def hint(self) -> str:
+        """What Ctrl-C does now."""
+        if self.reason:
+            return f"{self.reason}: draining the queue; Ctrl-C ends at once"
+        return "Ctrl-C ends gracefully, twice at once"
 
     def obey(self, pipeline: Pipeline[Any], number: signal.Signals, again: bool) -> None:
         """Stop *pipeline* for a signal.
@@ -155,7 +168,7 @@ class _Stop:
             self.code = 128 + number
             pipeline.cancel()
         else:
-            self.reason = number.name
+            self.begin(number.name)
             pipeline.shutdown()
 
 
@@ -278,7 +291,7 @@ async def _serve(pipeline: Pipeline[Any], display: Display) -> None:
 
 async def _end_after(seconds: float, pipeline: Pipeline[Any], stop: _Stop) -> None:
     await trio.sleep(seconds)
-    stop.reason = stop.reason or "time is up"
+    stop.begin("time is up")
     pipeline.shutdown()
 
 
@@ -287,16 +300,24 @@ async def _show(pipeline: Pipeline[Any], view: View, display: Display, stop: _St
         if view == "live":
             await _show_live(pipeline, display, stop)
         elif view == "lines":
-            await _show_lines(pipeline, display)
+            await _show_lines(pipeline, display, stop)
     except OSError:
         # The output has no reader any more. That is no reason to end the pipeline.
         log_event(logging.getLogger(__name__), logging.INFO, "cli.display_lost")
 
 
-async def _show_lines(pipeline: Pipeline[Any], display: Display) -> None:
+async def _show_lines(pipeline: Pipeline[Any], display: Display, stop: _Stop) -> None:
+    is_told = False
     while True:
-        await trio.sleep(display.line_every_s)
-        line = progress_line(pipeline.metrics())
+        with trio.move_on_after(display.line_every_s):
+            await (trio.sleep_forever if is_told else stop.begun.wait)()
+        metrics = pipeline.metrics()
+        line = progress_line(metrics)
+        if not is_told and stop.begun.is_set():
+            # At once: whoever has pressed Ctrl-C is to see that it was heard.
+            is_told, line = True, stop.hint
+            if not (metrics.queue_size or metrics.in_flight):
+                continue  # it ends in this moment
         await trio.to_thread.run_sync(partial(click.echo, line, err=True), abandon_on_cancel=True)
 
 
@@ -306,16 +327,11 @@ async def _show_live(pipeline: Pipeline[Any], display: Display, stop: _Stop) -> 
     with _log_lines(display.secrets) as tail:
 
         def scene() -> Scene:
-            hint = (
-                f"{stop.reason}: draining the queue; Ctrl-C ends at once"
-                if stop.reason
-                else "Ctrl-C ends gracefully, twice at once"
-            )
             return Scene(
                 subtitle=display.subtitle,
                 duration_s=display.duration_s,
                 messages=tuple(tail.lines),
-                hint=hint,
+                hint=stop.hint,
             )
 
         await show_live(pipeline.metrics, get_scene=scene)

@@ -115,6 +115,15 @@ class Track:
     def _at(self) -> int:
         return 0 if self._reader is None else self._reader.position
 
+    @property
+    def bytes_used(self) -> float:
+        """How many bytes of the file the lines decoded so far took, about.
+
+        A piece may be the whole file, long before it was played.
+        """
+        lines = self.used + len(self._lines)
+        return self.position * self.used / lines if lines else 0.0
+
     def add(self, piece: Piece) -> None:
         """Take what :meth:`read` has returned."""
         self._lines += piece.lines
@@ -227,9 +236,9 @@ class Timeline:
 
     @property
     def share(self) -> float:
-        """The share of the files' bytes that was read so far, from 0 to 1."""
-        read = self._bytes_done + sum(track.position for track in self._tracks)
-        return min(1.0, read / sum(self._sizes.values()))
+        """The share of the files' bytes that was decoded so far, from 0 to 1."""
+        done = self._bytes_done + sum(track.bytes_used for track in self._tracks)
+        return min(1.0, done / sum(self._sizes.values()))
 
     @property
     def ended(self) -> bool:

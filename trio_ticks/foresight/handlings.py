@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import math
 import struct
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -25,6 +26,7 @@ from ..checks import check_seconds, is_number
 from ..clock import monotonic, thread_cpu
 from ..errors import ConfigError
 from ..ledger import DropReason
+from ..logs import log_event
 from .virtual_clock import VirtualClock
 
 __all__ = ["Handlings", "Outcomes", "Service", "check_service"]
@@ -34,6 +36,11 @@ Service = float | Callable[[Any], float] | Literal["measured"] | None
 
 _SAMPLE: Final = 16
 """One handling in so many is timed where nothing depends on it."""
+
+_NOTABLE_WAIT_S: Final = 2.0
+"""A handler that has really waited for so long, in all, makes a replay slow."""
+
+logger = logging.getLogger("trio_ticks.foresight")
 
 _pack: Final = struct.Struct("<dd").pack
 
@@ -100,6 +107,7 @@ class Handlings:
         self._handled = 0
         self._timed_handlings = 0
         self._computed_s = 0.0
+        self._waited_s = 0.0
 
     def around(self, handler: Callable[..., Any]) -> Callable[[Any], Any]:
         """Return what calls *handler*, and lets its time pass."""
@@ -178,12 +186,30 @@ class Handlings:
             took_s, cpu_s = monotonic() - began, thread_cpu() - cpu_began
             self._computed_s += cpu_s
             self._timed_handlings += 1
+            self._note_waiting(took_s - cpu_s)
             if self._service == "measured":
                 self._clock.advance(min(cpu_s, took_s))
                 given_s = max(0.0, took_s - cpu_s)
             if given_s:
                 await trio.sleep(given_s)  # noqa: ASYNC102  # a cancellation ends it
         return value
+
+    def _note_waiting(self, waited_s: float) -> None:
+        """Say once why a replay is slow whose handler really waits."""
+        self._waited_s += waited_s
+        if self._waited_s >= _NOTABLE_WAIT_S:
+            each_s = self._waited_s / self._timed_handlings
+            log_event(
+                logger,
+                logging.WARNING,
+                "replay.waits",
+                "the handler blocks for %.3g ms a tick, as time.sleep or a request does. The "
+                "virtual clock cannot skip that, so the replay is no faster than it: while "
+                "tt.replaying(), leave the wait out, and give it by service=%.3g",
+                each_s * 1e3,
+                each_s,
+                mean_ms=each_s * 1e3,
+            )
 
 
 async def _called(handler: Callable[..., Any], item: Any) -> Any:

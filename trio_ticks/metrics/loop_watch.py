@@ -122,6 +122,9 @@ class LoopWatch:
     def _ask(self, held_s: float) -> None:
         """Ask the loop; *held_s*: for how long this thread was kept from asking."""
         self._answered.clear()
+        if self._stopped.is_set():
+            # stop() waits for this thread in the loop, which could not answer now.
+            return
         self._asked_at = asked_at = monotonic() - held_s
         try:
             self._token.run_sync_soon(self._answer)

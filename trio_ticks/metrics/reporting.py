@@ -185,6 +185,8 @@ def make_report(pipeline: Observed) -> PipelineReport:
         handler_latency_ms=meters.handler.total(),
         queue_peak=channel.peak_buffer_used,
         reconnects=feed.reconnects,
+        connect_failures=feed.connect_failures,
+        refused=feed.refused,
         blocked_s=channel.blocked_s,
         handler_timeouts=workers.timeouts,
         handler_retries=workers.retries,

@@ -342,6 +342,10 @@ class PipelineReport:
     came, were dropped and were handled, in the same order at the same times."""
     advice: str | None = None
     """Which settings would have avoided what was lost last, or would do as well."""
+    connect_failures: int = 0
+    """Attempts to connect that have failed."""
+    refused: int = 0
+    """Subscriptions that the venue has refused."""
 
     @property
     def failed_share(self) -> float:

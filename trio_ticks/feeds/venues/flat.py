@@ -56,6 +56,8 @@ The strict decoder refuses a message with fewer. A tick with exactly this number
 room for an eighth key or a duplicate one (msgspec accepts duplicates, and takes the
 last one).
 """
+_MOST_NAMED: Final = 3
+"""How many of the symbols that a venue refuses together are named in the log."""
 _OPENING_BRACE: Final = ord("{")
 _QUOTE_KEYS: Final = frozenset({"symbol", "bid", "ask", "bid_size", "ask_size"})
 _QUANTITY_KEYS: Final = frozenset({"bid_size", "ask_size", "volume"})
@@ -264,9 +266,15 @@ class FlatCodec(Codec):
 
 def _words(error: object) -> str:
     """Return the venue's words in an error that is text or an object with a text."""
+    named = ""
     if isinstance(error, dict):
+        symbols = error.get("symbols")
         error = error.get("message") or error.get("msg") or error
-    return error if isinstance(error, str) else msgspec.json.encode(error).decode()
+        if isinstance(error, str) and isinstance(symbols, list):
+            shown = [symbol for symbol in symbols if isinstance(symbol, str)][:_MOST_NAMED]
+            more = ", ..." if len(symbols) > len(shown) else ""
+            named = f": {', '.join(shown)}{more}" if shown else ""
+    return error + named if isinstance(error, str) else msgspec.json.encode(error).decode()
 
 
 def _symbol_in(payload: bytes) -> str | None:

@@ -154,7 +154,12 @@ def header(
         {"running": "default", "paused": "yellow", "draining": "yellow"}.get(metrics.state, "cyan"),
     )
     text.append(
-        clock(metrics.uptime_s) + (f" of {clock(duration_s)}" if duration_s is not None else ""),
+        clock(metrics.uptime_s)
+        + (
+            f" of {clock(duration_s)}"
+            if duration_s is not None and metrics.uptime_s <= duration_s
+            else ""
+        ),
         "not bold default",
     )
     if (gap := width - text.cell_len - len(subtitle)) >= 2:
