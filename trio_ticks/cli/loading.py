@@ -37,6 +37,8 @@ def _load(where: str, example: str) -> Any:
     module_name, colon, path = where.partition(":")
     if not (module_name and colon and path):
         raise click.BadParameter(f"{where!r} is not like {example}.")
+    if "/" in module_name:
+        raise click.BadParameter(f"{module_name!r} is no name of a module{_written_as(where)}.")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
