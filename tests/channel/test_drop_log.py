@@ -49,7 +49,9 @@ async def test_the_lines_of_a_pipeline_add_up_to_its_drops(
 async def test_the_lines_of_a_channel_add_up_to_its_drops(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    send, receive = tt.open_tick_channel(maxsize=5, overflow=tt.DropOldest())
+    channel: tuple[tt.TickSendChannel[tt.Tick], tt.TickReceiveChannel[tt.Tick]]
+    channel = tt.open_tick_channel(maxsize=5, overflow=tt.DropOldest())
+    send, receive = channel
     with caplog.at_level(logging.WARNING, "trio_ticks.channel"):
         for tick in make_ticks(50):
             await send.send(tick)
