@@ -329,8 +329,11 @@ async def test_a_pipeline_that_has_gone_is_kept_by_nobody(served: bool) -> None:
         with export_metrics(another, registry, name="another"):
             gone = await run()
             await wait_all_tasks_blocked()
-            gc.collect()
-            assert gone() is None
+            # On a busy machine the loop's watch looks at the frames of this thread, and
+            # holds them for a moment.
+            with trio.fail_after(20):
+                while gc.collect() >= 0 and gone() is not None:  # noqa: ASYNC110 - a dead object has no event
+                    await trio.sleep(0.01)
             assert value(scrape(registry), "ticks_received_total", "another") == 0
 
 
