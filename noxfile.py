@@ -78,15 +78,19 @@ SAME = (
     "tests/history/test_converting.py",
     "tests/history/test_surveys.py",
     "tests/recordings/test_recorder_crashes.py",
+    "tests/brokers/test_check_brokers.py",
+    "tests/cli/test_cli.py",
+    "tests/cli/test_recordings.py",
+    "tests/pipeline/test_chaos.py",
 )
 """Tests whose outcome does not depend on the version of Python.
 
 Texts, syntax trees, pages in a browser, rules of Prometheus, a parser of bytes,
-simulations in plain arithmetic, and what a server does when its clients die or err.
+simulations in plain arithmetic, what a server does when its clients die or err, what a
+proxy does to connections, and what the command line says.
 """
 
 BETWEEN = (
-    "tests/cli/test_cli.py",
     "tests/pipeline/test_signals.py",
     "tests/workers/test_gaps_in_every_executor.py",
     "tests/workers/test_process_crashes.py",
@@ -98,7 +102,6 @@ BETWEEN = (
     "tests/workers/test_processes.py",
     "tests/simulation",
     "tests/pipeline/test_notebook.py",
-    "tests/pipeline/test_chaos.py",
     "tests/pipeline/test_record.py",
     "tests/foresight",
     "tests/cli/test_replay_command.py",
