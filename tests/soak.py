@@ -93,7 +93,9 @@ async def exchange(symbols: Sequence[str] = SYMBOLS) -> AsyncIterator[str]:
         f"--symbols={','.join(symbols)}",
     ]
     process = await trio.lowlevel.open_process(
-        [*command, "--ping-interval=5", "--ping-timeout=5"], stdout=subprocess.PIPE
+        [*command, "--ping-interval=5", "--ping-timeout=5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what it tells people
     )
     assert process.stdout is not None
     try:
