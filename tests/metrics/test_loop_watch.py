@@ -18,7 +18,8 @@ from trio.testing import MockClock
 import trio_ticks as tt
 from tests.worlds.helpers import make_ticks
 from tests.worlds.pipeline_world import sleepy_feed
-from trio_ticks.metrics.loop_watch import LoopWatch
+from trio_ticks.clock import Clock
+from trio_ticks.metrics.loop_watch import LoopWatch, watch_loop
 from trio_ticks.observability.prometheus import export_metrics
 
 NAME = "trio-ticks-loop"
@@ -107,6 +108,21 @@ async def test_a_watch_that_is_being_stopped_does_not_ask() -> None:
     watch.stop()
     assert watching() == 0
     assert watch.blocks == 0
+
+
+async def test_what_is_called_at_each_beat_may_raise(caplog: pytest.LogCaptureFixture) -> None:
+    called = 0
+
+    def beat() -> None:
+        nonlocal called
+        called += 1
+        raise ValueError("a symbol that cannot be read")
+
+    with watch_loop(Clock(), beat), trio.fail_after(60):
+        while called < 3:  # noqa: ASYNC110 - what is waited for has no event
+            await trio.sleep(0.01)
+    assert "loop.beat" in caplog.text
+    assert caplog.text.count("loop.beat times=") == 1
 
 
 async def test_a_virtual_clock_has_no_watch(autojump_clock: MockClock) -> None:

@@ -258,7 +258,10 @@ async def test_alerts_fire_and_resolve_in_a_real_prometheus(tmp_path: Path) -> N
                 nursery, await pipeline.serve_metrics(0, symbols=2), tmp_path
             )
             await prometheus.until(
-                lambda firing: firing == {"TrioTicksQueueFilling", "TrioTicksLosing"}
+                lambda firing: (
+                    firing
+                    == {"TrioTicksQueueFilling", "TrioTicksLosing", "TrioTicksHandlerOverdue"}
+                )
             )
             (up,) = await prometheus.query("up")
             assert up["value"][1] == "1"

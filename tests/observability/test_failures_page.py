@@ -104,3 +104,18 @@ async def test_the_snapshot_tells_it() -> None:
     assert found["failures"]["last"]["error"] == "OutOfCashError"
     assert found["failures"]["last"]["symbol"] in "AB"
     assert found["loop"]["delay_ms"] >= 0
+
+
+def test_a_handler_that_does_not_return_has_a_line(browser: Browser) -> None:
+    async def handler(_tick: tt.Tick) -> None:
+        await trio.sleep_forever()
+
+    with (
+        serving(steady, handler, workers=2) as served,
+        watched(browser) as page,
+    ):
+        page.goto(served.url)
+        expect(page.locator("#overdue")).to_have_text(
+            re.compile(r"2 handlers do not return: for \d+\.\d s so far, of [AB]: the log shows")
+        )
+        expect(page.locator("#failing")).to_be_hidden()

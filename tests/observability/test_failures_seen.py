@@ -9,9 +9,10 @@ import io
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -31,6 +32,7 @@ from trio_ticks.cli.session import Display, run_session
 from trio_ticks.clock import Clock
 from trio_ticks.exchange import open_exchange
 from trio_ticks.metrics import LastFailure
+from trio_ticks.metrics.snapshots import Overdue
 from trio_ticks.observability.failure_labels import MOST_FAILURES, FailureLabels
 from trio_ticks.observability.health import Health
 from trio_ticks.observability.prometheus import export_metrics
@@ -282,6 +284,42 @@ async def test_a_loop_that_stands_still_is_shown(autojump_clock: MockClock) -> N
     lines = drawn(over)
     assert "LOOP BLOCKED" not in lines[1]
     assert any("loop blocked 3x" in line for line in lines), "the count stays"
+
+
+async def test_a_handler_that_does_not_return_is_shown(autojump_clock: MockClock) -> None:
+    registry = CollectorRegistry()
+
+    async def handler(_tick: tt.Tick) -> None:
+        await trio.sleep_forever()
+
+    feed = tt.IterableFeed([make_tick("A\x1b[31m\n", 1)])
+    async with tt.open_pipeline(feed, handler, shutdown_timeout=0) as pipeline:
+        with export_metrics(pipeline, registry):
+            for _ in range(4):
+                await trio.sleep(1)
+                now = pipeline.metrics()
+            samples = parse_metrics(generate_latest(registry).decode())["main"]
+            elsewhere = RemotePipeline(samples, Clock()).metrics
+    assert now.overdue is not None
+    for shown in (now, elsewhere):
+        assert "NO RETURN from a handler for 3.0 s, of A" in drawn(shown)[1]
+    line = progress_line(now)
+    assert "NO RETURN from a handler for 3.0 s, of A" in line
+    assert line.isprintable()
+
+
+def test_symbols_of_what_is_overdue_are_bounded() -> None:
+    labels, seen = FailureLabels(), Counter[str]()
+
+    class Symbols:
+        def gauge(self, _name: str, _help: str, _value: object, **labels: str) -> None:
+            seen.update(labels.values())
+
+    for number in range(500):
+        overdue = Overdue(workers=1, for_s=2.0, symbol=f"S{number}")
+        labels.read_overdue(cast(Any, Symbols()), overdue)
+    assert len(seen) == MOST_FAILURES + 1
+    assert seen["other"] == 500 - MOST_FAILURES
 
 
 async def test_the_progress_line_and_the_report_name_it(autojump_clock: MockClock) -> None:

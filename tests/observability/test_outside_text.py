@@ -37,7 +37,7 @@ from trio_ticks.cli import main
 from trio_ticks.cli.lag import lag_table
 from trio_ticks.cli.report import json_line, progress_line
 from trio_ticks.clock import Clock
-from trio_ticks.metrics.snapshots import FeedMetrics, PipelineMetrics
+from trio_ticks.metrics.snapshots import FeedMetrics, LastFailure, Overdue, PipelineMetrics
 from trio_ticks.observability.fetch import FetchError
 from trio_ticks.observability.prometheus import export_metrics
 from trio_ticks.observability.remote import MOST_PIPELINES, RemotePipeline, read_answer
@@ -83,7 +83,11 @@ def test_the_view_in_the_terminal(text: str, plain: bool, width: int, height: in
         silent_symbols=1, silent_names=(text,), feeds=feeds, pressure=text, state=text
     )
     metrics = attrs.evolve(
-        metrics, workers=(worker, make_worker(1, name=text), make_worker(2, state=text))
+        metrics,
+        workers=(worker, make_worker(1, name=text), make_worker(2, state=text)),
+        failed_per_s=1.0,
+        last_failure=LastFailure(error=text, symbol=text, at=metrics.timestamp),
+        overdue=Overdue(workers=2, for_s=3.0, symbol=text),
     )
     scene = Scene(title=text, subtitle=text, messages=(text,), hint=text, alarm=text, plain=plain)
     shown = draw(metrics, scene, width=width, height=height)

@@ -62,8 +62,8 @@ def _scheme(url: object) -> str:
     scheme, separator, _rest = url.strip().partition("://")
     if not separator or scheme not in SCHEMES:
         # What is no scheme at all may be a password, in a URL that was garbled.
-        what = f"the scheme {scheme!r:.30}" if _SCHEME.fullmatch(scheme) else "no scheme"
-        what = what if separator else "no scheme"
+        named = separator and _SCHEME.fullmatch(scheme)
+        what = f"the scheme {scheme!r:.30}" if named else "no scheme"
         raise ConfigError(
             f"a buffer's URL begins with one of {', '.join(f'{each}://' for each in SCHEMES)}, "
             f"and this has {what}; write it like {_EXAMPLES}"

@@ -407,8 +407,8 @@ class ChannelState(Generic[T]):
         if not self.open_receivers:
             left = self.lanes.evict(self.lanes.parked)
             self.drops.drop([*left, *self.buffer.take_many(len(self.buffer))], "shutdown")
-            self.drops.flush()
             self.deliveries.abandon(self.now())
+            self.drops.flush()
 
     def statistics(self) -> ChannelStatistics:
         """Return the channel at this moment. Nothing here runs per tick."""

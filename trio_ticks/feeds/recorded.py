@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, Final, final
 
 from ..gaps import GapReason
@@ -24,7 +25,7 @@ Loss = tuple[str, GapReason, bool]
 """The venue's symbol, why items of it are missing, and whether its book is wrong."""
 _MOST_CONNECTIONS: Final = 1000
 _MOST_SYMBOLS: Final = 100_000
-"""Symbols that are told of a loss, where the recording does not list them."""
+"""Symbols with a name, of a connection, and of those that are told of a loss."""
 
 
 @final
@@ -123,7 +124,7 @@ class Connections:
         symbols = facts.get("symbols")
         self._symbols.pop(number, None)
         if isinstance(symbols, list):
-            self._symbols[number] = list(map(str, symbols))
+            self._symbols[number] = list(map(str, symbols[:_MOST_SYMBOLS]))
         old = facts.get("after")
         past = self._codecs.pop(old, None) if isinstance(old, int) else None
         codec = self._open(number)
@@ -138,7 +139,8 @@ class Connections:
         if names is None:
             self.names = None
         else:
-            self.names = {symbol: str(name) for symbol, name in names.items()}
+            first = islice(names.items(), _MOST_SYMBOLS)
+            self.names = {symbol: str(name) for symbol, name in first}
         found = self.names or {}
         self.takes_all = self.names is None or self._wildcard in found
         self.renames = any(symbol != name for symbol, name in found.items())

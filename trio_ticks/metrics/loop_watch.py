@@ -142,7 +142,12 @@ class LoopWatch:
         self._answered_at = now
         self._answered.set()
         for beat in self.beats:
-            beat()
+            try:
+                beat()
+            except Exception as error:
+                # trio would end the whole loop by it.
+                if times := self._limit.due("beat"):
+                    log_event(logger, logging.ERROR, "loop.beat", times=times, exc_info=error)
 
     def _wait(self, asked_at: float, held_s: float) -> bool:
         """Wait until the loop has answered; return whether it had stood still."""

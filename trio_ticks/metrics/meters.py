@@ -64,7 +64,7 @@ class Meters:
         do not hold them."""
         self.advice: Mapping[str, float] = {}
         """Which share of the ticks other settings would have lost, by what is changed;
-        empty while there is nothing to advise. See ``advice.py``."""
+        empty while there is nothing to advise. See ``pipeline/advising.py``."""
         self._clock = clock
         self._offset = ClockOffset()
         self._sample_at = -math.inf

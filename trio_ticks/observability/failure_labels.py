@@ -1,4 +1,4 @@
-"""The labels of the last failure: from bounded sets, whatever handlers raise.
+"""The last failure and what does not return: labels from bounded sets, whatever comes.
 
 An exception's class may be made anew at each failure, and a symbol is whatever a venue
 sent. So only the first of them have labels of their own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from ..metrics.snapshots import LastFailure
+from ..metrics.snapshots import LastFailure, Overdue
 from .shown import shown
 from .sink import Sink
 
@@ -27,6 +27,7 @@ class FailureLabels:
     def __init__(self) -> None:
         self._pairs: set[tuple[str, str]] = set()
         self._errors: set[str] = set()
+        self._overdue: set[str] = set()
 
     def of(self, failure: LastFailure) -> dict[str, str]:
         """Return the labels of *failure*."""
@@ -53,3 +54,25 @@ class FailureLabels:
             sink.gauge(name, text, None)
         else:
             sink.gauge(name, text, last.at.timestamp(), **self.of(last))
+
+    def read_overdue(self, sink: Sink, overdue: Overdue | None) -> None:
+        """Pass to *sink* which handlers do not return; ``None``: all do."""
+        text = (
+            "Workers whose handler has not returned for a second at least, and for three times "
+            "as long as the slowest handling of the last minute."
+        )
+        sink.gauge("handler_overdue_workers", text, 0 if overdue is None else overdue.workers)
+        text = (
+            "For how long the first of these handlers has not returned, by its tick's symbol; "
+            f"beyond {MOST_FAILURES} symbols it is other. Absent while all return."
+        )
+        name = "handler_overdue_seconds"
+        if overdue is None:
+            sink.gauge(name, text, None)
+            return
+        symbol = shown(overdue.symbol)
+        if symbol in self._overdue or len(self._overdue) < MOST_FAILURES:
+            self._overdue.add(symbol)
+        else:
+            symbol = _OTHER
+        sink.gauge(name, text, overdue.for_s, symbol=symbol)

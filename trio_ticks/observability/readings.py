@@ -29,7 +29,6 @@ from .buffer_readings import read_buffer
 from .failure_labels import FailureLabels
 from .feed_readings import read_feeds
 from .health import Health
-from .overdue_readings import read_overdue
 from .recorder_readings import read_recorder
 from .shown import merged
 from .sink import Sink
@@ -336,7 +335,7 @@ class Readings:
             workers.symbols_forgotten,
         )
         self._failures.read(sink, workers.last_failure)
-        read_overdue(sink, workers.overdue)
+        self._failures.read_overdue(sink, workers.overdue)
         self._read_results(sink, workers)
         self._read_each_worker(sink, rows[:MOST_WORKERS])
 

@@ -277,8 +277,9 @@ class _PoolEnd(Generic[T]):
     def worker_statistics(self) -> WorkerStatistics:
         """Return the workers' numbers as they are now."""
         crew, scaling, now = self._pool.crew, self._pool.scaling, self._state.now()
-        # On a virtual clock nobody else polls.
-        self.poll()
+        if self._state.clock.is_virtual:
+            # Nobody else polls there; elsewhere this may be another thread than theirs.
+            self.poll()
         roster, outlet = crew.roster, crew.outlet
         return WorkerStatistics(
             rows=tuple(

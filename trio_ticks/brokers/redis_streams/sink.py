@@ -145,14 +145,10 @@ class RedisSink:
             some = _first(records)
             # A server reads each key of a call, so it is given those that are needed.
             places: dict[int, int] = {}
-            flat = [
-                part
-                for number, record in some
-                for part in (
-                    *(number, places.setdefault(record.shard, 3 + len(places))),
-                    *(record.ticks, record.body),
-                )
-            ]
+            flat: list[bytes | str | int] = []
+            for number, record in some:
+                place = places.setdefault(record.shard, 3 + len(places))
+                flat += (number, place, record.ticks, record.body)
             keys = [*self._keys, *map(self._streams.__getitem__, places)]
             try:
                 taken, again, room, *_ = await link.call_timed(
