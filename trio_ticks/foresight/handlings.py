@@ -155,20 +155,18 @@ class Handlings:
     def _timed(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Run *work*, and measure its steps; advance the clock by them if asked to."""
         moves = self._service == "measured"
-        time = monotonic if moves else thread_cpu
         step: Callable[[Any], Any] = work.send
         value: Any = None
         while True:
-            began = time()
+            began = thread_cpu()
+            if moves:
+                self._clock.begin_step()
             try:
                 wish = step(value)
             except StopIteration as end:
                 return end.value
             finally:
-                took_s = time() - began
-                self._computed_s += took_s
-                if moves:
-                    self._clock.advance(took_s)
+                self._computed_s += self._clock.end_step() if moves else thread_cpu() - began
             step = work.send
             try:
                 value = yield wish

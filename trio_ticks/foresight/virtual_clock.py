@@ -41,6 +41,7 @@ class VirtualClock(trio.abc.Clock):
 
     def __init__(self, on_progress: Callable[[float], object] | None = None) -> None:
         self._now = 0.0
+        self._step_began: float | None = None
         self._on_progress = on_progress
         self._reported_at = monotonic()
         self._jumps = 0
@@ -53,7 +54,8 @@ class VirtualClock(trio.abc.Clock):
 
     def current_time(self) -> float:
         """Return the time in seconds; safe in any thread."""
-        return self._now
+        began = self._step_began
+        return self._now if began is None else self._now + (monotonic() - began)
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Jump to *deadline*; called by trio when no task can run."""
@@ -78,6 +80,22 @@ class VirtualClock(trio.abc.Clock):
         That is how long a handler has computed.
         """
         self._now += seconds
+
+    def begin_step(self) -> None:
+        """Let time pass as it really does, until :meth:`end_step`.
+
+        What is computed before a sleep must not be swallowed by that: its deadline is
+        counted from when it begins.
+        """
+        self._step_began = monotonic()
+
+    def end_step(self) -> float:
+        """Stand still again; return how long the step took, in seconds."""
+        assert self._step_began is not None
+        took_s = monotonic() - self._step_began
+        self._step_began = None
+        self._now += took_s
+        return took_s
 
     def _is_held(self) -> bool:
         """Whether a thread of trio's works now: its end is to come at this time."""
