@@ -38,12 +38,14 @@ LISTED = set(re.findall(r"^\| `(trio_ticks_\w+)`", PAGE, re.MULTILINE))
 AT_TIMES = {
     "trio_ticks_feed_throttle_ticks_per_second",
     "trio_ticks_feed_silent_symbol",
+    "trio_ticks_handler_overdue_seconds",
     "trio_ticks_clock_offset_seconds",
     "trio_ticks_clock_jumps_total",
     "trio_ticks_ticks_given_back_total",
 } | {name for name in LISTED if "_buffer_" in name or "_recorder_" in name}
 """Are there only with a buffer between processes, with a recorder, while a feed is
-slowed down, while a symbol is silent, or where ages count from timestamps."""
+slowed down, while a symbol is silent, while a handler does not return, or where ages
+count from timestamps."""
 
 
 async def eventful(send: Send) -> None:
