@@ -26,6 +26,7 @@ ASYNC_RULES_OFF = ("ASYNC103", "ASYNC104", "ASYNC114", "ASYNC124", "ASYNC128", "
 Rules that it cannot check here (it does not see that errors are sorted out and raised
 later, or which task a ``task_status`` goes to), and rules that it has off by default.
 """
+EXAMPLES = "tests/house/test_examples.py"
 DOCS_OUT = "docs/_build/html"
 SAME = (
     "tests/house",
@@ -172,15 +173,18 @@ def tests(session: nox.Session) -> None:
 
     Some tests need what a machine may lack, and are skipped there: promtool, a browser,
     or real recordings, whose folder the variable ``TRIO_TICKS_RECORDINGS`` names. The
-    oldest Python runs everything. The others leave out the tests in ``SAME`` (and those
-    between it and the newest the ones in ``BETWEEN``) and try a third of hypothesis'
-    examples: a fault that only they could show does not depend on the data.
+    oldest Python runs everything but the examples. The others leave out the tests in
+    ``SAME`` (and those between it and the newest the ones in ``BETWEEN``) and try a
+    third of hypothesis' examples: a fault that only they could show does not depend on
+    the data.
     """
     install(session, "test")
     oldest = session.name.endswith(PYTHONS[0])
     profile = "default" if oldest else "quick"
     same = SAME if session.name.endswith(PYTHONS[-1]) else SAME + BETWEEN
-    left_out = [] if oldest or session.posargs else [f"--ignore={path}" for path in same]
+    # The session "examples" runs these, with the package as users install it.
+    same = (EXAMPLES,) if oldest else (EXAMPLES, *same)
+    left_out = [] if session.posargs else [f"--ignore={path}" for path in same]
     env = {"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile)}
     results = session.cache_dir.resolve() / f"{session.name}.xml"
     results.unlink(missing_ok=True)
@@ -322,7 +326,8 @@ def examples(session: nox.Session) -> None:
 
     The wheel is built and installed, and the folder is not the checkout.
     """
-    install(session, "examples", editable=False, extras="cli,zeromq")
+    install(session, "examples", "test", editable=False, extras="cli,zeromq")
+    session.run("python", "-m", "pytest", "-n", "2", EXAMPLES)
     with tempfile.TemporaryDirectory() as elsewhere:
         session.chdir(elsewhere)
         session.run(
@@ -336,8 +341,6 @@ def examples(session: nox.Session) -> None:
             "5",
             "--json",
         )
-        for example in sorted((ROOT / "examples").glob("*.py")):
-            session.run("python", str(example))
         for notebook in sorted((ROOT / "examples").glob("*.ipynb")):
             session.run("jupyter-execute", str(notebook))
 

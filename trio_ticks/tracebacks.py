@@ -124,12 +124,6 @@ class StackTexts:
 
     def text(self, trace: TracebackType | None) -> str:
         """Return the frames of *trace* as ``traceback.format_tb`` does."""
-        while (
-            trace is not None
-            and trace.tb_next is not None
-            and self._is_hidden(trace.tb_frame.f_code)
-        ):
-            trace = trace.tb_next
         places: list[int] = []
         codes: list[CodeType] = []
         link = trace
@@ -143,6 +137,12 @@ class StackTexts:
         if known is None:
             if len(self._known) >= STACKS:
                 self._known.clear()
+            while (
+                trace is not None
+                and trace.tb_next is not None
+                and self._is_hidden(trace.tb_frame.f_code)
+            ):
+                trace = trace.tb_next
             # Keep the code objects alive, or others could get their ids.
             known = self._known[key] = "".join(traceback.format_tb(trace)), codes
         return known[0]

@@ -338,6 +338,54 @@ async def test_some_are_timed_also_where_they_come_one_by_one_but_often(
     assert 2.5 * 180 <= report.handler_latency_ms.count < 4000
 
 
+async def test_ticks_that_fail_are_as_seldom_timed_as_others(autojump_clock: MockClock) -> None:
+    """With a bug in every tick, timing each would cost more than telling of it."""
+    seen: list[str] = []
+
+    def keep(tick: tt.Tick, _error: Exception) -> None:
+        seen.append(tick.symbol)
+
+    async def fails(_tick: tt.Tick) -> None:
+        raise RuntimeError("no bid")
+
+    ticks = make_ticks(5000, ["A", "B", "C"])
+    report = await run_pipeline(listed(ticks), fails, workers=2, maxsize=5000, on_error=keep)
+    assert report.failed == 5000
+    assert seen == [tick.symbol for tick in ticks]
+    assert 0 < report.handler_latency_ms.count < 500
+
+
+async def test_a_worker_that_waits_while_it_reports_leaves_the_others_their_symbols(
+    autojump_clock: MockClock,
+) -> None:
+    """Its sprint is over then: others have taken ticks, and hold their symbols."""
+    running: set[str] = set()
+    most = 0
+
+    async def wait(tick: tt.Tick, _error: Exception) -> None:
+        nonlocal most
+        assert tick.symbol not in running
+        running.add(tick.symbol)
+        most = max(most, len(running))
+        await trio.sleep(0.01)
+        running.remove(tick.symbol)
+
+    async def fails_at_times(tick: tt.Tick) -> None:
+        assert tick.symbol not in running
+        if tick.volume % 2:
+            raise RuntimeError("no bid")
+
+    report = await run_pipeline(
+        listed(make_ticks(600, ["A", "B", "C"])),
+        fails_at_times,
+        workers=3,
+        maxsize=600,
+        on_error=wait,
+    )
+    assert (report.failed, report.consumed) == (300, 300)
+    assert most == 3
+
+
 async def test_every_tick_is_timed_where_they_are_few(autojump_clock: MockClock) -> None:
     async def script(send: Send) -> None:
         for tick in make_ticks(100):

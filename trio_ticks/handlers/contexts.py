@@ -13,8 +13,8 @@ Rules: two contexts that hold equal values count as the same.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Generator
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, copy_context
 from types import coroutine
 from typing import Any, Final, TypeVar, final
 
@@ -37,11 +37,15 @@ def renew() -> Generator[object, None, None]:
 
 @final
 class CleanContext:
-    """The context in which each handling of one worker begins: that of its maker."""
+    """The context in which each handling of one worker begins.
 
-    def __init__(self) -> None:
-        self.variables: Final = copy_context()
-        """Is never run in, so it stays as it is."""
+    Args:
+        variables: what it begins with; that of its maker unless given.
+    """
+
+    def __init__(self, variables: Context | None = None) -> None:
+        self.variables: Final = copy_context() if variables is None else variables
+        """Is not run in any more, so it stays as it is."""
 
     def is_left(self) -> bool:
         """Tell whether the caller's context is another one by now."""
@@ -94,10 +98,12 @@ async def call_apart(function: Callable[..., Any], *args: Any) -> Any:
 
     Cancellation: passed on to *function*.
     """
-    own = CleanContext()
-    return await own.run(_called(function, args))
+    context = copy_context()
+    result = context.run(function, *args)
+    if result is None or not inspect.isawaitable(result):
+        return result
+    return await CleanContext(context).run(_awaited(result))
 
 
-async def _called(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    result = function(*args)
-    return await result if inspect.isawaitable(result) else result
+async def _awaited(result: Awaitable[R]) -> R:
+    return await result

@@ -67,6 +67,20 @@ class DeadLetter:
     """When the handling failed, in UTC."""
 
 
+class _Line(msgspec.Struct, gc=False):
+    """A letter as it is written; the fields have the names of :class:`DeadLetter`."""
+
+    failed_at: datetime
+    kind: str
+    item: Any
+    error: str
+    message: str
+    traceback: msgspec.Raw
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=repr)
+
+
 def _check_path(_instance: object, _field: object, value: Path) -> None:
     if value.is_dir() or not value.parent.is_dir():
         raise ConfigError(f"path must be a file in a directory that exists, got {str(value)!r}")
@@ -190,21 +204,21 @@ class DeadLetterFile:
             if type(item) in _KINDS
             else f"{type(item).__module__}.{type(item).__qualname__}"
         )
-        letter = {
-            "failed_at": self._utc(),
-            "kind": kind,
-            "item": item,
-            "error": _name(error),
-            "message": _message(error)[: self._text_limit],
-            "traceback": self._tracebacks.encoded(error, self._text_limit),
-        }
+        letter = _Line(
+            self._utc(),
+            kind,
+            item,
+            _name(error),
+            _message(error)[: self._text_limit],
+            self._tracebacks.encoded(error, self._text_limit),
+        )
         try:
-            line = msgspec.json.encode(letter, enc_hook=repr)
+            line = _ENCODER.encode(letter)
         except Exception:
             # msgspec cannot write the item (an integer of a thousand bits), or a repr
             # raised.
-            letter["item"] = object.__repr__(item)
-            line = msgspec.json.encode(letter)
+            letter.item = object.__repr__(item)
+            line = _ENCODER.encode(letter)
         return line + b"\n"
 
     # In the writer's thread
@@ -326,7 +340,8 @@ def _name(error: BaseException) -> str:
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error).encode(errors="backslashreplace").decode()
+        text = str(error)
+        return text if text.isascii() else text.encode(errors="backslashreplace").decode()
     except Exception:
         return "its message cannot be made"
 

@@ -1,9 +1,9 @@
 """Writes what one feed's tap holds: in frames of a second, into one file after another.
 
-Plan: at each call all that waits is made into frames, of four megabytes at most, and
-written. A new file begins with the first thing that came in a new period (an hour), or
-when the file is large enough. A frame that the disk does not take is kept and tried
-again; meanwhile what comes waits in the tap, up to the bound of the buffer.
+Plan: what waits is gathered as lines, some times a second, and written as frames, of a
+megabyte at most. A new file begins with the first thing that came in a new period (an
+hour), or when the file is large enough. A frame that the disk does not take is kept and
+tried again; meanwhile what comes waits in the tap, up to the bound of the buffer.
 
 Rules: called by the recorder's thread only. Times do not go back. No error of the disk
 is raised: it is counted, logged, and told in the file once that can be written again.
@@ -12,6 +12,7 @@ is raised: it is counted, logged, and told in the file once that can be written 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, final
@@ -30,8 +31,12 @@ __all__ = ["Counts", "FeedFiles", "FileSettings"]
 
 logger = logging.getLogger("trio_ticks.recordings")
 
-_FRAME: Final = 4 * 2**20
-"""Bytes in a frame at most, and one batch more."""
+_FRAME: Final = 2**20
+"""Bytes in a frame at most, and one batch more.
+
+Joining the lines of a larger one would keep the event loop waiting for some time."""
+_STRIDE: Final = 32
+"""After so many batches the event loop may go on."""
 _NAMES_TRIED: Final = 1000
 _VERSION: Final = 1
 
@@ -76,13 +81,13 @@ class FileSettings:
 class _Frame:
     """Lines that are to be written together."""
 
-    data: bytes
-    """Compressed."""
-    last_ns: int
-    messages: int
-    length: int
+    lines: list[bytes] = attrs.field(factory=list)
+    data: bytes = b""
+    """All of them, compressed, once the frame is complete."""
+    messages: int = 0
+    length: int = 0
     """Before it was compressed."""
-    size: int
+    size: int = 0
     """Its share of the buffer."""
 
 
@@ -123,8 +128,10 @@ class FeedFiles:
         """That the last line came by."""
         self._last_ns = 0
         self._symbols = None if tap.about.symbols is None else dict(tap.about.symbols)
+        self._gathered = _Frame()
+        """All of it belongs into the present file."""
         self._frame: _Frame | None = None
-        """It could not be written yet."""
+        """It is complete, and could not be written yet."""
         self._steps: list[dict[str, Any]] = []
         """Steps of the wall clock that the file does not tell of yet."""
 
@@ -133,15 +140,22 @@ class FeedFiles:
         if self._file is not None:
             self._steps.append(facts)
 
+    def gather(self) -> None:
+        """Make lines of what waits, as far as it belongs into the present file."""
+        if self._frame is None and (self._gathered.lines or self._has_room()):
+            self._gather()
+
     def write(self) -> bool:
         """Write all that waits; return False if the disk does not take it."""
-        while self._frame is not None or self._tap.pending:
+        while self._frame is not None or self._gathered.lines or self._tap.pending:
             if self._frame is None:
-                try:
-                    self._begin_file_if_due()
-                except OSError as error:
-                    return self._failed(error)
-                self._frame = self._make_frame()
+                if not self._gathered.lines:
+                    try:
+                        self._begin_file_if_due()
+                    except OSError as error:
+                        return self._failed(error)
+                self._gather()
+                self._frame = self._complete_frame()
             if not self._put(self._frame):
                 return False
             self._frame = None
@@ -175,8 +189,7 @@ class FeedFiles:
         """
         ns = self._ns_of(self._tap.pending[0][0])
         period = ns // self._settings.period_ns
-        file = self._file
-        if file is not None and period == self._period and file.size < self._settings.most_bytes:
+        if self._has_room() and period == self._period:
             return
         self._end_file()
         file = self._new_file(ns)
@@ -200,6 +213,10 @@ class FeedFiles:
             path=str(file.path),
             feed=self._tap.about.feed,
         )
+
+    def _has_room(self) -> bool:
+        """Tell whether there is a file, which is not full."""
+        return self._file is not None and self._file.size < self._settings.most_bytes
 
     def _new_file(self, ns: int) -> OutFile:
         settings = self._settings
@@ -253,29 +270,42 @@ class FeedFiles:
     def _ns_of(self, moment: float) -> int:
         return max(self._last_ns, self._timeline.ns(moment))
 
-    def _make_frame(self) -> _Frame:
-        """Take the next batches out of the tap, of one period, and compress them."""
-        tap = self._tap
-        lines: list[bytes] = []
-        length = messages = size = 0
-        while tap.pending and length < _FRAME:
+    def _gather(self) -> None:
+        """Take the next batches out of the tap, of one period."""
+        tap, frame, taken = self._tap, self._gathered, 0
+        while tap.pending and frame.length < _FRAME:
+            taken += 1
+            if not taken % _STRIDE:
+                # Python lets a thread run for 5 ms before another may, and the event
+                # loop would be late by that each time.
+                time.sleep(0)
             ns = self._ns_of(tap.pending[0][0])
             if ns // self._settings.period_ns != self._period:
                 break
             batch = tap.take()
-            size += batch.size
+            frame.size += batch.size
             self._last_ns = ns
-            lines += self._lines_before(batch, ns)
+            frame.lines += self._lines_before(batch, ns)
             made = self._lines_of(batch, ns)
-            lines.append(made.data)
+            frame.lines.append(made.data)
             if made.left_out:
                 self._counts.lost += made.left_out
                 facts = {"messages": made.left_out, "reason": "cannot be written"}
-                lines.append(event_line(ns, "dropped", facts) + b"\n")
-            length += len(made.data)
-            messages += made.messages
-        data = self._settings.compress(b"".join(lines)) if length else b""
-        return _Frame(data, self._last_ns, messages, length, size)
+                frame.lines.append(event_line(ns, "dropped", facts) + b"\n")
+            frame.length += len(made.data)
+            frame.messages += made.messages
+
+    def _complete_frame(self) -> _Frame:
+        frame, self._gathered = self._gathered, _Frame()
+        try:
+            data = b"".join(frame.lines)
+            frame.data = self._settings.compress(data) if data else b""
+        except Exception:
+            self._counts.lost += frame.messages
+            self._room.freed += frame.size
+            raise
+        frame.lines.clear()
+        return frame
 
     def _lines_of(self, batch: Batch, ns: int) -> Lines:
         about = self._tap.about

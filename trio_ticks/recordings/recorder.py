@@ -37,6 +37,10 @@ write it, no message is in memory alone for as long as a second. A whole second 
 would make files 7 % smaller."""
 _EARLY: Final = 4 * 2**20
 """So many bytes are written without waiting for that."""
+_GATHER_S: Final = 0.05
+"""What has come is made into lines after so many seconds.
+
+Python's garbage collector would look at all that waits, over and over."""
 _END_S: Final = 5.0
 """How long the end of a pipeline waits for the disk, in seconds."""
 _LOG_S: Final = 10.0
@@ -215,10 +219,15 @@ class Recorder:
         limit = LogLimit(monotonic, _LOG_S)
         files: dict[FeedTap, FeedFiles] = {}
         ending = False
+        gathered_s = 0.0
         while not ending:
-            self._wake.wait(FRAME_S)
+            hurried = self._wake.wait(min(_GATHER_S, FRAME_S))
             self._wake.clear()
             ending = self._ending
+            gathered_s += _GATHER_S
+            is_due = hurried or ending or gathered_s >= FRAME_S
+            if is_due:
+                gathered_s = 0.0
             step = timeline.look()
             for tap in self._taps:
                 if tap not in files:
@@ -227,7 +236,7 @@ class Recorder:
                 if step is not None:
                     each.note_step(step)
                 try:
-                    each.close() if ending else each.write()
+                    each.close() if ending else each.write() if is_due else each.gather()
                 except Exception as error:
                     # A mistake of ours, or no memory: the pipeline goes on without.
                     self._counts.last_error = type(error).__name__

@@ -187,12 +187,14 @@ class LoopWork(Generic[T]):
             if losses.attention or gate.closed or worker.leaving:
                 worker.untimed = 0
                 break
-            before = worker.consumed
+            before = worker.consumed + worker.failed
             if state.deliveries.pending and not self._letting_in:
                 self._letting_in = True
                 self._run_soon(self._others_run)
             undisturbed = await self._sprint(worker, min(worker.untimed, _SPRINT, len(buffer)))
-            worker.untimed = worker.untimed - (worker.consumed - before) if undisturbed else 0
+            worker.untimed -= worker.consumed + worker.failed - before
+            if not undisturbed:
+                worker.untimed = 0
             if state.deliveries.pending:
                 self._taking.move_up()
             now = self._now()
@@ -212,8 +214,8 @@ class LoopWork(Generic[T]):
         (:meth:`_claim`).
 
         Returns:
-            False if a handler raised, another worker took a tick meanwhile, or
-            ``attention`` is set. Then the next tick needs :meth:`_handle_one`.
+            False if another worker took a tick meanwhile, or ``attention`` is set. Then
+            the next tick needs :meth:`_handle_one`.
         """
         state, handler = self._state, worker.handler
         buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
@@ -240,10 +242,13 @@ class LoopWork(Generic[T]):
                 worker.failed += 1
                 self._claim()
                 worker.current = None
+                self._sprinter = worker
                 await worker.clean.tidy()
                 await self._crew.report_failure(worker, item, error)
                 self._release(item.symbol)
-                return False
+                if self._sprint_ends(worker):
+                    return False
+                continue
             except BaseException as error:
                 claim = self._claim
                 await _break(self._crew, worker, item, error, claim)  # noqa: ASYNC102  # bounded
@@ -267,6 +272,20 @@ class LoopWork(Generic[T]):
             return True
         worker.current = None
         return False
+
+    def _sprint_ends(self, worker: Worker[T]) -> bool:
+        """Tell whether the sprint of *worker* is over, after a tick of it has failed.
+
+        Where each tick fails, beginning anew would cost as much as all the rest.
+        """
+        crew = self._crew
+        return bool(
+            self._sprinter is not worker
+            or self._losses.attention
+            or crew.breaker is not None
+            or crew.gate.closed
+            or worker.leaving
+        )
 
     def _others_run(self) -> None:
         """Let in what waits for room, and end the sprint: other tasks run now.
