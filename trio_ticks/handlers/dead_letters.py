@@ -86,7 +86,8 @@ def _check_path(_instance: object, _field: object, value: Path) -> None:
         raise ConfigError(f"path must be a file in a directory that exists, got {str(value)!r}")
 
 
-@attrs.define(slots=False, eq=False)
+# Without on_setattr, each count would run through attrs' validation: 1 µs a letter.
+@attrs.define(slots=False, eq=False, on_setattr=attrs.setters.NO_OP)
 class DeadLetterFile:
     """Writes every tick whose handler failed to a file.
 
@@ -124,7 +125,8 @@ class DeadLetterFile:
         self._text_limit = min(_TEXT, self.max_bytes // 32)
         self._tracebacks = _Tracebacks()
         self._utc: Callable[[], datetime] = system_utc
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._writing = False
@@ -148,17 +150,18 @@ class DeadLetterFile:
         """
         bound(error)  # it may come from elsewhere than a pipeline
         line = self._encode(item, error)
-        with self._changed:
-            if len(line) > self.max_bytes or self._pending_bytes + len(line) > PENDING_BYTES:
+        size = len(line)
+        with self._lock:  # which is taken sooner than by its condition
+            if size > self.max_bytes or self._pending_bytes + size > PENDING_BYTES:
                 self._lose(
                     1,
                     "a letter is larger than the file may be"
-                    if len(line) > self.max_bytes
+                    if size > self.max_bytes
                     else "the disk is too slow",
                 )
                 return
             self._pending.append(line)
-            self._pending_bytes += len(line)
+            self._pending_bytes += size
             if self._writer is None:
                 self._writer = threading.Thread(
                     target=self._write_pending, name=f"dead letters {self.path.name}", daemon=True
