@@ -152,7 +152,7 @@ def ticks_of(load: Load) -> list[tt.Tick]:
 
 
 def measured(case: Case, seconds: float) -> Measured:
-    sample = load_of(attrs.evolve(case, name="steady"), 1000, 8, None)
+    sample = load_of(attrs.evolve(case, name="steady"), 1000, 10, None)
 
     async def main() -> Measured:
         return await measure(
