@@ -83,16 +83,26 @@ def _cut(error: BaseException) -> None:
     if head is None:
         return
     count, link = 1, head.tb_next
-    code, place = head.tb_frame.f_code, head.tb_lasti
+    code = head.tb_frame.f_code
+    # Who catches what is raised again is an outermost frame each time: of the same file
+    # as the first, and one of those that were there already.
+    file, place = code.co_filename, (id(code), head.tb_lasti)
+    places, again, inside = {place}, False, True
     raises: list[TracebackType] = []
     before = head
-    # Who catches what is raised again is the outermost frame each time.
     while link is not None:
         count += 1
-        if link.tb_lasti == place and link.tb_frame.f_code is code:
+        code = link.tb_frame.f_code
+        if code.co_filename is not file:
+            inside = False
+        elif not inside or (id(code), link.tb_lasti) == place:
+            inside = True
             raises.append(before)
+            here = id(code), link.tb_lasti
+            again = again or here in places
+            places.add(here)
         before, link = link, link.tb_next
-    if len(raises) > 1:
+    if again and len(raises) > 1:
         raises[0].tb_next = raises[-1].tb_next
         return
     if count <= _LONG:

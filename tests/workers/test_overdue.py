@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 import trio_ticks as tt
 from tests.worlds.helpers import make_ticks
+from trio_ticks.cli.report import report_text
 from trio_ticks.observability.health import Health
 
 
@@ -54,6 +55,42 @@ async def test_it_is_told_everywhere_with_the_place(
     assert "in waits_for_a_lock" in line
     assert "in handler" in line
     assert "loop_work" not in line
+
+
+async def test_the_report_tells_it_after_the_end(autojump_clock: MockClock) -> None:
+    async def handler(tick: tt.Tick) -> None:
+        if tick.volume == 3:
+            await waits_for_a_lock()
+
+    ticks = make_ticks(6, symbols=("A", "B"))
+    async with tt.open_pipeline(
+        tt.IterableFeed(ticks), handler, workers=3, shutdown_timeout=0
+    ) as pipeline:
+        await trio.sleep(0.5)
+        assert pipeline.metrics().overdue is None
+        await trio.sleep(4)
+        assert pipeline.metrics().overdue is not None
+    await trio.sleep(1)
+    assert pipeline.report.overdue is not None
+    assert pipeline.report.overdue.workers == 1
+    assert "NO RETURN from a handler for 4.0 s, of B: the log says where" in report_text(
+        pipeline.report
+    )
+
+
+async def test_what_has_returned_is_not_in_the_report(autojump_clock: MockClock) -> None:
+    async def handler(tick: tt.Tick) -> None:
+        if tick.volume == 3:
+            await trio.sleep(5)
+
+    feed = tt.IterableFeed(make_ticks(6, symbols=("A", "B")))
+    async with tt.open_pipeline(feed, handler, workers=3) as pipeline:
+        await trio.sleep(0.5)
+        assert pipeline.metrics().overdue is None
+        await trio.sleep(4)
+        assert pipeline.metrics().overdue is not None
+    assert pipeline.report.overdue is None
+    assert "NO RETURN" not in report_text(pipeline.report)
 
 
 async def test_a_strategy_that_is_usually_slow_is_not_overdue(autojump_clock: MockClock) -> None:

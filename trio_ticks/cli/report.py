@@ -161,6 +161,10 @@ def _stood_still(blocks: int) -> list[str]:
     return [f"  the event loop stood still {times}, for 0.2 s or longer: the log says where"]
 
 
+def _not_returned(overdue: Overdue | None) -> list[str]:
+    return [f"  {overdue_words(overdue)}: the log says where it waited"] if overdue else []
+
+
 def _latencies(report: PipelineReport) -> list[str]:
     rows: tuple[tuple[str, LatencyStats], ...] = (
         ("wait in the queue", report.queue_wait_ms),
@@ -230,6 +234,7 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         f"  {report.malformed:,} malformed messages, {report.reconnects:,} reconnects",
         *_in_vain(report),
         *_ignored(report.ignored),
+        *_not_returned(report.overdue),
         *_stood_still(report.loop_blocks),
         *_results(report),
         *_recorded(report.recorder),

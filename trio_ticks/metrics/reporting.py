@@ -178,6 +178,7 @@ def make_report(pipeline: Observed) -> PipelineReport:
         consumed_per_s=ledger.consumed / duration if duration else 0.0,
         failed_per_s=ledger.failed / duration if duration else 0.0,
         last_failure=workers.last_failure,
+        overdue=workers.overdue,
         loop_blocks=pipeline.loop_watch.blocks if pipeline.loop_watch else 0,
         advice=advice_text(pipeline.meters.advice),
         processing_lag_ms=meters.lag.total(),

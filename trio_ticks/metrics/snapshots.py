@@ -333,6 +333,8 @@ class PipelineReport:
     """Over the whole run."""
     last_failure: LastFailure | None = None
     """What the handler raised last; ``None``: nothing."""
+    overdue: Overdue | None = None
+    """Handlers that had not returned when the last worker ended; ``None``: all had."""
     loop_blocks: int = 0
     """How often the event loop has stood still for 0.2 s or longer."""
     recorder: RecorderMetrics | None = None

@@ -7,6 +7,7 @@ compares, again and again, what each worker has in hand with what it had before.
 Rules:
 
 - Nothing here costs the workers anything: the watch reads what they write down anyway.
+- What had not returned when the last worker ended stays told: a report is read then.
 - A strategy that is usually slow is not overdue: the limit grows with the longest
   handling of the last minute, and with the longest wait between two tries.
 """
@@ -57,14 +58,19 @@ class OverdueWatch(Generic[T]):
     def __init__(self, crew: Crew[T]) -> None:
         self._crew = crew
         self._in_hand: dict[str, _InHand] = {}
+        self._late: list[Worker[T]] = []
         self._log_limit = LogLimit(crew.state.now, _LOG_EVERY_S)
         self.found: Overdue | None = None
-        """The ticks that were overdue at the last poll; ``None``: none was."""
+        """The ticks that were overdue at the last poll while any worker ran; ``None``:
+        none was."""
 
     def poll(self) -> None:
         """Compare what the workers have in hand with what they had before."""
         now = self._crew.state.now()
         workers = self._crew.workers
+        if all(worker.ended for worker in workers):
+            self._keep_unfinished()
+            return
         names = {worker.name for worker in workers}
         for name in self._in_hand.keys() - names:
             del self._in_hand[name]
@@ -81,6 +87,7 @@ class OverdueWatch(Generic[T]):
             late = []
         if late:
             late = [each for each in late if now - each[0] >= self._limit_s(each[1], now)]
+        self._late = [worker for _, worker, _ in late]
         if not late:
             self.found = None
             return
@@ -90,6 +97,16 @@ class OverdueWatch(Generic[T]):
             if not seen.logged and self._log_limit.due("overdue"):
                 seen.logged = True
                 self._log(worker, now - began)
+
+    def _keep_unfinished(self) -> None:
+        """Forget those that returned after all, before their workers ended."""
+        if self.found is None:
+            return
+        unfinished = 0
+        for worker in self._late:
+            before = self._in_hand[worker.name].progress
+            unfinished += before[:2] == (worker.consumed, worker.failed)
+        self.found = attrs.evolve(self.found, workers=unfinished) if unfinished else None
 
     def _limit_s(self, worker: Worker[T], now: float) -> float:
         slowest_s = self._crew.meters.handler.stats(now).max / 1e3
