@@ -22,6 +22,8 @@ __all__ = ["FRAMES", "STACKS", "StackTexts", "bound", "has_company", "is_ours"]
 
 FRAMES: Final = 10
 """How many of the first and of the last frames are kept of a long traceback."""
+_SHORT: Final = 8
+"""A traceback of so many frames is not looked at: most failures cost a count only."""
 _LONG: Final = 3 * FRAMES
 """A traceback with more frames is cut: rarely, so that most failures only count."""
 _CHAIN: Final = 16
@@ -83,29 +85,10 @@ def _cut(error: BaseException) -> None:
     if head is None:
         return
     count, link = 1, head.tb_next
-    code = head.tb_frame.f_code
-    # Who catches what is raised again is an outermost frame each time: of the same file
-    # as the first, and one of those that were there already.
-    file, place = code.co_filename, (id(code), head.tb_lasti)
-    places, again, inside = {place}, False, True
-    raises: list[TracebackType] = []
-    before = head
     while link is not None:
         count += 1
-        code = link.tb_frame.f_code
-        if code.co_filename is not file:
-            inside = False
-        elif not inside or (id(code), link.tb_lasti) == place:
-            inside = True
-            raises.append(before)
-            here = id(code), link.tb_lasti
-            again = again or here in places
-            places.add(here)
-        before, link = link, link.tb_next
-    if again and len(raises) > 1:
-        raises[0].tb_next = raises[-1].tb_next
-        return
-    if count <= _LONG:
+        link = link.tb_next
+    if count <= _SHORT or _cut_raises(head) or count <= _LONG:
         return
     for _ in range(FRAMES - 1):
         assert head.tb_next is not None
@@ -115,6 +98,32 @@ def _cut(error: BaseException) -> None:
         assert tail is not None
         tail = tail.tb_next
     head.tb_next = tail
+
+
+def _cut_raises(head: TracebackType) -> bool:
+    """Cut all but the first and the last raise out of *head*, if there were more."""
+    code = head.tb_frame.f_code
+    # Who catches what is raised again is an outermost frame each time: of the same file
+    # as the first, or of this package like that, and in a place that was there already.
+    outer, place = (_PACKAGE if is_ours(code) else code.co_filename), (id(code), head.tb_lasti)
+    places, again, inside = {place}, False, True
+    raises: list[TracebackType] = []
+    before, link = head, head.tb_next
+    while link is not None:
+        code = link.tb_frame.f_code
+        if not code.co_filename.startswith(outer):
+            inside = False
+        elif not inside or (id(code), link.tb_lasti) == place:
+            inside = True
+            raises.append(before)
+            here = id(code), link.tb_lasti
+            again = again or here in places
+            places.add(here)
+        before, link = link, link.tb_next
+    if not again or len(raises) < 2:
+        return False
+    raises[0].tb_next = raises[-1].tb_next
+    return True
 
 
 @final
