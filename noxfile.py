@@ -82,6 +82,7 @@ SAME = (
     "tests/brokers/test_check_brokers.py",
     "tests/cli/test_cli.py",
     "tests/cli/test_recordings.py",
+    "tests/cli/test_troubles_seen.py",
     "tests/pipeline/test_chaos.py",
 )
 """Tests whose outcome does not depend on the version of Python.

@@ -62,6 +62,7 @@ async def test_ready_when_all_is_well(autojump_clock: MockClock) -> None:
         "last_message_age_s": 0.0,
         "failures": NO_FAILURES,
         "overdue": None,
+        "loop": {"delay_s": 0.0, "blocks": 0},
     }
 
 

@@ -23,8 +23,9 @@ from ..metrics.loop_watch import LoopWatch
 
 __all__ = ["LastResort"]
 
-_STILL_S: Final = 0.5
-"""A loop that has answered since is not ended, however late it is, in seconds."""
+_STILL_S: Final = 2.0
+"""A loop that has answered in the last 2 s still moves, and shuts down by itself: it is
+merely late."""
 
 
 @final

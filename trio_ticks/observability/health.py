@@ -121,9 +121,9 @@ class Health:
         usual that nothing comes from it, and also that its queue is full. Both halves
         in one program are ready if each is.
 
-        How many ticks fail, and whether a handler does not return, is always among the
-        facts. Too many of them are a reason not
-        to be ready only where there is a ``max_failure_rate``.
+        How many ticks fail, whether a handler does not return, and how late the event
+        loop was are always among the facts. Failures are a reason not to be ready only
+        where there is a ``max_failure_rate``.
         """
         self.refresh(now)
         if self._pipeline.half == "work":
@@ -182,6 +182,11 @@ class Health:
         }
         facts["failures"] = figures
         facts["overdue"] = _overdue(statistics.overdue)
+        watch = self._pipeline.loop_watch
+        facts["loop"] = {
+            "delay_s": 0.0 if watch is None else round(watch.delay_s(), 3),
+            "blocks": 0 if watch is None else watch.blocks,
+        }
         if self._max_failure_rate is None:
             return False
         failing = recent.failed_share > self._max_failure_rate
