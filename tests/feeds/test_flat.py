@@ -390,6 +390,39 @@ def test_nor_where_the_quotation_marks_add_up() -> None:
     assert len(probe.malformed_messages) == 2
 
 
+@pytest.mark.parametrize("inside", [b"{}", b"[]", b"[{}]", b"{ }"])
+def test_nor_by_something_inside_without_a_mark(inside: bytes) -> None:
+    """Two ticks, each in an object of its own, but not where the payloads are."""
+    halves = [message()[:-1] + b',"x":', inside + b"}\n" + message()]
+    codec, probe = new_codec()
+    assert codec.decode(halves) == []
+    assert len(probe.malformed_messages) == 2
+    for number in range(3):
+        nested = message()[:-1] + b',"x":' + inside + b',"y":"z"' * number + b"}"
+        codec, probe = new_codec()
+        twice = number > 1
+        assert len(codec.decode([nested, nested])) == (0 if twice else 2)
+        assert len(probe.malformed_messages) == (2 if twice else 0)
+
+
+def test_a_key_that_comes_twice_is_found_in_any_company() -> None:
+    """Whatever the other messages of the batch have more, or less."""
+    more = message()[:-1]
+    others = [
+        message(),
+        more + b',"a":"b"}',
+        more + b',"a":1,"c":null,"d":true}',
+        more + b',"a":"\\"","b":"c"}',
+        more + b',"a":12345678901234567890123456789}',
+    ]
+    for twice in (more + b',"a":1,"a":"b"}', more + b',"bid":1}', more + b',"n":2,"n":2}'):
+        for other in others:
+            codec, probe = new_codec()
+            assert len(codec.decode([other, twice, other])) == 2
+            ((payload, _reason, _symbol),) = probe.malformed_messages
+            assert payload == twice
+
+
 def test_check_codec_finds_no_fault() -> None:
     messages = [
         *(param.values[0] for param in MALFORMED),

@@ -47,6 +47,7 @@ class _AnyTick(msgspec.Struct, gc=False):
 
 _LENIENT: Final = msgspec.json.Decoder(_AnyTick, strict=False)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_PLAIN_OBJECT: Final = msgspec.json.Decoder(dict[str, str | float | bool | None])
 _BAD_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BAD_MESSAGE: Final = (*_BAD_JSON, ValueError, TypeError)
 _TICK_QUOTES: Final = 18
@@ -107,25 +108,38 @@ def _refuse_duplicate_keys(payload: bytes, fields: dict[str, Any]) -> None:
     make the numbers differ too, and only such a payload is parsed again, with a check
     of each key.
     """
-    strings = len(fields)
-    for value in fields.values():
-        if type(value) is str:
-            strings += 1
-    if payload.count(b'"') != 2 * strings:
+    if payload.count(b'"') != 2 * _count_strings(fields):
         _UNIQUE.decode(payload.decode())
 
 
-def _all_have_unique_keys(payloads: Sequence[bytes]) -> bool:
+def _all_have_unique_keys(payloads: Sequence[bytes], blob: bytes, quotes: int) -> bool:
     """Return whether each payload is one object without duplicate keys.
 
     It is for venues that send more keys than a tick needs.
+
+    Args:
+        payloads: the batch.
+        blob: all of them, as lines.
+        quotes: how many quotation marks are in there.
     """
+    try:
+        # As for one payload. None can have too few marks, so if the sum is right, each
+        # is. Nothing is inside of these objects, so each payload is one of them.
+        if quotes == 2 * sum(map(_count_strings, _PLAIN_OBJECT.decode_lines(blob))):
+            return True
+    except _BAD_JSON:
+        pass
     try:
         for payload in payloads:
             _refuse_duplicate_keys(payload, _OBJECT.decode(payload))
     except _BAD_MESSAGE:
         return False
     return True
+
+
+def _count_strings(fields: dict[str, Any]) -> int:
+    """Return how many of the keys and values of *fields* are strings."""
+    return len(fields) + [*map(type, fields.values())].count(str)
 
 
 def _all_begin_objects(payloads: Sequence[bytes]) -> bool:
@@ -181,7 +195,8 @@ class FlatCodec(Codec):
             return self._decode_each(payloads)
         if len(ticks) != number or not _all_begin_objects(payloads):
             return self._decode_each(payloads)
-        if blob.count(b'"') != _TICK_QUOTES * number and not _all_have_unique_keys(payloads):
+        quotes = blob.count(b'"')
+        if quotes != _TICK_QUOTES * number and not _all_have_unique_keys(payloads, blob, quotes):
             return self._decode_each(payloads)
         # Now every payload is proven to be one tick. The number of quotation marks
         # leaves no room for unknown keys, so no tick has an object inside, and there
@@ -189,8 +204,8 @@ class FlatCodec(Codec):
         # so the brace at the beginning of a payload begins an object: each tick begins
         # where a payload does, and ends before the next one. (The number of ticks alone
         # proves nothing: two payloads with a half of a message each would parse as one,
-        # and another payload may hold two.) If there are unknown keys, each payload has
-        # been parsed by itself.
+        # and another payload may hold two.) If there are unknown keys, there is no
+        # object inside either, or each payload has been parsed by itself.
         for tick in ticks:
             if tick.timestamp.tzinfo is not UTC:
                 return self._decode_each(payloads)
