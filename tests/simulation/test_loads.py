@@ -68,6 +68,18 @@ def test_a_tick_draws_from_what_was_measured_of_its_symbol() -> None:
     assert list(again.places) == list(services.places)
 
 
+def test_each_measured_tick_is_drawn_once_before_any_is_drawn_again() -> None:
+    load = load_of([float(n) for n in range(1000)], "AB" * 500)
+    measured = [float(n) for n in range(200)]
+    symbols = [n % 2 for n in range(200)]
+    services = Services.drawn(
+        load, [0.0] * 200, measured, symbols, shares="nothing", random=Random(3)
+    )
+    for first in range(0, 1000, 200):
+        assert sorted(services.places[first : first + 200]) == list(range(200))
+    assert list(services.places[:200]) != list(services.places[200:400])
+
+
 def test_a_symbol_of_which_little_was_measured_draws_from_all() -> None:
     load = load_of([float(n) for n in range(100)], "A" * 100)
     services = Services.drawn(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
@@ -321,7 +321,7 @@ class _Run:
                     if ((enough and taken_s >= _LEAST_S) or taken_s >= limit_s) and spread.count:
                         break
                 end = _Window.of(pipeline, steps)
-                handlings = list(self._handlings)
+                handlings = _whole_passes(self._handlings, len(self._items))
                 cores = others.cores(trio.current_time())
             finally:
                 trio.lowlevel.remove_instrument(steps)
@@ -418,6 +418,24 @@ class _Run:
             symbols=array("I", (self._symbols[each.place] for each in handlings)),
             shares=_SHARES[self._executor],
         )
+
+
+def _whole_passes(handlings: Sequence[_Handling], size: int) -> list[_Handling]:
+    """Return those of the passes that were complete through a sample of *size* ticks.
+
+    The ticks at its beginning would count more than the others. All of them, if not
+    even the first pass was.
+    """
+    passes = len(handlings) // size
+    if not passes:
+        return list(handlings)
+    times = Counter[int]()
+    kept: list[_Handling] = []
+    for each in handlings:
+        times[each.place] += 1
+        if times[each.place] <= passes:
+            kept.append(each)
+    return kept
 
 
 def _parts(

@@ -190,11 +190,17 @@ class Services:
             pool if len(pool := of_symbol.get(symbol, [])) >= least else everything
             for symbol in range(len(load.names))
         ]
-        sizes = [len(pool) for pool in pools]
-        chance = random.random
-        places = array(
-            "I", [pools[symbol][int(chance() * sizes[symbol])] for symbol in load.symbols]
-        )
+        # Like cards: each comes once before any comes again. Drawn independently, a few
+        # slow ticks more or less would make a queue overflow that does not.
+        common: list[int] = []
+        decks = [common if pool is everything else list[int]() for pool in pools]
+        places = array("I")
+        for symbol in load.symbols:
+            deck = decks[symbol]
+            if not deck:
+                deck += pools[symbol]
+                random.shuffle(deck)
+            places.append(deck.pop())
         return cls(busy, waits, places, shares)
 
     def scaled(self, factor: float) -> Services:
