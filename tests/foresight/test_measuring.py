@@ -45,8 +45,8 @@ async def test_where_a_few_ticks_take_most_of_the_time_more_are_measured(
     autojump_clock: MockClock,
 ) -> None:
     found = await measured(heavy, limit_s=1000.0)
-    assert found.timed >= 20_000
-    assert found.error <= 0.01
+    assert found.timed > 50_000
+    assert found.error < 0.012
     assert found.mean_s == pytest.approx(sum(HEAVY) / len(HEAVY), rel=0.02)
 
 
