@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 import trio_ticks as tt
 from tests.worlds.feed_venues import NO_JITTER, Collector
+from tests.worlds.pipeline_world import Recorder
 from tests.worlds.polling_world import Script, polled, quote_at
 
 
@@ -62,6 +63,100 @@ async def test_an_answer_that_takes_just_one_interval_skips_none(
         await trio.sleep(20.05)
     assert len(script.calls) == 201
     assert feed.stats.skipped_polls == 0
+
+
+async def test_a_feed_that_rests_asks_nothing_and_is_not_given_up(
+    autojump_clock: MockClock,
+) -> None:
+    script = Script(lambda n: (0.1, [quote_at(n, "A"), quote_at(n, "B")]))
+    async with polled(script, symbols=["A", "B"], stale_after=5, give_up_after=20) as (feed, send):
+        await trio.sleep(2.5)
+        feed.suspend()
+        feed.suspend()
+        await trio.sleep(60)
+        assert script.calls == [0, 1, 2]
+        stats = feed.stats
+        assert (stats.connected, stats.watchdog_trips, stats.silent_symbols) == (True, 0, 0)
+        assert (send.events, send.gaps) == ([], [])
+        feed.resume()
+        feed.resume()
+        await trio.sleep(1.5)
+        assert script.calls == [0, 1, 2, 62.5, 63.5]
+        assert stats.skipped_polls == 0
+        assert {(gap.symbol, gap.reason) for gap in send.gaps} == {
+            ("A", "unsubscribed"),
+            ("B", "unsubscribed"),
+        }
+        (gone_s,) = {(gap.timestamp - gap.first_timestamp).total_seconds() for gap in send.gaps}
+        assert gone_s == pytest.approx(60)
+
+
+async def test_a_rest_cancels_the_call_in_progress(autojump_clock: MockClock) -> None:
+    script = Script(lambda n: (0.9, quote_at(n)))
+    async with polled(script) as (feed, send):
+        await trio.sleep(2.5)
+        feed.suspend()
+        await trio.sleep(10)
+        assert len(send.ticks) == 2
+        assert feed.stats.connect_failures == 0
+        feed.resume()
+        await trio.sleep(0.95)
+        assert script.calls == [0, 1, 2, 12.5]
+        assert len(send.ticks) == 3
+
+
+async def test_what_comes_though_it_was_cancelled_is_not_sent(autojump_clock: MockClock) -> None:
+    async def stubborn() -> tt.Tick:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.5)
+        return quote_at(int(trio.current_time()))
+
+    send = Collector()
+    feed = tt.PollingFeed(stubborn)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run, send)
+        await trio.sleep(1.2)
+        feed.suspend()
+        await trio.sleep(5)
+        assert len(send.ticks) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_feed_may_rest_before_it_runs_and_while_it_is_lost(
+    autojump_clock: MockClock,
+) -> None:
+    script = Script(lambda n: OSError("cut off") if n < 2 else quote_at(n))
+    feed, send = tt.PollingFeed(script, backoff=NO_JITTER), Collector()
+    feed.suspend()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run, send)
+        await trio.sleep(10)
+        assert feed.stats.messages == feed.stats.connect_failures == 0
+        feed.resume()
+        await trio.sleep(0.5)
+        assert feed.stats.connect_failures == 1
+        feed.suspend()
+        await trio.sleep(100)
+        feed.resume()
+        await trio.sleep(10)
+        assert feed.stats.connected
+        assert len(send.ticks) > 3
+        assert send.gaps == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pipeline_pauses_it(autojump_clock: MockClock) -> None:
+    script = Script(quote_at)
+    async with tt.open_pipeline(tt.PollingFeed(script), Recorder()) as pipeline:
+        await trio.sleep(2.5)
+        pipeline.pause(feed="unsubscribe")
+        await trio.sleep(10)
+        assert len(script.calls) == 3
+        assert pipeline.ledger.consumed == 3
+        pipeline.resume()
+        await trio.sleep(1.5)
+        assert len(script.calls) == 5
+        pipeline.cancel()
 
 
 async def test_a_full_channel_lets_it_ask_less_often(autojump_clock: MockClock) -> None:

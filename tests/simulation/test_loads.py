@@ -80,6 +80,29 @@ def test_each_measured_tick_is_drawn_once_before_any_is_drawn_again() -> None:
     assert list(services.places[:200]) != list(services.places[200:400])
 
 
+def test_what_a_symbol_had_by_chance_is_not_its_own() -> None:
+    """Two of 400 ticks take a second, both of the same symbol."""
+    load = load_of([float(n) for n in range(8000)], "ABCD" * 2000)
+    measured = [1.0 if n in (0, 4) else 0.002 for n in range(400)]
+    symbols = [n % 4 for n in range(400)]
+    services = Services.drawn(
+        load, [0.0] * 400, measured, symbols, shares="nothing", random=Random(4)
+    )
+    slow = [n % 4 for n, place in enumerate(services.places) if measured[place] == 1.0]
+    assert len(slow) == 40
+    assert set(slow) == {0, 1, 2, 3}
+
+
+def test_a_symbol_that_takes_longer_keeps_its_own() -> None:
+    load = load_of([float(n) for n in range(400)], "AB" * 200)
+    measured = [(0.004 if n % 2 else 0.001) * (1 + n % 7) for n in range(400)]
+    symbols = [n % 2 for n in range(400)]
+    services = Services.drawn(
+        load, [0.0] * 400, measured, symbols, shares="nothing", random=Random(4)
+    )
+    assert all(place % 2 == n % 2 for n, place in enumerate(services.places))
+
+
 def test_a_symbol_of_which_little_was_measured_draws_from_all() -> None:
     load = load_of([float(n) for n in range(100)], "A" * 100)
     services = Services.drawn(

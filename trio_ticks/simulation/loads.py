@@ -13,7 +13,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
-from typing import Literal, final
+from statistics import fmean, pstdev
+from typing import Final, Literal, final
 
 import attrs
 
@@ -24,6 +25,9 @@ __all__ = ["KINDS", "Load", "Services", "Shares"]
 
 KINDS: tuple[type, ...] = (Tick, Trade, BookUpdate, Bar, object)
 """The kinds of items that a load tells apart; the last stands for all others."""
+
+_DIFFERENT: Final = 3.0
+"""By more standard errors than this, a symbol's mean differs from that of all."""
 
 Shares = Literal["nothing", "loop", "lock"]
 """What handlers share while they compute.
@@ -175,21 +179,17 @@ class Services:
             symbols: the place of each measured tick's symbol in ``load.names``.
             shares: what the handlers share.
             random: draws which; the same seed gives each tick the same.
-            least: a symbol with fewer measured ticks draws from all of them.
+            least: a symbol with fewer measured ticks draws from all of them. So does
+                one whose ticks take as long as the others'.
 
         Raises:
             ConfigError: nothing was measured.
         """
         if not waits:
             raise ConfigError("no service was measured: the handler has handled no tick")
-        of_symbol: dict[int, list[int]] = {}
-        for place, symbol in enumerate(symbols):
-            of_symbol.setdefault(symbol, []).append(place)
         everything = list(range(len(waits)))
-        pools = [
-            pool if len(pool := of_symbol.get(symbol, [])) >= least else everything
-            for symbol in range(len(load.names))
-        ]
+        own = _pools_of_their_own(list(map(sum, zip(busy, waits, strict=True))), symbols, least)
+        pools = [own.get(symbol, everything) for symbol in range(len(load.names))]
         # Like cards: each comes once before any comes again. Drawn independently, a few
         # slow ticks more or less would make a queue overflow that does not.
         common: list[int] = []
@@ -223,3 +223,29 @@ class Services:
         if not table or not self.places:
             return 0.0
         return math.fsum(map(table.__getitem__, self.places)) / len(self.places)
+
+
+def _pools_of_their_own(
+    whole: Sequence[float], symbols: Sequence[int], least: int
+) -> dict[int, list[int]]:
+    """Return the places of those symbols whose handling differs from the others'.
+
+    Where a few ticks take most of the time, each symbol has other ones by chance. To
+    give them back to it each time would make it a slow symbol, which it is not.
+
+    Args:
+        whole: how long each measured tick occupied its worker.
+        symbols: of each measured tick.
+        least: so many ticks are needed to tell.
+    """
+    pools: dict[int, list[int]] = {}
+    for place, symbol in enumerate(symbols):
+        pools.setdefault(symbol, []).append(place)
+    mean, deviation = fmean(whole), pstdev(whole)
+    return {
+        symbol: pool
+        for symbol, pool in pools.items()
+        if len(pool) >= least
+        and abs(fmean(whole[place] for place in pool) - mean)
+        > _DIFFERENT * deviation / math.sqrt(len(pool))
+    }

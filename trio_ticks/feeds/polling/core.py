@@ -14,6 +14,7 @@ from ..base import FeedStats
 from ..codec_context import Reports
 from ..reports import BadMessages
 from .options import PollingOptions
+from .rests import Rests
 
 __all__ = ["Fetch", "OpenFetch", "PollingCore", "Source"]
 
@@ -53,6 +54,7 @@ class PollingCore:
     bad: BadMessages
     redactor: Redactor
     logger: logging.Logger
+    rests: Rests = attrs.field(factory=Rests)
     url: str | None = None
     """The address, if the feed knows it."""
     books: None = None

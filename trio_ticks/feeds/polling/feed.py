@@ -174,6 +174,21 @@ class PollingFeed:
         """Whether the last request was answered, and new data comes."""
         return self.stats.connected
 
+    def suspend(self) -> None:
+        """Ask nothing, and expect nothing, until :meth:`resume`.
+
+        A call in progress is cancelled. Called in the event loop, by
+        ``pipeline.pause(feed="unsubscribe")``. Idempotent.
+        """
+        self._core.rests.begin()
+
+    def resume(self) -> None:
+        """Ask again, at once and then in the old pace. Each symbol has a gap.
+
+        Idempotent.
+        """
+        self._core.rests.end()
+
     def __repr__(self) -> str:
         core = self._core
         return (

@@ -106,21 +106,45 @@ class PollRun:
             raise self._error
 
     async def _poll(self, fetch: Fetch) -> None:
+        rests = self.core.rests
         slots = Slots(trio.current_time(), self.core.interval)
         skipped_before = self.stats.skipped_polls
         not_before = -math.inf
         while True:
+            if rests.is_on:
+                await self._rest()
+                skipped_before = self.stats.skipped_polls
+                slots = Slots(trio.current_time(), self.core.interval)
             moment = slots.take(trio.current_time(), not_before)
             self.stats.skipped_polls = skipped_before + slots.skipped
-            await trio.sleep_until(moment)
-            not_before = -math.inf
-            answer = await self._ask(fetch)
+            answer: Answer | PollFailure | None = None
+            with rests.interrupting():
+                await trio.sleep_until(moment)
+                not_before = -math.inf
+                answer = await self._ask(fetch)
+            if answer is None or rests.is_on:
+                continue
             if isinstance(answer, PollFailure):
                 not_before = self._failed(answer)
                 continue
             await self._take(answer)
             if answer.error is not None:
                 not_before = self._failed(self._failure(answer.error))
+
+    async def _rest(self) -> None:
+        """Wait until the feed is to ask again; then each symbol has a gap.
+
+        Cancellation: the rest goes on.
+        """
+        since = trio.current_time()
+        await self.core.rests.wait()
+        now = self._last_data = trio.current_time()
+        # Of a feed that was lost before, what was missed is told when it is back.
+        if self.stats.connected:
+            self._last_answer = now
+            self._comeback.answered(now)
+            gone = [(name, since) for name in self._known()]
+            self.telling.mark_gaps(gone, "unsubscribed")
 
     async def _ask(self, fetch: Fetch) -> Answer | PollFailure:
         """Return what one call brings, or why it brings nothing."""
@@ -253,7 +277,7 @@ class PollRun:
             now = trio.current_time()
             if now < self._last_data + stale_after:
                 continue
-            expected = self._symbols.expects_data()
+            expected = self._symbols.expects_data() and not self.core.rests.is_on
             if expected and self.stats.connected and not self._is_held_up:
                 reason = f"no new market data for {stale_after:g} s"
                 self.stats.watchdog_trips += 1
@@ -269,7 +293,8 @@ class PollRun:
 
     def _excused(self) -> Iterable[str]:
         """Return the names of the symbols of which nothing can come at the moment."""
-        is_fine = (self.stats.connected or self._is_silent) and not self._is_held_up
+        comes = self.stats.connected or self._is_silent
+        is_fine = comes and not (self._is_held_up or self.core.rests.is_on)
         return () if is_fine else self.core.names.values()
 
     def _log(self, level: int, event: str, **facts: object) -> None:
