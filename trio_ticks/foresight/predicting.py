@@ -18,6 +18,10 @@ __all__ = ["Prediction", "predict"]
 
 _LEAST_DOUBT: Final = 0.025
 """A mean service is believed to this share of itself, however many were measured."""
+_INEXACT: Final = 0.02
+"""No lag is predicted more exactly than to this share of itself.
+
+A simulation leaves out what else the event loop has to do."""
 _DRAWN: Final = 2
 """So many times services are drawn anew."""
 
@@ -78,5 +82,7 @@ def predict(
         rows[0],
         found[0][1],
         Interval.of([row.drop_rate for row in rows]),
-        Interval.of([row.p99_lag_s for row in rows]),
+        Interval.of(
+            [row.p99_lag_s * (1 + each) for row in rows for each in (-_INEXACT, 0.0, _INEXACT)]
+        ),
     )
