@@ -18,7 +18,7 @@ __all__ = ["Prediction", "predict"]
 
 _LEAST_DOUBT: Final = 0.025
 """A mean service is believed to this share of itself, however many were measured."""
-_INEXACT: Final = 0.02
+_INEXACT: Final = 0.05
 """No lag is predicted more exactly than to this share of itself.
 
 A simulation leaves out what else the event loop has to do."""
