@@ -36,6 +36,7 @@ SAME = (
     "tests/feeds/test_night.py",
     "tests/control/test_scaling.py",
     "tests/observability/test_dashboard_page.py",
+    "tests/observability/test_failures_page.py",
     "tests/observability/test_alerts.py",
     "tests/observability/test_autoscaling.py",
     "tests/brokers/test_brokers_page.py",
@@ -75,13 +76,16 @@ SAME = (
     "tests/cli/test_plan_command.py",
     "tests/feeds/test_columns.py",
     "tests/foresight/test_choosing.py",
+    "tests/foresight/test_measuring.py",
     "tests/foresight/test_plan.py",
     "tests/history/test_converting.py",
     "tests/history/test_surveys.py",
     "tests/recordings/test_recorder_crashes.py",
     "tests/brokers/test_check_brokers.py",
     "tests/cli/test_cli.py",
+    "tests/cli/test_last_resort.py",
     "tests/cli/test_recordings.py",
+    "tests/cli/test_replay_command.py",
     "tests/cli/test_troubles_seen.py",
     "tests/pipeline/test_chaos.py",
 )
@@ -106,7 +110,6 @@ BETWEEN = (
     "tests/pipeline/test_notebook.py",
     "tests/pipeline/test_record.py",
     "tests/foresight",
-    "tests/cli/test_replay_command.py",
 )
 """Tests that a Python between the oldest and the newest leaves out besides.
 
