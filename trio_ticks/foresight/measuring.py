@@ -13,10 +13,9 @@ what a tick occupies its worker for.
 
 from __future__ import annotations
 
-import math
 import time
 from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
@@ -31,6 +30,7 @@ from ..pipeline.running import Pipeline
 from ..simulation.loads import Load, Services, Shares
 from ..simulation.outcomes import quantile
 from .host import OthersLoad
+from .samples import Handling, Spread, whole_passes
 
 __all__ = ["Measured", "measure"]
 
@@ -126,40 +126,6 @@ class Measured:
         """Return plain values for JSON, without the single handlings."""
         left_out = ("busy", "waits", "symbols")
         return attrs.asdict(self, filter=lambda field, _value: field.name not in left_out)
-
-
-@attrs.frozen(slots=True)
-class _Handling:
-    place: int
-    elapsed_s: float
-    ran_s: float
-    """How long the worker's task ran in it."""
-
-
-@final
-class _Spread:
-    """How well the mean of handlings is known."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum = self._squares = 0.0
-
-    def add(self, handlings: Sequence[_Handling]) -> None:
-        """Take those of *handlings* that are new since the last call."""
-        for place in range(self.count, len(handlings)):
-            elapsed_s = handlings[place].elapsed_s
-            self._sum += elapsed_s
-            self._squares += elapsed_s * elapsed_s
-        self.count = len(handlings)
-
-    @property
-    def error(self) -> float:
-        """The standard error of their mean, as a share of it."""
-        if self._sum <= 0:
-            return 0.0
-        mean = self._sum / self.count
-        variance = max(0.0, self._squares / self.count - mean * mean)
-        return math.sqrt(variance / self.count) / mean
 
 
 class _Steps(trio.abc.Instrument):
@@ -272,7 +238,7 @@ class _Run:
         self._workers = workers
         self._settings = settings
         self._places = {id(item): place for place, item in enumerate(items)}
-        self._handlings: list[_Handling] = []
+        self._handlings: list[Handling] = []
         self._failure: str | None = None
 
     async def mean_s(self) -> float:
@@ -312,7 +278,7 @@ class _Run:
                 pipeline.meters.report_to(self._listener(pipeline, steps))
                 begin = await self._warm_up(pipeline, steps)
                 self._handlings.clear()
-                spread = _Spread()
+                spread = Spread()
                 while True:
                     await trio.sleep(_POLL_S)
                     taken_s = pipeline.clock.now() - begin.at
@@ -321,7 +287,7 @@ class _Run:
                     if ((enough and taken_s >= _LEAST_S) or taken_s >= limit_s) and spread.count:
                         break
                 end = _Window.of(pipeline, steps)
-                handlings = _whole_passes(self._handlings, len(self._items))
+                handlings = whole_passes(self._handlings, len(self._items))
                 cores = others.cores(trio.current_time())
             finally:
                 trio.lowlevel.remove_instrument(steps)
@@ -345,7 +311,7 @@ class _Run:
             place = places.get(id(item))
             if place is not None:
                 ran = steps.ran_s(began, ended) if in_loop else 0.0
-                keep(_Handling(place, ended - began, ran))
+                keep(Handling(place, ended - began, ran))
 
         return handled
 
@@ -371,7 +337,7 @@ class _Run:
                 raise ConfigError(f"the handler has not handled a single tick in {_PATIENCE_S:g} s")
 
     def _judged(
-        self, begin: _Window, end: _Window, handlings: list[_Handling], cores: float | None
+        self, begin: _Window, end: _Window, handlings: list[Handling], cores: float | None
     ) -> Measured:
         span_s, handled = end.at - begin.at, end.handled - begin.handled
         rate = handled / span_s
@@ -393,7 +359,7 @@ class _Run:
             # Not the wait for the loop, in which other workers compute.
             ran_s = sum(each.ran_s for each in handlings) / len(handlings)
             turnaround_s = max(0.0, 1 / rate - ran_s)
-        spread = _Spread()
+        spread = Spread()
         spread.add(handlings)
         return Measured(
             executor=self._executor,
@@ -420,26 +386,8 @@ class _Run:
         )
 
 
-def _whole_passes(handlings: Sequence[_Handling], size: int) -> list[_Handling]:
-    """Return those of the passes that were complete through a sample of *size* ticks.
-
-    The ticks at its beginning would count more than the others. All of them, if not
-    even the first pass was.
-    """
-    passes = len(handlings) // size
-    if not passes:
-        return list(handlings)
-    times = Counter[int]()
-    kept: list[_Handling] = []
-    for each in handlings:
-        times[each.place] += 1
-        if times[each.place] <= passes:
-            kept.append(each)
-    return kept
-
-
 def _parts(
-    handlings: list[_Handling], executor: Place, rate: float, core: float, turnaround_s: float
+    handlings: list[Handling], executor: Place, rate: float, core: float, turnaround_s: float
 ) -> tuple[array[float], array[float]]:
     """Split each handling into what it computes and what it waits.
 
