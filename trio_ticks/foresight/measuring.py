@@ -17,6 +17,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any, Final, final
 
 import attrs
@@ -287,7 +288,7 @@ class _Run:
                     if ((enough and taken_s >= _LEAST_S) or taken_s >= limit_s) and spread.count:
                         break
                 end = _Window.of(pipeline, steps)
-                handlings = whole_passes(self._handlings, len(self._items))
+                handlings = list(self._handlings)
                 cores = others.cores(trio.current_time())
             finally:
                 trio.lowlevel.remove_instrument(steps)
@@ -341,11 +342,15 @@ class _Run:
     ) -> Measured:
         span_s, handled = end.at - begin.at, end.handled - begin.handled
         rate = handled / span_s
+        mean_of_all_s = fmean(each.elapsed_s for each in handlings)
+        handlings = whole_passes(handlings, len(self._items))
         elapsed = sorted(each.elapsed_s for each in handlings)
-        mean_s = sum(elapsed) / len(elapsed)
+        mean_s = fmean(elapsed)
         busy_workers = (end.workers_busy_s - begin.workers_busy_s) / span_s
         # What a busy worker does between two ticks; with threads also the hand-over.
-        turnaround_s = max(0.0, busy_workers / rate - mean_s)
+        turnaround_s = max(0.0, busy_workers / rate - mean_of_all_s)
+        # Of the ticks that count.
+        rate *= (mean_of_all_s + turnaround_s) / (mean_s + turnaround_s)
         if self._executor == "loop":
             core: float | None = (end.tasks_s - begin.tasks_s) / span_s
         elif self._executor == "thread":

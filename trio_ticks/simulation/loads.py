@@ -28,6 +28,8 @@ KINDS: tuple[type, ...] = (Tick, Trade, BookUpdate, Bar, object)
 
 _DIFFERENT: Final = 3.0
 """By more standard errors than this, a symbol's mean differs from that of all."""
+_USUAL: Final = 0.95
+"""This share of the ticks is compared as it is."""
 
 Shares = Literal["nothing", "loop", "lock"]
 """What handlers share while they compute.
@@ -231,7 +233,8 @@ def _pools_of_their_own(
     """Return the places of those symbols whose handling differs from the others'.
 
     Where a few ticks take most of the time, each symbol has other ones by chance. To
-    give them back to it each time would make it a slow symbol, which it is not.
+    give them back to it each time would make it a slow symbol, which it is not. So the
+    slowest ticks of all count as if they were only just among these.
 
     Args:
         whole: how long each measured tick occupied its worker.
@@ -241,6 +244,8 @@ def _pools_of_their_own(
     pools: dict[int, list[int]] = {}
     for place, symbol in enumerate(symbols):
         pools.setdefault(symbol, []).append(place)
+    most = sorted(whole)[int(_USUAL * (len(whole) - 1))]
+    whole = [min(each, most) for each in whole]
     mean, deviation = fmean(whole), pstdev(whole)
     return {
         symbol: pool
