@@ -41,12 +41,18 @@ MUTANTS: Final = (
     ),
     _loop(
         name="failed-tick-keeps-its-symbol",
-        before="""                await self._crew.report_failure(worker, item, error)
+        before="""                # all the rest.
                 self._release(item.symbol)
-                return False""",
-        after="""                await self._crew.report_failure(worker, item, error)
-                return False""",
+""",
+        after="""                # all the rest.
+""",
         breaks="after a failure in a sprint no tick of its symbol is handled any more",
+    ),
+    _loop(
+        name="sprint-goes-on-after-others-took-ticks",
+        before="if self._sprinter is not worker or losses.attention or",
+        after="if losses.attention or",
+        breaks="after a report that waited, ticks of one symbol are handled at once",
     ),
     _loop(
         name="lease-of-a-waiting-handler-not-written",

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -221,7 +221,7 @@ class LoopWork(Generic[T]):
         buffer, lanes, ledger = state.buffer, state.lanes, state.ledger
         take = buffer.take if state.ages is None else self._taking.take_fresh
         losses, lines = self._losses, lanes.lines
-        clean, is_left = worker.clean.variables, worker.clean.is_left
+        clean, is_left, crew = worker.clean.variables, worker.clean.is_left, self._crew
         if self._sprinter is not None:
             self._claim()
         self._sprinter = worker
@@ -244,9 +244,11 @@ class LoopWork(Generic[T]):
                 worker.current = None
                 self._sprinter = worker
                 await worker.clean.tidy()
-                await self._crew.report_failure(worker, item, error)
+                await crew.report_failure(worker, item, error)
+                # Where each tick fails, beginning a sprint anew would cost as much as
+                # all the rest.
                 self._release(item.symbol)
-                if self._sprint_ends(worker):
+                if self._sprinter is not worker or losses.attention or _is_held(crew, worker):
                     return False
                 continue
             except BaseException as error:
@@ -272,20 +274,6 @@ class LoopWork(Generic[T]):
             return True
         worker.current = None
         return False
-
-    def _sprint_ends(self, worker: Worker[T]) -> bool:
-        """Tell whether the sprint of *worker* is over, after a tick of it has failed.
-
-        Where each tick fails, beginning anew would cost as much as all the rest.
-        """
-        crew = self._crew
-        return bool(
-            self._sprinter is not worker
-            or self._losses.attention
-            or crew.breaker is not None
-            or crew.gate.closed
-            or worker.leaving
-        )
 
     def _others_run(self) -> None:
         """Let in what waits for room, and end the sprint: other tasks run now.
@@ -390,6 +378,11 @@ class LoopWork(Generic[T]):
         self._state.drops.queue_changed()
         await trio.lowlevel.checkpoint()
         worker.burst_began = self._now()
+
+
+def _is_held(crew: Crew[Any], worker: Worker[Any]) -> bool:
+    """Tell whether a look at the pool is due before the next tick of *worker*."""
+    return crew.breaker is not None or crew.gate.closed or worker.leaving
 
 
 async def _break(
