@@ -92,3 +92,36 @@ async def test_one_message_may_be_longer() -> None:
     outbox = Outbox()
     outbox.put(["x" * (Outbox.most_size + 1)])
     assert not outbox.overfull
+
+
+async def test_all_is_sent_when_another_message_is_wanted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    outbox = Outbox()
+    sent_at: list[float] = []
+
+    async def send() -> None:
+        while True:
+            await outbox.take()
+            await trio.sleep(1)
+
+    async def wait() -> None:
+        await outbox.wait_sent(100)
+        sent_at.append(trio.current_time())
+
+    began = trio.current_time()
+    outbox.put(["a", "b"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+        nursery.start_soon(send)
+        await trio.sleep(10)
+        assert [at - began for at in sent_at] == [2, 2]
+        outbox.put(["c"])
+        assert not outbox.is_idle
+        await wait()
+        assert sent_at[2] - began == 11
+        outbox.put(["d", "e", "f"])
+        await outbox.wait_sent(0.5)
+        assert trio.current_time() - began == 11.5
+        nursery.cancel_scope.cancel()

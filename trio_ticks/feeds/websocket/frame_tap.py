@@ -75,6 +75,8 @@ class FrameTap(trio.abc.Stream):
         offers_deflate: whether the request offers permessage-deflate, so that the
             server's answer may accept it. It only says how to read the frames:
             :class:`~.connect.HandshakeGate` refuses an answer that is wrong.
+        answered: waits until the answers to all delivered messages are sent, for less
+            than *linger*. It is awaited after a violation, before the Close frame.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class FrameTap(trio.abc.Stream):
         receive_size: int = 98_304,
         linger: float = 1.0,
         offers_deflate: bool = False,
+        answered: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.stream: Final = stream
         self.error: Exception | None = None
@@ -107,9 +110,9 @@ class FrameTap(trio.abc.Stream):
 
         ``None`` for a stream that is not a plain socket, such as TLS.
         """
-        self._receive_size = receive_size
-        self._linger = linger
+        self._receive_size, self._linger = receive_size, linger
         self._offers_deflate = offers_deflate
+        self._answered = answered
         # The head of the response to the handshake so far; None once it is complete.
         self._head: bytearray | None = bytearray()
         # Whether the handshake has succeeded, so that all later bytes are frames.
@@ -131,8 +134,9 @@ class FrameTap(trio.abc.Stream):
         self._closing = False
         # Whether this side ended the connection, not the peer.
         self._ours = False
-        # When closing must be done, on trio's clock.
+        # When closing must be done, on trio's clock; the last send keeps to it, too.
         self._deadline = math.inf
+        self._sending = trio.CancelScope()
         # Set when our Close frame has been sent, or cannot be sent any more.
         self._close_sent = trio.Event()
 
@@ -182,6 +186,11 @@ class FrameTap(trio.abc.Stream):
                 # The remaining control frames, and at the next call b"": then
                 # trio-websocket ends its reader, and aclose() does the rest.
                 self.start_closing()
+                at_fault = self.violation or isinstance(self.error, VenueProtocolError)
+                if at_fault and self._control and self._answered is not None:
+                    # Another task sends answers, and nothing may follow our Close
+                    # frame. A peer that has sent a Close frame expects no more answers.
+                    await self._answered()
                 return self._take_control()
             try:
                 data = await self._receive()
@@ -202,24 +211,28 @@ class FrameTap(trio.abc.Stream):
             self._feed(data)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send *data*; a Close frame starts the closing and has to meet its deadline.
+        """Send *data*; a Close frame starts the closing.
+
+        Once the connection is being closed, nothing may take longer than its deadline,
+        a send that began before included: the Close frame has to wait for its end.
 
         Raises:
-            trio.BrokenResourceError: the peer did not take a Close frame in time.
+            trio.BrokenResourceError: the peer did not take *data* in time.
 
         Cancellation: as the stream's.
         """
-        if bytes(data[:1]) != _CLOSE_BYTE or not self.framed:
-            await self.stream.send_all(data)
-            return
-        self.start_closing()
+        closes = self.framed and bytes(data[:1]) == _CLOSE_BYTE
+        if closes:
+            self.start_closing()
         try:
-            with trio.fail_at(self._deadline):
+            with trio.CancelScope(deadline=self._deadline) as scope:
+                self._sending = scope
                 await self.stream.send_all(data)
-        except trio.TooSlowError:
-            raise trio.BrokenResourceError("the peer takes no close frame") from None
         finally:
-            self._close_sent.set()
+            if closes:
+                self._close_sent.set()
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("the peer takes no data while it is closing")
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until :meth:`send_all` might not block.
@@ -236,7 +249,7 @@ class FrameTap(trio.abc.Stream):
         if not self._closing:
             self._closing = True
             self._ours = self.close_reason is None
-            self._deadline = trio.current_time() + self._linger
+            self._deadline = self._sending.deadline = trio.current_time() + self._linger
 
     async def aclose(self) -> None:
         """Close the stream, but let a Close frame that was sent reach the peer first.

@@ -26,11 +26,16 @@ class Outbox:
     def __init__(self) -> None:
         self._messages: deque[str | bytes] = deque()
         self._arrived = trio.Event()
+        self._sent = trio.Event()
+        self._is_waited_for = False
         self._size = 0
         self.overfull = False
         """Whether messages were left out because too many wait."""
-        self.is_idle = False
+
+    @property
+    def is_idle(self) -> bool:
         """Whether who takes the messages waits for another one: all were sent."""
+        return self._is_waited_for and not self._messages
 
     def put(self, messages: Iterable[str | bytes]) -> None:
         """Add *messages*."""
@@ -58,9 +63,21 @@ class Outbox:
         """
         while not self._messages:
             self._arrived = trio.Event()
-            self.is_idle = True
+            self._is_waited_for = True
+            self._sent.set()
             await self._arrived.wait()
-        self.is_idle = False
+        self._is_waited_for = False
         message = self._messages.popleft()
         self._size -= len(message)
         return message
+
+    async def wait_sent(self, most_s: float) -> None:
+        """Wait until all messages were sent, but no longer than *most_s* seconds.
+
+        Cancellation: changes nothing.
+        """
+        with trio.move_on_after(most_s):
+            while not self.is_idle:
+                if self._sent.is_set():
+                    self._sent = trio.Event()
+                await self._sent.wait()

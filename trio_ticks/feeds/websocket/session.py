@@ -16,6 +16,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, cast, final
 
 import attrs
@@ -195,6 +196,8 @@ class Session:
             max_message_size=settings.max_message_size,
             linger=_CLOSE_TIMEOUT_S,
             offers_deflate=settings.compression is not None,
+            # The other half of the time is for the Close frame.
+            answered=partial(self._outbox.wait_sent, _CLOSE_TIMEOUT_S / 2),
         )
         try:
             ended = await self._run_on(tap, requests, deadline)
