@@ -491,3 +491,34 @@ def fuzz_parsers(session: nox.Session) -> None:
     """
     install(session, "test", "fuzz")
     session.run("python", "-m", "tests.fuzz.fuzz_parsers", *session.posargs)
+
+
+@nox.session(default=False)
+def autobahn(session: nox.Session) -> None:
+    """Run the Autobahn test suite against the feed's WebSocket client, five times.
+
+    No case fails. It wants a Python 2.7 with pip beside the others; its environment and
+    the suite's own reports are kept in nox's cache. ``-- --runs 1 --cases "5.*"``: less
+    of it.
+    """
+    python = shutil.which(interpreter("2.7")) or shutil.which("python2.7")
+    if python is None:
+        session.skip("Autobahn needs Python 2.7: pyenv install 2.7.18, or python2.7 on the PATH")
+    folder = session.cache_dir.resolve() / "autobahn"
+    suite = folder / "python2.7" / "bin" / "python"
+    # A folder without this file is of an installation that was cut off.
+    done = folder / "installed"
+    if not done.exists():
+        tools = folder / "tools"
+        pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        session.run(python, *pip, f"--target={tools}", "virtualenv<20.22", external=True)
+        session.run(
+            *(python, "-m", "virtualenv", "--quiet", str(suite.parents[1])),
+            env={"PYTHONPATH": str(tools)},
+            external=True,
+        )
+        session.run(str(suite), *pip, "autobahntestsuite==25.10.1", external=True)
+        done.touch()
+    install(session, "test")
+    arguments = [f"--python={suite}", f"--out={folder}", *session.posargs]
+    session.run("python", "-m", "tests.autobahn", *arguments)
