@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import threading
 import time
@@ -117,6 +118,18 @@ def _limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
             pytest.fail(f"it has not ended in {LIMIT_S:g} s: it waits for what never comes")
 
     return limited
+
+
+def pytest_runtest_teardown() -> None:
+    """Remove what a test has set up for its log lines, as the command line does.
+
+    Its stream is closed afterwards: each line of a later test would be an error.
+    """
+    root = logging.getLogger()
+    left = [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
+    for handler in left:
+        root.removeHandler(handler)
+        root.setLevel(logging.WARNING)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

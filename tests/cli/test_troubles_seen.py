@@ -176,7 +176,7 @@ async def test_each_trouble_is_seen_everywhere(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(STRATEGIES)
     seen: dict[str, Seen] = {}
     async with open_exchange(rate=1000, symbols=["SPY", "QQQ"]) as exchange:
-        with trio.fail_after(50):
+        with trio.fail_after(110):
             async with trio.open_nursery() as nursery:
                 for strategy, shows in TROUBLES.items():
                     nursery.start_soon(look_at, strategy, exchange.url, tmp_path, shows, seen)

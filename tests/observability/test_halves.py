@@ -323,6 +323,7 @@ async def test_workers_are_ready_while_the_broker_is_there(autojump_clock: MockC
         report = health.ready(trio.current_time())
         assert report.facts.pop("failures")["per_s"] == 0
         assert report.facts.pop("overdue") is None
+        assert report.facts.pop("loop") == {"delay_s": 0.0, "blocks": 0}
         assert (report.ok, report.facts) == (
             True,
             {"half": "work", "running": True, "connected": True},
