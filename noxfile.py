@@ -26,6 +26,8 @@ ASYNC_RULES_OFF = ("ASYNC103", "ASYNC104", "ASYNC114", "ASYNC124", "ASYNC128", "
 Rules that it cannot check here (it does not see that errors are sorted out and raised
 later, or which task a ``task_status`` goes to), and rules that it has off by default.
 """
+PROCESSES = "3"
+"""How many tests run at once: more than there are cores, since many of them wait."""
 EXAMPLES = "tests/house/test_examples.py"
 DOCS_OUT = "docs/_build/html"
 SAME = (
@@ -173,7 +175,7 @@ def install(
 
 
 def tests(session: nox.Session) -> None:
-    """Run the test suite in two processes; arguments after ``--`` go to pytest.
+    """Run the test suite in ``PROCESSES``; arguments after ``--`` go to pytest.
 
     Some tests need what a machine may lack, and are skipped there: promtool, a browser,
     or real recordings, whose folder the variable ``TRIO_TICKS_RECORDINGS`` names. The
@@ -199,7 +201,7 @@ def tests(session: nox.Session) -> None:
         "-m",
         "pytest",
         "-n",
-        "2",
+        PROCESSES,
         "--dist",
         "loadfile",
         report,
@@ -331,7 +333,8 @@ def examples(session: nox.Session) -> None:
     The wheel is built and installed, and the folder is not the checkout.
     """
     install(session, "examples", "test", editable=False, extras="cli,zeromq")
-    session.run("python", "-m", "pytest", "-n", "2", EXAMPLES)
+    env = {"TRIO_TICKS_TEST_INSTALLED": "1"}
+    session.run("python", "-m", "pytest", "-n", PROCESSES, EXAMPLES, env=env)
     with tempfile.TemporaryDirectory() as elsewhere:
         session.chdir(elsewhere)
         session.run(
