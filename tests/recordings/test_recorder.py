@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import threading
 import time
@@ -421,6 +422,56 @@ def test_a_folder_that_goes_away_is_an_error_of_the_disk(
         wait_for(lambda: recorder.statistics().messages == 1)
     (path,) = the_files(folder)
     assert messages_of(path) == [(T0, b"kept")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no file that is open")
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_what_comes_after_a_file_was_deleted_is_in_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, with_folder: bool
+) -> None:
+    clock, move = recorder_clock()
+    folder = tmp_path / "folder"
+    recorder = Recorder(folder)
+    with recording(recorder, clock) as tap:
+        tap.messages(2, [b"deleted"])
+        wait_for(lambda: recorder.statistics().messages == 1)
+        (path,) = the_files(folder)
+        move(1)
+        path.unlink()
+        if with_folder:
+            folder.rmdir()
+        tap.messages(2, [b"kept"])
+        if with_folder:
+            wait_for(lambda: recorder.statistics().failing)
+            tap.messages(3, [b"kept, too"])
+            folder.mkdir()
+        wait_for(lambda: recorder.statistics().messages == 2 + with_folder)
+        assert not recorder.statistics().failing
+    (path,) = the_files(folder)
+    kept = [b"kept", b"kept, too"][: 1 + with_folder]
+    assert messages_of(path) == [(T0 + 10**9, message) for message in kept]
+    events = events_of(path)
+    assert events[0][1]["part"] == 2
+    connections = [facts["connection"] for word, facts in events if word == "connection"]
+    assert connections == [2, 3][: 1 + with_folder]
+    assert recorder.statistics().dropped == 0
+    assert recorder.statistics().waiting_bytes == 0
+    names = [each.event for each in caplog.records]  # type: ignore[attr-defined]
+    assert names.count("recorder.deleted") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no file that is open")
+def test_what_a_folder_that_stays_away_costs_is_counted(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "folder")
+    with recording(recorder, recorder_clock()[0]) as tap:
+        tap.messages(1, [b"deleted"])
+        wait_for(lambda: recorder.statistics().messages == 1)
+        shutil.rmtree(tmp_path / "folder")
+        tap.messages(1, [b"lost", b"lost too"])
+        wait_for(lambda: recorder.statistics().failing)
+        tap.messages(1, [b"and this"])
+    assert recorder.statistics().dropped == 3
+    assert recorder.statistics().waiting_bytes == 0
 
 
 def test_a_mistake_in_the_thread_ends_nothing(

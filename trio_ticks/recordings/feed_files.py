@@ -89,6 +89,10 @@ class _Frame:
     """Before it was compressed."""
     size: int = 0
     """Its share of the buffer."""
+    first_ns: int | None = None
+    """When its first line came; ``None``: it has none yet."""
+    connection: int = 1
+    """By which connection the line before it came."""
 
 
 @final
@@ -147,13 +151,13 @@ class FeedFiles:
 
     def write(self) -> bool:
         """Write all that waits; return False if the disk does not take it."""
+        self._leave_file_if_deleted()
         while self._frame is not None or self._gathered.lines or self._tap.pending:
+            try:
+                self._begin_file_if_due()
+            except OSError as error:
+                return self._failed(error)
             if self._frame is None:
-                if not self._gathered.lines:
-                    try:
-                        self._begin_file_if_due()
-                    except OSError as error:
-                        return self._failed(error)
                 self._gather()
                 self._frame = self._complete_frame()
             if not self._put(self._frame):
@@ -168,10 +172,11 @@ class FeedFiles:
         """
         lost = 0
         if not self.write():
-            if self._frame is not None:
-                lost += self._frame.messages
-                self._room.freed += self._frame.size
-                self._frame = None
+            for frame in (self._frame, self._gathered):
+                if frame is not None:
+                    lost += frame.messages
+                    self._room.freed += frame.size
+            self._frame, self._gathered = None, _Frame()
             while self._tap.pending:
                 batch = self._tap.take()
                 lost += len(batch.messages) + len(batch.items)
@@ -187,21 +192,37 @@ class FeedFiles:
         Raises:
             OSError: it cannot be made.
         """
+        frame = self._gathered if self._frame is None else self._frame
+        if frame.first_ns is not None:
+            # It belongs into the present file, or into the next if that was deleted.
+            if self._file is None:
+                self._begin_file(frame.first_ns, frame.connection)
+            return
         ns = self._ns_of(self._tap.pending[0][0])
-        period = ns // self._settings.period_ns
-        if self._has_room() and period == self._period:
+        if self._has_room() and ns // self._settings.period_ns == self._period:
             return
         self._end_file()
+        self._begin_file(ns)
+        self._connection = 1
+
+    def _begin_file(self, ns: int, connection: int = 1) -> None:
+        """Begin a file whose first line came at *ns*, by *connection*.
+
+        Raises:
+            OSError: it cannot be made.
+        """
         file = self._new_file(ns)
         try:
             file.append_event(ns, "recording", self._head())
+            if connection != 1:
+                file.append_event(ns, "connection", {"connection": connection})
         except OSError:
             file.close()
             file.path.unlink(missing_ok=True)
             raise
-        self._file, self._period, self._in_file = file, period, 0
+        self._file, self._in_file = file, 0
+        self._period = ns // self._settings.period_ns
         self._part += 1
-        self._connection = 1
         self._steps.clear()
         self._counts.files += 1
         self._counts.written_bytes += file.size
@@ -213,6 +234,25 @@ class FeedFiles:
             path=str(file.path),
             feed=self._tap.about.feed,
         )
+
+    def _leave_file_if_deleted(self) -> None:
+        """Close the file if somebody has deleted it: what is written there is lost."""
+        file = self._file
+        if file is None or not file.is_deleted():
+            return
+        file.close()
+        self._file = None
+        if times := self._log_limit.due("deleted"):
+            log_event(
+                logger,
+                logging.WARNING,
+                "recorder.deleted",
+                "the file %s was deleted while it was written; another begins",
+                file.path,
+                path=str(file.path),
+                feed=self._tap.about.feed,
+                times=times,
+            )
 
     def _has_room(self) -> bool:
         """Tell whether there is a file, which is not full."""
@@ -282,6 +322,8 @@ class FeedFiles:
             ns = self._ns_of(tap.pending[0][0])
             if ns // self._settings.period_ns != self._period:
                 break
+            if frame.first_ns is None:
+                frame.first_ns, frame.connection = ns, self._connection
             batch = tap.take()
             frame.size += batch.size
             self._last_ns = ns

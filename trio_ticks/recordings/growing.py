@@ -127,6 +127,13 @@ class OutFile:
             raise
         self.size += len(frame)
 
+    def is_deleted(self) -> bool:
+        """Return whether the file has no name any more, so that nobody can read it."""
+        try:
+            return os.fstat(self._file).st_nlink == 0 and not self.path.exists()
+        except OSError:
+            return False
+
     def append_event(self, ns: int, word: str, facts: dict[str, Any]) -> None:
         """Write a frame with one event.
 
