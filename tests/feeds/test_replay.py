@@ -153,6 +153,18 @@ async def test_a_file_that_is_no_recording_is_an_error_of_the_feed(tmp_path: Pat
     (tmp_path / "other").write_text("hello\n")
     with pytest.raises(ConfigError, match="not a recording"):
         await ReplayFeed(tmp_path / "other").run(Recorder())
+    (tmp_path / "other").write_text("")
+    with pytest.raises(ConfigError, match=r"it is empty$"):
+        await ReplayFeed(tmp_path / "other").run(Recorder())
+    (tmp_path / "other").write_bytes(b"\x1f\x8b\x08 and no more of it")
+    with pytest.raises(ConfigError, match=r"not a line of it can be read$"):
+        await ReplayFeed(tmp_path / "other").run(Recorder())
+
+
+async def test_a_speed_beyond_all_measure(recording: Path, autojump_clock: MockClock) -> None:
+    send = Recorder(1.0)
+    await ReplayFeed(recording, 1e308).run(send)
+    assert len(send.seen) == 2000
 
 
 async def test_through_a_pipeline_nothing_is_lost(recording: Path) -> None:

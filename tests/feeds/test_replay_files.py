@@ -170,6 +170,27 @@ async def test_from_a_time_to_another(tmp_path: Path, autojump_clock: MockClock)
     assert (await sent(tmp_path, end=at(0))).bids == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"start": at(20)}, "no item from 2024-08-08 23:54:14"),
+        ({"end": at(0)}, "no item before 2024-08-08 23:54:14"),
+        ({"symbols": ["OTHER"]}, "no item of OTHER"),
+        ({"symbols": ["BTCUSDT"]}, None),
+    ],
+    ids=str,
+)
+async def test_where_nothing_is_played_the_log_says_what_there_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: dict[str, Any], words: str | None
+) -> None:
+    hours(tmp_path)
+    caplog.set_level(logging.WARNING)
+    assert bool((await sent(tmp_path, **asked)).items) is (words is None)
+    assert caplog.text.count("replay.nothing") == (words is not None)
+    assert (words or "") in caplog.text
+    assert ("BTCUSDT" in caplog.text) is (words is not None)
+
+
 async def test_what_lies_before_is_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "r", trade(0, "1"), book(1), trade(2, "2"), book(3))
     send = await sent(path, start=at(3))

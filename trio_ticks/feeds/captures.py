@@ -182,6 +182,9 @@ def recognise(
             for decoder in tried.values():
                 decoder.decode(line)
         lines = reader.lines
+        if not lines:
+            reason = "not a line of it can be read" if reader.position else "it is empty"
+            raise ConfigError(f"{str(path)!r} is not a recording that can be played: {reason}")
     fitting = {name: _made(one) - one.malformed for name, one in tried.items() if _made(one)}
     if not fitting:
         junk = min(decoder.malformed for decoder in tried.values())

@@ -8,6 +8,7 @@ clock does not wait for threads. ``timeline.py`` says how the files are read.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from ..book import Book
 from ..checks import check_flag, check_number, check_word
 from ..clock import Clock
 from ..errors import ConfigError
+from ..logs import log_event
 from ..ticks import Tick, Trade, to_utc, unchecked_tick, unchecked_trade
 from .base import FeedStats, SendCapabilities, clock_of, send_capabilities_of
 from .books import KeptBooks
@@ -32,7 +34,12 @@ from .venues import Codec, find_language
 
 __all__ = ["ReplayFeed", "ns_of"]
 
+logger = logging.getLogger("trio_ticks.feeds.replay")
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END_NS: Final = 10**19
+"""No time in a recording is later."""
+_SYMBOLS_SHOWN: Final = 8
 
 
 @final
@@ -61,7 +68,9 @@ class _Pace:
         """
         if self._speed == math.inf:
             return math.inf
-        return max(self._first_ns + int((now - self._start) * self._speed * 1e9), next_ns)
+        ns = (now - self._start) * self._speed * 1e9
+        # A float beyond that may be infinite, which is no integer.
+        return math.inf if ns >= _END_NS else max(self._first_ns + int(ns), next_ns)
 
 
 @final
@@ -242,6 +251,8 @@ class ReplayFeed:
                 self.stats.connected = False
         if raised is not None:
             raise raised
+        if self._now_ns is None:
+            _say_nothing_came(files, self.symbols, self._start_ns, self._end_ns)
 
     def _find(self) -> list[RecordingFile]:
         files = find_recordings(self.paths, self._venue, self._channels)
@@ -360,6 +371,38 @@ class ReplayFeed:
         ns = (item.timestamp - _EPOCH) // timedelta(microseconds=1) * 1000
         lost = [Lost(fault.symbol, "sequence", 0, True, ns) for fault in books.take_faults()]
         return lost, found
+
+
+def _say_nothing_came(
+    files: Sequence[RecordingFile],
+    symbols: Collection[str] | None,
+    start_ns: int | None,
+    end_ns: int | None,
+) -> None:
+    """Log why no item came: a mistake in what is asked for looks like quiet."""
+    asked = [f"of {_listed(symbols)}"] if symbols is not None else []
+    for word, ns in (("from", start_ns), ("before", end_ns)):
+        if ns is not None:
+            asked.append(f"{word} {utc_from_ns(ns):%Y-%m-%d %H:%M:%S}")
+    begin = utc_from_ns(files[0].first_ns)
+    there = _listed({symbol for file in files for symbol in file.symbols})
+    log_event(
+        logger,
+        logging.WARNING,
+        "replay.nothing",
+        "nothing was played: there is no item %s; the recording begins at %s, with %s",
+        " ".join(asked) or "in it",
+        f"{begin:%Y-%m-%d %H:%M:%S} UTC",
+        there,
+        begin=begin.isoformat(),
+        symbols=there,
+    )
+
+
+def _listed(symbols: Collection[str]) -> str:
+    """Return some of *symbols* as text."""
+    shown = ", ".join(sorted(symbols)[:_SYMBOLS_SHOWN])
+    return f"{shown} and others" if len(symbols) > _SYMBOLS_SHOWN else shown or "no symbol"
 
 
 def _tell(to: SendCapabilities, lost: Lost, when: datetime, *, book: bool) -> None:
