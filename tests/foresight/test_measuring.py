@@ -54,3 +54,21 @@ async def test_the_limit_holds_also_if_the_mean_is_not_known(autojump_clock: Moc
     found = await measured(heavy, limit_s=3.0)
     assert 3.0 <= found.seconds < 3.1
     assert found.error > 0.01
+
+
+@pytest.mark.parametrize("symbols", [("S3",), tuple(f"S{n}" for n in range(16))], ids=len)
+async def test_a_handler_that_stops_to_return_is_one_clear_error(
+    autojump_clock: MockClock, symbols: tuple[str, ...]
+) -> None:
+    """So it is after it has warmed up, and if only one symbol is concerned."""
+
+    async def handler(tick: tt.Tick) -> None:
+        await trio.sleep(0.001)
+        if tick.volume > 5000 and tick.symbol in symbols:
+            await trio.sleep_forever()
+
+    ticks = make_ticks(len(HEAVY), [f"S{n}" for n in range(16)])
+    places = [n % 16 for n in range(len(ticks))]
+    with pytest.raises(tt.ConfigError, match="not returned after 60 s for some ticks"):
+        await measure(handler, ticks, places, executor="loop", workers=8, limit_s=10.0)
+    assert trio.current_time() < 200.0

@@ -25,6 +25,7 @@ import trio
 
 from ..errors import ConfigError
 from ..handlers.kinds import Place
+from ..metrics.snapshots import Overdue
 from ..overflow import Block
 from ..pipeline.opening import open_pipeline
 from ..pipeline.running import Pipeline
@@ -279,26 +280,43 @@ class _Run:
                 pipeline.meters.report_to(self._listener(pipeline, steps))
                 begin = await self._warm_up(pipeline, steps)
                 self._handlings.clear()
-                spread = Spread()
-                while True:
-                    await trio.sleep(_POLL_S)
-                    taken_s = pipeline.clock.now() - begin.at
-                    spread.add(self._handlings)
-                    enough = spread.count >= _ENOUGH and spread.error <= _KNOWN
-                    if ((enough and taken_s >= _LEAST_S) or taken_s >= limit_s) and spread.count:
-                        break
+                await self._until_known(pipeline, limit_s)
                 end = _Window.of(pipeline, steps)
                 handlings = list(self._handlings)
                 cores = others.cores(trio.current_time())
             finally:
                 trio.lowlevel.remove_instrument(steps)
                 feed.stopped = True
+        if pipeline.report.ledger.dropped_by_reason.get("shutdown"):
+            raise _never_returns(pipeline.report.overdue)
         if end.failed - begin.failed >= end.handled - begin.handled:
             raise ConfigError(
                 "the handler has raised for each tick that it was measured with, the last time "
                 f"{self._failure}: what it takes when it works is not known"
             )
         return self._judged(begin, end, handlings, cores)
+
+    async def _until_known(self, pipeline: Pipeline[Any], limit_s: float) -> None:
+        """Wait until enough was timed: for *limit_s* at most, if anything was by then.
+
+        Raises:
+            ConfigError: there was none for a long time.
+
+        Cancellation: nothing is measured.
+        """
+        begin = pipeline.clock.now()
+        spread = Spread()
+        while True:
+            await trio.sleep(_POLL_S)
+            taken_s = pipeline.clock.now() - begin
+            spread.add(self._handlings)
+            enough = spread.count >= _ENOUGH and spread.error <= _KNOWN
+            if ((enough and taken_s >= _LEAST_S) or taken_s >= limit_s) and spread.count:
+                return
+            if not spread.count and taken_s >= _PATIENCE_S:
+                overdue = pipeline.metrics().overdue
+                pipeline.cancel()
+                raise _never_returns(overdue)
 
     def _failed(self, _item: Any, error: Exception) -> None:
         self._failure = f"{type(error).__name__}: {error}"
@@ -389,6 +407,14 @@ class _Run:
             symbols=array("I", (self._symbols[each.place] for each in handlings)),
             shares=_SHARES[self._executor],
         )
+
+
+def _never_returns(overdue: Overdue | None) -> ConfigError:
+    ticks = "some ticks" if overdue is None else f"some ticks, one of them of {overdue.symbol!r}"
+    return ConfigError(
+        f"the handler had not returned after {_PATIENCE_S:g} s for {ticks}: what never ends "
+        "cannot be planned; give what the handler waits for a timeout"
+    )
 
 
 def _parts(
