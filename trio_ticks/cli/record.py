@@ -91,6 +91,8 @@ def record(*, out: Path, **parameters: Any) -> int:
       trio-ticks inspect recordings                what is in it
       trio-ticks exchange --capture FILE           play it over a WebSocket
       trio-ticks convert recordings --out parquet  read it with Polars, DuckDB, pandas
+      trio-ticks replay recordings --handler m:f   run your strategy on it
+      trio-ticks plan recordings --handler m:f     how many workers, how long a queue
 
     \b
     Exit codes:

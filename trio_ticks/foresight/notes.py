@@ -15,6 +15,7 @@ KNEE = (0.85, 1.1)
 _FEW = 1000
 """Fewer timed handlings than this are few."""
 _SHORT_S = 60.0
+_MORE = "; one worker more is worth more than a better prediction"
 
 
 def notes_of(plan: Findings) -> tuple[str, ...]:
@@ -49,10 +50,11 @@ def _notes(plan: Findings) -> Iterator[str]:
             "workers do not help. Processes may, or less computing a tick."
         )
     if KNEE[0] <= plan.load <= KNEE[1]:
+        # Where one symbol alone is too much, the note before this says what helps.
+        more = "" if plan.alone is not None or basis.computes else _MORE
         yield (
             f"The workers have hardly any time to spare (load {plan.load:.2f}): there 3 % longer "
-            "services may double the lag. Believe the interval, not the number; one worker more "
-            "is worth more than a better prediction."
+            f"services may double the lag. Believe the interval, not the number{more}."
         )
     if basis.timed < _FEW:
         yield (
@@ -85,9 +87,13 @@ def _of_places(plan: Findings) -> Iterator[str]:
             continue
         more = "more" if other.rate > basis.rate else "fewer"
         yield (
-            f'With executor="{other.executor}" {other.workers} workers took {other.rate:,.0f} '
+            f'With executor="{other.executor}" {_workers(other.workers)} took {other.rate:,.0f} '
             f"ticks/s, {more} than the {basis.rate:,.0f} of {basis.workers} with "
             f'"{basis.executor}"; from one tick to the next '
             f"a worker needed {other.turnaround_s * 1e6:,.0f} µs there, and "
             f"{basis.turnaround_s * 1e6:,.0f} µs here."
         )
+
+
+def _workers(number: int) -> str:
+    return "1 worker" if number == 1 else f"{number:,} workers"

@@ -97,8 +97,9 @@ def _body(plan: Findings, title: str) -> Iterator[str]:
     yield '<div class="two">' + "".join(_plots(plan)) + "</div>"
     yield "<h2>Every setting that was tried</h2>"
     yield '<div class="two">'
-    yield _grid(plan, "Lost, by workers (down) and maxsize (across)", "drop_rate")
-    yield _grid(plan, "p99 lag, by workers (down) and maxsize (across)", "p99_lag_s")
+    under = plan.table[0].overflow
+    yield _grid(plan, f"Lost under {under}, by workers (down) and maxsize (across)", "drop_rate")
+    yield _grid(plan, f"p99 lag under {under}, by workers (down) and maxsize (across)", "p99_lag_s")
     yield "</div>"
     yield "<h2>Strategies</h2>"
     yield _strategies(plan)
@@ -183,7 +184,7 @@ def _plots(plan: Findings) -> Iterator[str]:
         for number in numbers
     ]
     yield _figure(
-        "Lost against the size of the queue",
+        f"Lost against the size of the queue, under {plan.table[0].overflow}",
         chart(
             "Share of ticks lost by size of the queue",
             by_size,
@@ -203,7 +204,7 @@ def _plots(plan: Findings) -> Iterator[str]:
         for size in shown
     ]
     yield _figure(
-        "p99 lag against workers",
+        f"p99 lag against workers, under {plan.table[0].overflow}",
         chart(
             "99th percentile of the lag by number of workers",
             by_workers,

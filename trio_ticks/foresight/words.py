@@ -134,10 +134,11 @@ def _answer(plan: Findings) -> Iterator[str]:
 
 
 def _tables(plan: Findings) -> Iterator[str]:
-    yield "Lost, by workers (down) and maxsize (across)"
+    under = plan.table[0].overflow
+    yield f"Lost under {under}, by workers (down) and maxsize (across)"
     yield from _grid(plan.table, lambda row: share(row.drop_rate))
     yield ""
-    yield "p99 lag, by workers (down) and maxsize (across)"
+    yield f"p99 lag under {under}, by workers (down) and maxsize (across)"
     yield from _grid(plan.table, lambda row: duration(row.p99_lag_s))
     yield from _knees(plan)
 
