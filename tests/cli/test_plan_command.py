@@ -81,3 +81,13 @@ def test_a_bad_setting_is_one_line(folder: Path, arguments: tuple[str, ...], mes
     assert done.stdout == ""
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_page_that_cannot_be_written_is_said_before_anything_is_measured(folder: Path) -> None:
+    (folder / "mine.py").write_text("raise SystemExit(9)")
+    done = run_cli(
+        "plan", "recording.log", "--handler", "mine:on_tick", "--html", "missing/plan.html",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "there is no folder 'missing'" in done.stderr

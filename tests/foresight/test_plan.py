@@ -250,6 +250,7 @@ def a_batch_handler() -> Callable[..., Any]:
         (waits, {"factor": 0}, "factor must be"),
         (waits, {"workers": 0}, "workers must be"),
         (waits, {"workers": ()}, "at least one"),
+        (waits, {"workers": [1, 10**8]}, "workers must be .* less than"),
         (waits, {"maxsize": [10, 1.5]}, "maxsize must be"),
         (waits, {"ordering": "price"}, "ordering must be"),
         (waits, {"verify": -1}, "verify must be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Final, final
@@ -10,6 +11,7 @@ import click
 import msgspec
 
 from ..clock import monotonic
+from ..errors import ConfigError
 from ..foresight.planning import plan as make_plan
 from .history import Moment
 from .loading import load_strategy, load_venue
@@ -176,6 +178,8 @@ def plan(*, recording: Path, handler: str, **parameters: Any) -> int:
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters, secrets=())
     as_json, page = parameters.pop("json"), parameters.pop("html")
+    if page is not None:
+        _check_page(page)
     strategy = load_strategy(handler, parameters["executor"], as_json=as_json)
     venue, channels = parameters.pop("venue"), parameters.pop("channels")
     show = _Progress() if sys.stderr.isatty() else None
@@ -195,15 +199,27 @@ def plan(*, recording: Path, handler: str, **parameters: Any) -> int:
     finally:
         if show is not None:
             show.clear()
-    if page is not None:
-        found.save_html(page)
+    # First of all the answer: it took minutes, and the page may fail.
     if as_json:
         click.echo(msgspec.json.encode(found.to_dict()).decode())
     else:
         click.echo(str(found))
     if page is not None:
+        found.save_html(page)
         click.echo(f"{page} has the plots", err=True)
     return 0 if found.advice.met else 4
+
+
+def _check_page(page: Path) -> None:
+    """Raise now if *page* cannot be written, rather than when the plan is made.
+
+    Raises:
+        ConfigError: its folder is not there, or it is not for us to write.
+    """
+    if not page.parent.is_dir():
+        raise ConfigError(f"--html: there is no folder {str(page.parent)!r} for the page")
+    if not os.access(page if page.exists() else page.parent, os.W_OK):
+        raise ConfigError(f"--html: {str(page)!r} cannot be written")
 
 
 @final

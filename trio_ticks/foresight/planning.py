@@ -7,6 +7,7 @@ old data: it is told so by ``trio_ticks.replaying()``.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -33,6 +34,8 @@ from .simulating import Progress, Wishes
 
 __all__ = ["plan"]
 
+_MOST_TO_TRY: Final = 1000
+"""More workers than these are a slip: they would be measured for minutes."""
 _LOOK_S: Final = 0.5
 """How long the machine is looked at before anything is measured on it, in seconds."""
 
@@ -79,7 +82,7 @@ def plan(
         p99_lag: how late the handling of all but one in a hundred ticks may begin, in
             seconds.
         factor: plan for ticks that come so many times as fast as recorded.
-        workers: how many to try; ``None``: what the load suggests.
+        workers: how many to try, 1000 at most; ``None``: what the load suggests.
         maxsize: which sizes of the queue to try; ``None``: what the load suggests.
         ordering: as for :func:`~trio_ticks.open_pipeline`.
         executor: where the handler runs; ``"auto"`` also compares the other places.
@@ -107,7 +110,7 @@ def plan(
     _check_settings(handler, ordering, measure_s, verify, verify_s, busy_host, processes)
     wishes = Wishes(
         target=target,
-        workers=_numbers("workers", workers),
+        workers=_numbers("workers", workers, below=_MOST_TO_TRY + 1),
         maxsizes=_numbers("maxsize", maxsize),
         ordering=ordering,
         most_workers=MOST_WORKERS,
@@ -175,17 +178,20 @@ def _check_settings(
         )
 
 
-def _numbers(name: str, value: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def _numbers(
+    name: str, value: int | Sequence[int] | None, *, below: float = math.inf
+) -> tuple[int, ...] | None:
     """Return the numbers to try, in ascending order, each once.
 
     Raises:
-        ConfigError: they are no whole numbers from 1 on, or none at all.
+        ConfigError: they are no whole numbers from 1 on, or none at all, or one is not
+            *below*.
     """
     if value is None:
         return None
     numbers = (value,) if is_whole(value) or not isinstance(value, Iterable) else tuple(value)
     for number in numbers:
-        check_count(name, number, also=", or several of them")
+        check_count(name, number, also=", or several of them", below=below)
     if not numbers:
         raise ConfigError(f"{name} must name at least one number to try, or be None")
     return tuple(sorted(set(numbers)))
