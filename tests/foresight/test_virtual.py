@@ -323,6 +323,24 @@ def test_a_thread_that_does_not_end_is_reported(
     assert "clock.held" in caplog.text
 
 
+def test_a_handler_that_waits_for_what_never_comes_is_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trio_ticks.foresight.virtual_clock._STUCK_S", 0.05)
+    never = trio.Event()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(never.wait)
+            nursery.start_soon(trio.sleep, 1000.0)
+            token = trio.lowlevel.current_trio_token()
+            stop = threading.Timer(0.5, token.run_sync_soon, [nursery.cancel_scope.cancel])
+            stop.start()
+
+    trio.run(main, clock=VirtualClock())
+    assert [record.event for record in caplog.records] == ["clock.stuck"]  # type: ignore[attr-defined]
+
+
 def test_a_pool_that_sizes_itself(recording: Path) -> None:
     """Its meter of the processor once asked the clock for a time: the clock jumped."""
     reports = [replay(recording, slow, workers="auto", seed=3) for _ in range(2)]

@@ -25,6 +25,8 @@ _HELD_S: Final = 0.05
 """How long the loop waits for a thread before it looks again, in real seconds."""
 _HELD_LONG_S: Final = 10.0
 """A thread that works for so long is reported once, in real seconds."""
+_STUCK_S: Final = 2.0
+"""If nothing happens for so long, and no task waits for a time, that is reported."""
 _REPORT_S: Final = 0.2
 """How often progress is reported, in real seconds."""
 _JUMPS: Final = 64
@@ -48,6 +50,9 @@ class VirtualClock(trio.abc.Clock):
         self._limiter: trio.CapacityLimiter | None = None
         self._held_since = math.inf
         self._is_reported = False
+        self._stuck_at = math.inf
+        """When the loop last began to wait for what no time brings, in real seconds."""
+        self._stuck_is_reported = False
 
     def start_clock(self) -> None:
         """Do nothing; called by trio."""
@@ -64,7 +69,8 @@ class VirtualClock(trio.abc.Clock):
         if self._is_held():
             return _HELD_S
         if deadline == math.inf:
-            return _FOR_EVER
+            return self._wait_for_others()
+        self._stuck_at = math.inf
         self._now = deadline
         self._jumps += 1
         if self._on_progress is not None and self._jumps % _JUMPS == 0:
@@ -96,6 +102,31 @@ class VirtualClock(trio.abc.Clock):
         self._step_began = None
         self._now += took_s
         return took_s
+
+    def _wait_for_others(self) -> float:
+        """Return how long to wait, really, for what no time brings, such as a socket.
+
+        Trio asks anew whenever anything has happened, and when that wait is over.
+        """
+        if self._stuck_is_reported:
+            return _FOR_EVER
+        now = monotonic()
+        # An event may have come early; a wait that is over may seem a little short.
+        if now - self._stuck_at < 0.99 * _STUCK_S:
+            self._stuck_at = now
+            return _STUCK_S
+        self._stuck_is_reported = True
+        log_event(
+            logger,
+            logging.WARNING,
+            "clock.stuck",
+            "nothing has happened for %g s, and no task waits for a time: a handler waits for "
+            "what only a real connection can bring, or for what never comes, such as an event "
+            "that nobody sets. The replay does not end before it",
+            _STUCK_S,
+            seconds=_STUCK_S,
+        )
+        return _FOR_EVER
 
     def _is_held(self) -> bool:
         """Whether a thread of trio's works now: its end is to come at this time."""
