@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -54,6 +55,27 @@ async def test_losses_are_followed_by_advice(hasty: None) -> None:
     assert text.startswith("lost with ")
     assert pipeline.report.advice == text
     assert pipeline.report.to_dict()["advice"] == text
+
+
+async def test_a_mistake_in_it_costs_the_advice_alone(
+    hasty: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_arguments: object) -> Iterator[dict[str, float] | None]:
+        yield None
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(advising, "advise", fails)
+    async with tt.open_pipeline(
+        Overload(), handler, workers=2, maxsize=20, overflow=tt.DropNewest(0), shutdown_timeout=0
+    ) as pipeline:
+        with trio.fail_after(60):
+            while "advice.failed" not in caplog.text:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.05)
+        handled = pipeline.ledger.consumed
+        with trio.fail_after(60):
+            while pipeline.ledger.consumed == handled:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.05)
+        assert pipeline.meters.advice == {}
 
 
 def test_on_a_virtual_clock_there_is_none(hasty: None) -> None:

@@ -8,6 +8,7 @@ long. On a virtual clock there is none: time does not pass there while it is com
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -19,6 +20,7 @@ from ..channel.state import ChannelState
 from ..errors import ConfigError
 from ..handlers.batches import batch_options
 from ..ledger import INTENTIONAL
+from ..logs import log_event
 from ..overflow import OverflowStrategy
 from ..settings import Settings
 from ..simulation.events import Setting
@@ -28,6 +30,8 @@ from ..simulation.recent import EVERY_S, Look, Recent
 from ..workers.pool import WorkerPool
 
 __all__ = ["AdviceTask"]
+
+logger = logging.getLogger("trio_ticks.pipeline")
 
 FIRST_S: Final = 5.0
 """How long after the first loss it is simulated, in seconds: there is more to come."""
@@ -84,7 +88,12 @@ class AdviceTask:
             quiet, before = look.produced == before and making is None, look.produced
             await trio.sleep(_QUIET_S if quiet else EVERY_S)
             if making is not None:
-                shares = next(making)
+                try:
+                    shares = next(making)
+                except Exception as error:
+                    # A mistake of ours costs the advice, and not the pipeline.
+                    log_event(logger, logging.ERROR, "advice.failed", exc_info=error)
+                    shares = {}
                 if shares is not None:
                     making = None
                     self._meters.advice = shares or self._meters.advice
