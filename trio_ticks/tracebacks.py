@@ -11,6 +11,7 @@ the last raise stay; of what is long, too, the first and the last frames.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
 from collections.abc import Callable
@@ -18,7 +19,17 @@ from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Final, final
 
-__all__ = ["FRAMES", "STACKS", "StackTexts", "bound", "has_company", "is_ours"]
+__all__ = [
+    "FRAMES",
+    "STACKS",
+    "StackTexts",
+    "add_note",
+    "bound",
+    "has_company",
+    "is_ours",
+    "message_of",
+    "writable",
+]
 
 FRAMES: Final = 10
 """How many of the first and of the last frames are kept of a long traceback."""
@@ -73,6 +84,31 @@ def has_company(error: BaseException) -> bool:
         or error.__cause__ is not None
         or isinstance(error, BaseExceptionGroup)
     )
+
+
+def writable(text: str) -> str:
+    """Return *text* as a plain ``str`` that can be encoded.
+
+    Halves of characters are escaped. A name of a file, or what was
+    decoded with ``surrogateescape``, may hold such.
+    """
+    if type(text) is str and text.isascii():
+        return text
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def message_of(error: BaseException) -> str:
+    """Return the text of *error*, which can be written anywhere; never raises."""
+    try:
+        return writable(str(error))
+    except Exception:
+        return "its message cannot be made"
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add *note* to *error*, unless its raiser left no place for notes."""
+    with contextlib.suppress(Exception):
+        error.add_note(note)
 
 
 def _linked(error: BaseException) -> list[BaseException]:
@@ -142,7 +178,7 @@ class StackTexts:
         self._known: dict[tuple[int, ...], tuple[str, list[CodeType]]] = {}
 
     def text(self, trace: TracebackType | None) -> str:
-        """Return the frames of *trace* as ``traceback.format_tb`` does."""
+        """Return the frames of *trace* as ``traceback.format_tb``, but writable."""
         places: list[int] = []
         codes: list[CodeType] = []
         link = trace
@@ -163,12 +199,22 @@ class StackTexts:
             ):
                 trace = trace.tb_next
             # Keep the code objects alive, or others could get their ids.
-            known = self._known[key] = "".join(traceback.format_tb(trace)), codes
+            known = self._known[key] = writable("".join(traceback.format_tb(trace))), codes
         return known[0]
 
     def whole(self, error: BaseException) -> str:
-        """Return the text of *error* as ``traceback.format_exception`` does."""
+        """Return the text of *error* as ``traceback.format_exception`` does.
+
+        Never raises: the last line may be all that can be had. See :func:`writable`.
+        """
+        try:
+            return self._whole(error)
+        except Exception:
+            # Notes that are no list, or thousands of groups in each other.
+            return f"{writable(type(error).__qualname__)}: {message_of(error)}\n"
+
+    def _whole(self, error: BaseException) -> str:
         if has_company(error) or error.__traceback__ is None:
-            return "".join(traceback.format_exception(error))
-        last = "".join(traceback.format_exception_only(error))
+            return writable("".join(traceback.format_exception(error)))
+        last = writable("".join(traceback.format_exception_only(error)))
         return f"Traceback (most recent call last):\n{self.text(error.__traceback__)}{last}"

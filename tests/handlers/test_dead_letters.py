@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,74 @@ def test_frames_of_the_library_are_left_out_and_a_groups_members_are_not(tmp_pat
     assert letter.traceback.startswith(f'  File "{__file__}"')
     assert "OSError: one" in letter.traceback
     assert "OSError: two" in letter.traceback
+
+
+def taken_out_of_its_group() -> None:
+    try:
+        raise ExceptionGroup("several", [ValueError("one"), ValueError("two")])
+    except ExceptionGroup as group:
+        raise group.exceptions[0]  # noqa: B904 - the group is its context, and holds it
+
+
+def deep_in_groups() -> None:
+    error: Exception = ValueError("one")
+    for _ in range(5000):
+        error = ExceptionGroup("several", [error])
+    raise error
+
+
+def caused_by_itself() -> None:
+    one, other = ValueError("one"), KeyError("other")
+    other.__cause__ = one
+    raise one from other
+
+
+@pytest.mark.parametrize("fail", [taken_out_of_its_group, deep_in_groups, caused_by_itself])
+async def test_errors_that_hold_each_other_are_written(
+    fail: Callable[[], None], tmp_path: Path
+) -> None:
+    async def handler(tick: tt.Tick) -> None:
+        fail()
+
+    letters = tt.DeadLetterFile(tmp_path / "x")
+    report = await tt.run_pipeline(listed(make_ticks(3)), handler, on_error=letters)
+    assert (report.failed, letters.lost) == (3, 0)
+    assert all(fail.__name__ in letter.traceback for letter in read(tmp_path / "x"))
+
+
+def test_a_wide_tree_of_groups_is_cut_short(tmp_path: Path) -> None:
+    def grown(levels: int) -> Exception:
+        if not levels:
+            return ValueError("leaf")
+        return ExceptionGroup("several", [grown(levels - 1) for _ in range(8)])
+
+    write(tmp_path / "x", make_ticks(1), grown(4))
+    assert read(tmp_path / "x")[0].traceback.count("ValueError: leaf") < 500
+
+
+def test_a_name_that_has_no_encoding_is_escaped(tmp_path: Path) -> None:
+    class OddError(Exception):
+        __module__ = "half\ud800"
+
+    assert write(tmp_path / "x", make_ticks(1), OddError()).lost == 0
+    assert read(tmp_path / "x")[0].error.startswith("half\\ud800")
+
+
+def test_without_a_thread_letters_are_lost_until_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with tt.DeadLetterFile(tmp_path / "x") as letters:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            letters(make_tick(n=1), ValueError("x"))
+            letters(make_tick(n=2), ValueError("x"))
+        assert letters.lost == 2
+        letters(make_tick(n=3), ValueError("x"))
+    assert numbers([letter.item for letter in read(tmp_path / "x")]) == [3]
+    assert "can't start new thread" in caplog.text
 
 
 class Unspeakable(Exception):

@@ -34,6 +34,43 @@ class StopAllError(Exception):
     pass
 
 
+class OwnText(str):
+    __slots__ = ()
+
+
+class OwnTextError(Exception):
+    def __str__(self) -> str:
+        return OwnText("text of its own kind")
+
+
+class SilentError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raised_at(number: int) -> BaseException:
+    """Return one of some errors that are hard to write down."""
+    error: BaseException
+    if number == 0:
+        return ValueError("half a character: \ud800")
+    if number == 1:
+        return OwnTextError()
+    if number == 2:
+        return SilentError()
+    if number == 3:
+        error = ValueError("several")
+        error.__notes__ = (1,)  # type: ignore[assignment]
+        return error
+    error = ValueError("deep")
+    for _ in range(3000):
+        error = ExceptionGroup("several", [error])
+    return error
+
+
+def raises_what_is_hard_to_write(tick: tt.Tick) -> None:
+    raise raised_at(number(tick))
+
+
 async def in_loop(tick: tt.Tick) -> None:
     if tick.volume == 5:
         raise PanicError("index out of bounds")
@@ -139,6 +176,47 @@ async def test_one_that_cannot_be_rebuilt_here_ends_the_pipeline_as_well() -> No
     assert [number(tick) for tick, _ in told] == [5]
     assert "raised by the handler of A" in "".join(error.__notes__)
     assert pipeline.ledger.failed == 1
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+async def test_errors_that_are_hard_to_write_fail_their_ticks_and_no_more(
+    executor: Any, tmp_path: Path
+) -> None:
+    told: list[BaseException] = []
+    letters = tt.DeadLetterFile(tmp_path / "failed.jsonl")
+
+    def on_error(tick: tt.Tick, error: Exception) -> None:
+        told.append(error)
+        letters(tick, error)
+
+    with letters:
+        report = await tt.run_pipeline(
+            tt.IterableFeed(make_ticks(5, "A")),
+            raises_what_is_hard_to_write,
+            executor=executor,
+            on_error=on_error,
+        )
+    assert (report.failed, len(told), letters.written) == (5, 5, 5)
+    texts = [letter.message for letter in tt.read_dead_letters(letters.path)]
+    assert "half a character: \\ud800" in texts[0]
+    assert "text of its own kind" in texts[1]
+
+
+@pytest.mark.parametrize("notes", [None, (), [1], "text"])
+async def test_what_notes_an_error_has_does_not_matter(
+    notes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = PanicError("index out of bounds")
+    broken.__notes__ = notes
+
+    async def handler(_tick: tt.Tick) -> None:
+        raise broken
+
+    told: list[Any] = []
+    error, _pipeline = await run(handler, "loop", told)
+    assert error is broken
+    assert len(told) == 1
+    assert "handler.broke" in caplog.text
 
 
 @pytest.mark.parametrize("case", ["loop", "batch-loop"])

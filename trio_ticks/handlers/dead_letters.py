@@ -28,7 +28,15 @@ from ..errors import ConfigError
 from ..gaps import Gap
 from ..logs import LogLimit, log_event
 from ..ticks import QUANTITIES, Bar, BookUpdate, Tick, Trade
-from ..tracebacks import STACKS, StackTexts, bound, has_company, is_ours
+from ..tracebacks import (
+    STACKS,
+    StackTexts,
+    bound,
+    has_company,
+    is_ours,
+    message_of,
+    writable,
+)
 
 __all__ = ["DeadLetter", "DeadLetterFile", "read_dead_letters"]
 
@@ -47,6 +55,8 @@ _TEXT = 20_000
 """The greatest length of a message, and of a traceback, in characters."""
 _CHAIN = 8
 """How many exceptions of a chain, and of a group, are written at most."""
+_MOST: Final = 64
+"""How many exceptions of a chain with groups are written with their tracebacks."""
 
 
 @attrs.frozen(slots=True)
@@ -160,15 +170,26 @@ class DeadLetterFile:
                     else "the disk is too slow",
                 )
                 return
+            if self._writer is None and not self._start_writer():
+                return
             self._pending.append(line)
             self._pending_bytes += size
-            if self._writer is None:
-                self._writer = threading.Thread(
-                    target=self._write_pending, name=f"dead letters {self.path.name}", daemon=True
-                )
-                self._writer.start()
-            elif len(self._pending) == 1:
+            if len(self._pending) == 1:
                 self._changed.notify_all()
+
+    def _start_writer(self) -> bool:
+        """Start the writer's thread; if there is none to be had, lose a letter."""
+        writer = threading.Thread(
+            target=self._write_pending, name=f"dead letters {self.path.name}", daemon=True
+        )
+        try:
+            writer.start()
+        except (RuntimeError, MemoryError) as error:
+            # The system has no thread left to give, or Python is about to end.
+            self._lose(1, str(error))
+            return False
+        self._writer = writer
+        return True
 
     def flush(self, timeout_s: float = _FLUSH_S) -> bool:
         """Wait until each letter is in the file or lost.
@@ -212,7 +233,7 @@ class DeadLetterFile:
             kind,
             item,
             _name(error),
-            _message(error)[: self._text_limit],
+            message_of(error)[: self._text_limit],
             self._tracebacks.encoded(error, self._text_limit),
         )
         try:
@@ -274,7 +295,7 @@ class DeadLetterFile:
                 reason=why,
             )
 
-    def _write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+    def _write(self, lines: Sequence[bytes]) -> tuple[int, Exception | None]:
         """Add *lines* to the file; rotate it before it would grow too large.
 
         Returns:
@@ -298,7 +319,7 @@ class DeadLetterFile:
                     written += count
                 if written < len(lines):
                     self._rotate()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             return written, error
         return written, None
 
@@ -334,19 +355,12 @@ def _last_byte(file: Any) -> bytes:
 
 def _name(error: BaseException) -> str:
     kind = type(error)
-    return (
+    name = (
         kind.__qualname__
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-
-
-def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-        return text if text.isascii() else text.encode(errors="backslashreplace").decode()
-    except Exception:
-        return "its message cannot be made"
+    return writable(name)
 
 
 def _ends(text: str, most: int) -> str:
@@ -372,7 +386,7 @@ class _Tracebacks:
         """
         if not has_company(error):
             stack = self._stacks.text(error.__traceback__)
-            last = f"{_name(error)}: {_message(error)}\n"
+            last = f"{_name(error)}: {message_of(error)}\n"
             if len(stack) + len(last) <= most:
                 return msgspec.Raw(self._opened(stack) + msgspec.json.encode(last)[1:])
         return msgspec.Raw(msgspec.json.encode(_ends(self.text(error), most)))
@@ -389,15 +403,25 @@ class _Tracebacks:
     def text(self, error: BaseException) -> str:
         """Return the traceback of *error* and of its causes, the first cause first.
 
-        Of one that has grown long, the first and the last frames.
+        Of one that has grown long, the first and the last frames. An error that is met
+        again is only named: one that was taken out of a group and raised has that group
+        for its context.
         """
+        return self._whole(error, set())
+
+    def _whole(self, error: BaseException, told: set[int]) -> str:
         pieces: list[str] = []
         link: BaseException | None = error
         while link is not None and len(pieces) < _CHAIN:
-            own = f"{self._stacks.text(link.__traceback__)}{_name(link)}: {_message(link)}\n"
+            name = f"{_name(link)}: {message_of(link)}\n"
+            if id(link) in told or len(told) >= _MOST:
+                pieces.append(name)
+                break
+            told.add(id(link))
+            own = self._stacks.text(link.__traceback__) + name
             if isinstance(link, BaseExceptionGroup):
                 own += "".join(
-                    f"it holds: {self.text(inner)}" for inner in link.exceptions[:_CHAIN]
+                    f"it holds: {self._whole(inner, told)}" for inner in link.exceptions[:_CHAIN]
                 )
             pieces.append(own)
             link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)

@@ -18,6 +18,7 @@ import trio
 from ..failures import log_second
 from ..logs import log_event, one_line
 from ..settings import OnError
+from ..tracebacks import add_note
 from .worker import Worker
 
 __all__ = ["report_last"]
@@ -38,22 +39,8 @@ async def report_last(
 
     Cancellation: *on_error* has half a second; then it is cancelled.
     """
-    if not any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
-        symbol = one_line(str(item.symbol), 120)
-        text = one_line(repr(item), 1000)
-        error.add_note(f"{_NOTE} {symbol}: {text}")
-        log_event(
-            logger,
-            logging.CRITICAL,
-            "handler.broke",
-            "by %s, of %s, which is no Exception: the pipeline ends by it. The tick was %s",
-            type(error).__name__,
-            symbol,
-            text,
-            exc_info=error,
-            symbol=symbol,
-            error=type(error).__name__,
-        )
+    if not _is_named(error):
+        _name(item, error)
     if on_error is None:
         return
     worker.reporting.append(item)
@@ -68,3 +55,31 @@ async def report_last(
         log_second(second)
     finally:
         worker.reported(item)
+
+
+def _is_named(error: BaseException) -> bool:
+    notes = getattr(error, "__notes__", None)  # anybody may have set it to anything
+    return isinstance(notes, list) and any(
+        isinstance(note, str) and note.startswith(_NOTE) for note in notes
+    )
+
+
+def _name(item: Any, error: BaseException) -> None:
+    symbol = one_line(str(item.symbol), 120)
+    try:
+        text = one_line(repr(item), 1000)
+    except Exception:
+        text = object.__repr__(item)
+    add_note(error, f"{_NOTE} {symbol}: {text}")
+    log_event(
+        logger,
+        logging.CRITICAL,
+        "handler.broke",
+        "by %s, of %s, which is no Exception: the pipeline ends by it. The tick was %s",
+        type(error).__name__,
+        symbol,
+        text,
+        exc_info=error,
+        symbol=symbol,
+        error=type(error).__name__,
+    )

@@ -42,7 +42,7 @@ from ...handlers.lives import open_handler
 from ...handlers.prepared import Hooks, prepared
 from ...handlers.replays import begin_replaying
 from ...handlers.retry import Retry
-from ...tracebacks import StackTexts, bound
+from ...tracebacks import StackTexts, bound, message_of, writable
 from ...wire import ItemDecoder, ItemEncoder, Items
 from .jobs import VERSION, Job, Reply, WireFailure, decode_job, encode
 from .progress import Progress
@@ -427,14 +427,10 @@ def failure_of(index: int, error: BaseException) -> WireFailure:
         pickled = written if type(pickle.loads(written)) is type(error) else None
     except Exception:
         pickled = None
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its text cannot be had)"
     return WireFailure(
         index,
-        type(error).__qualname__,
-        message,
+        writable(type(error).__qualname__),
+        message_of(error),
         _stacks.whole(error),
         pickled,
     )

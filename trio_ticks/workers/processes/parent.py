@@ -32,6 +32,7 @@ from ...control.scaling import AutoWorkers
 from ...errors import ConfigError, RemoteHandlerError, WorkerCrashedError
 from ...handlers.replays import replaying
 from ...logs import log_event
+from ...tracebacks import add_note
 from .child import SetUp, close_session, end_with_parent, open_session, run_job
 from .jobs import Reply, WireFailure, decode_failure, decode_reply
 from .progress import Progress, check_room
@@ -398,5 +399,5 @@ def rebuilt(failure: WireFailure, pid: int | None) -> BaseException:
         with contextlib.suppress(Exception):  # The child could read it; we may lack its module.
             read = pickle.loads(failure.pickled)
             error = read if isinstance(read, BaseException) else error
-    error.add_note(f"In the worker process {pid}:\n{failure.traceback.rstrip()}")
+    add_note(error, f"In the worker process {pid}:\n{failure.traceback.rstrip()}")
     return error
