@@ -147,6 +147,86 @@ async def test_idle_workers_are_not_overdue(autojump_clock: MockClock) -> None:
             assert pipeline.metrics().overdue is None
 
 
+@tt.batch_handler(max_size=4)
+async def hangs_with_a_batch(_ticks: list[tt.Tick]) -> None:
+    await waits_for_a_lock()
+
+
+async def test_where_a_batch_handler_waits_is_told(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with tt.open_pipeline(
+        tt.IterableFeed(make_ticks(6)), hangs_with_a_batch, shutdown_timeout=0
+    ) as pipeline:
+        await until(lambda: pipeline.ledger.in_flight)
+        pipeline.metrics()
+        await trio.sleep(2)
+        assert pipeline.metrics().overdue is not None
+        pipeline.shutdown()
+    line = next(each.getMessage() for each in caplog.records if "overdue" in each.getMessage())
+    assert "in hangs_with_a_batch" in line
+    assert "in waits_for_a_lock" in line
+    assert "contexts.py" not in line
+
+
+def fails(tick: tt.Tick) -> None:
+    if tick.volume == 3:
+        raise ValueError
+
+
+async def fails_in_the_loop(tick: tt.Tick) -> None:
+    fails(tick)
+
+
+@tt.batch_handler(max_size=4)
+async def fails_in_a_batch(ticks: list[tt.Tick]) -> None:
+    for tick in ticks:
+        fails(tick)
+
+
+HANGS_IN_ON_ERROR = [fails_in_the_loop, fails_in_a_batch, fails]
+
+
+@pytest.mark.parametrize("handler", HANGS_IN_ON_ERROR)
+async def test_an_on_error_that_does_not_return_is_told_as_well(
+    handler: Any, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    async def on_error(_tick: tt.Tick, _error: Exception) -> None:
+        await waits_for_a_lock()
+
+    async with tt.open_pipeline(
+        tt.IterableFeed(make_ticks(6)), handler, on_error=on_error, workers=1, shutdown_timeout=0
+    ) as pipeline:
+        await until(lambda: pipeline.ledger.failed)
+        pipeline.metrics()
+        await trio.sleep(3)
+        assert pipeline.metrics().overdue is None
+        await trio.sleep(3)
+        late = pipeline.metrics().overdue
+        assert late is not None
+        assert (late.workers, late.symbol) == (1, "A")
+        pipeline.shutdown()
+    assert pipeline.report.overdue is not None
+    line = next(each.getMessage() for each in caplog.records if "overdue" in each.getMessage())
+    assert "on_error with A" in line
+    assert "in waits_for_a_lock" in line
+
+
+async def test_an_on_error_that_returned_is_not_in_the_report(autojump_clock: MockClock) -> None:
+    async def on_error(_tick: tt.Tick, _error: Exception) -> None:
+        await trio.sleep(8)
+
+    ticks = make_ticks(4)  # the last one fails
+    async with tt.open_pipeline(
+        tt.IterableFeed(ticks), fails_in_the_loop, on_error=on_error, workers=1
+    ) as pipeline:
+        await until(lambda: pipeline.ledger.failed)
+        pipeline.metrics()
+        await trio.sleep(6)
+        assert pipeline.metrics().overdue is not None
+    assert pipeline.report.overdue is None
+
+
 async def test_on_a_real_clock_nobody_has_to_ask(caplog: pytest.LogCaptureFixture) -> None:
     returns = threading.Event()
 

@@ -18,7 +18,7 @@ from contextvars import Context, copy_context
 from types import coroutine
 from typing import Any, Final, TypeVar, final
 
-__all__ = ["CleanContext", "call_apart", "renew"]
+__all__ = ["CleanContext", "call_apart", "renew", "work_in"]
 
 R = TypeVar("R")
 
@@ -86,6 +86,18 @@ class CleanContext:
                 value = yield wish
             except BaseException as error:
                 step, value = work.throw, error
+
+
+def work_in(waiting: object) -> object | None:
+    """Return the work of *waiting*, if that is a :meth:`CleanContext.run` which waits.
+
+    Python cannot tell: the steps of the work are run one by one.
+    """
+    frame = getattr(waiting, "gi_frame", None)
+    if frame is None or frame.f_code is not CleanContext.run.__code__:
+        return None
+    work: object = frame.f_locals.get("work")
+    return work
 
 
 async def call_apart(function: Callable[..., Any], *args: Any) -> Any:

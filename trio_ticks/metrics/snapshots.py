@@ -54,11 +54,12 @@ class LastFailure:
 
 @attrs.frozen(slots=True, kw_only=True)
 class Overdue:
-    """Ticks whose handler does not return."""
+    """Ticks whose handler does not return, or whose ``on_error`` does not."""
 
     workers: int
     """How many workers have had the same tick in hand for at least a second, and for
-    three times as long as the slowest handling of the last minute."""
+    three times as long as the slowest handling of the last minute; or for five seconds
+    in ``on_error``."""
     for_s: float
     """For how long the first of them has, in seconds."""
     symbol: str

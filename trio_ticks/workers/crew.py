@@ -319,6 +319,7 @@ class Crew(Generic[T]):
         worker.reporting.append(item)
         try:
             await call_apart(self.settings.on_error, item, error)
+            worker.reports += 1
         finally:
             worker.reported(item)
 

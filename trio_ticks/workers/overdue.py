@@ -1,4 +1,4 @@
-"""Notices ticks whose handler does not return, and says where it waits.
+"""Notices ticks whose handler or ``on_error`` does not return, and says where it waits.
 
 A handler that waits for ever, for a reply that never comes or a lock that nobody
 releases, raises nothing and blocks nothing: its worker is merely busy. So the watch
@@ -9,7 +9,8 @@ Rules:
 - Nothing here costs the workers anything: the watch reads what they write down anyway.
 - What had not returned when the last worker ended stays told: a report is read then.
 - A strategy that is usually slow is not overdue: the limit grows with the longest
-  handling of the last minute, and with the longest wait between two tries.
+  handling of the last minute, and with the longest wait between two tries. Of
+  ``on_error`` no times are kept, so its limit is a longer one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
 
+from ..handlers.contexts import work_in
 from ..logs import Lines, LogLimit, log_event
 from ..metrics.snapshots import Overdue
 from ..ticks import MarketData
@@ -38,6 +40,8 @@ _LEAST_S: Final = 1.0
 """A tick in hand for less is not overdue, however quick the others were."""
 _TIMES: Final = 3
 """One that takes so many times as long as the slowest lately is overdue."""
+_REPORT_S: Final = 5.0
+"""An ``on_error`` that has taken this long is overdue."""
 _LOG_EVERY_S: Final = 10.0
 _FRAMES: Final = 12
 
@@ -105,10 +109,12 @@ class OverdueWatch(Generic[T]):
         unfinished = 0
         for worker in self._late:
             before = self._in_hand[worker.name].progress
-            unfinished += before[:2] == (worker.consumed, worker.failed)
+            unfinished += before[:3] == (worker.consumed, worker.failed, worker.reports)
         self.found = attrs.evolve(self.found, workers=unfinished) if unfinished else None
 
     def _limit_s(self, worker: Worker[T], now: float) -> float:
+        if worker.reporting:
+            return _REPORT_S
         slowest_s = self._crew.meters.handler.stats(now).max / 1e3
         # Of ticks that another process has in hand it is not known which is running.
         ticks = worker.in_flight if self._crew.place == "process" else 1
@@ -119,6 +125,8 @@ class OverdueWatch(Generic[T]):
     def _log(self, worker: Worker[T], for_s: float) -> None:
         symbol = _symbol(worker)
         text = "%s, for %.1f s so far; its symbol waits for it, and its worker"
+        if worker.reporting:
+            text = "on_error with " + text
         facts: dict[str, Any] = {"symbol": symbol, "worker": worker.name, "seconds": for_s}
         if where := _where(worker.working):
             message = f"{text}. It waits here:\n%s"
@@ -130,20 +138,27 @@ class OverdueWatch(Generic[T]):
 
 def _progress(worker: Worker[Any]) -> tuple[object, ...]:
     """Return a value that changes with each outcome; empty: it has no tick in hand."""
-    if not worker.in_flight or worker.ended or worker.reporting:
+    if worker.ended or not (worker.in_flight or worker.reporting):
         return ()
     done = 0 if worker.batch is None else worker.batch.done
     # The identity of a tick that is in hand belongs to no other.
-    tick = id(worker.current) if worker.current is not None else id(worker.held[0])
-    return worker.consumed, worker.failed, worker.retries, done, tick
+    tick = id(_in_hand(worker))
+    return worker.consumed, worker.failed, worker.reports, worker.retries, done, tick
+
+
+def _in_hand(worker: Worker[Any]) -> Any:
+    """Return the tick that *worker* has in hand: the first without an outcome."""
+    if worker.reporting:
+        return worker.reporting[0]
+    if worker.current is not None:
+        return worker.current
+    done = 0 if worker.batch is None else worker.batch.done
+    return worker.held[min(done, len(worker.held) - 1)]
 
 
 def _symbol(worker: Worker[Any]) -> str:
     """Return the symbol of the tick that *worker* has in hand."""
-    if worker.current is not None:
-        return str(worker.current.symbol)
-    done = 0 if worker.batch is None else worker.batch.done
-    return str(worker.held[min(done, len(worker.held) - 1)].symbol)
+    return str(_in_hand(worker).symbol)
 
 
 def _where(waiting: Coroutine[Any, Any, Any] | None) -> str:
@@ -160,5 +175,7 @@ def _where(waiting: Coroutine[Any, Any, Any] | None) -> str:
             place = traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name)
             frames.append(place)
         # What a plain iterator waits for cannot be seen.
-        link = getattr(link, "cr_await", None) or getattr(link, "gi_yieldfrom", None)
+        link = (
+            getattr(link, "cr_await", None) or getattr(link, "gi_yieldfrom", None) or work_in(link)
+        )
     return "".join(traceback.format_list(frames[-_FRAMES:]))

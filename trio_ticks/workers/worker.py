@@ -44,6 +44,7 @@ class Worker(Generic[T]):
         "name",
         "pausing",
         "reporting",
+        "reports",
         "retries",
         "timed_at",
         "untimed",
@@ -66,6 +67,8 @@ class Worker(Generic[T]):
 
         They are counted as failed, but unfinished until their dead letters are
         written."""
+        self.reports = 0
+        """How often ``on_error`` has returned."""
         self.arrived: float | None = None
         """When the tick that it handles, or whose failure it reports, had arrived.
 
