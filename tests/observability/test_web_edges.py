@@ -184,8 +184,31 @@ async def test_while_all_slots_are_taken_probes_are_answered_and_others_told(
                 assert (await client.ask("/healthz"))[0] == 200
                 status, headers, _body = await client.ask("/metrics")
                 assert (status, headers["connection"]) == (503, "close")
+            # The answer to HEAD has no body, also this one.
+            client = await connect(url)
+            async with client.stream:
+                await client.stream.send_all(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                answer = b"".join([piece async for piece in client.stream])
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert answer.endswith(b"\r\n\r\n")
             for each in streams:
                 await each.stream.aclose()
+
+
+async def test_an_answer_that_cannot_be_sent_costs_its_connection_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    odd = Response(b"", headers=(("Odd", "two\nlines"),))
+    with trio.fail_after(PATIENCE_S):
+        async with serving({**ROUTES, "/odd": lambda _headers: odd}) as url:
+            client = await connect(url)
+            async with client.stream:
+                await client.stream.send_all(b"GET /odd HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert await closed(client.stream) == b""
+            client = await connect(url)
+            async with client.stream:
+                assert (await client.ask("/metrics"))[0] == 200
+    assert "web.answer_failed" in caplog.text
 
 
 # Haste

@@ -232,6 +232,9 @@ class _Server:
                 connection.start_next_cycle()
         except (OSError, trio.BrokenResourceError, trio.TooSlowError):
             pass  # The client has gone.
+        except h11.LocalProtocolError:
+            # The mistake is ours, and costs one client its connection.
+            _log_failure(self._limit, "web.answer_failed", "")
         finally:
             self._places -= 1
             self._left.unpark()
@@ -254,7 +257,8 @@ class _Server:
             await self._slots.acquire_on_behalf_of(stream)
         if scope.cancelled_caught:
             busy = Response(b"too many requests at once\n", status=503)
-            await _send(stream, connection, _whole(busy, close=True))
+            events = _whole(busy, close=True, head=request.method == "HEAD")
+            await _send(stream, connection, events)
             return False
         try:
             return await self._respond(stream, connection, request, self._share)
