@@ -289,8 +289,12 @@ class WorkerPool(Generic[T]):
                     worker.resume()
                     answer_by(partial(self.crew.arrival, worker))
                     worker.clean = CleanContext()
-                    worker.working = self._work.work(worker, receive)
-                    await worker.clean.run(worker.working)
+                    while True:
+                        worker.working = self._work.work(worker, receive)
+                        await worker.clean.run(worker.working)
+                        if not self._is_needed(worker):
+                            break
+                        worker.leaving = False
             except BaseExceptionGroup as group:
                 # We cancelled the handler, and a task in a nursery of its own failed to
                 # clean up. Log that, and end by the cancellation.
@@ -302,6 +306,18 @@ class WorkerPool(Generic[T]):
                 raise cancelled from None
             finally:
                 self._end(worker)
+
+    def _is_needed(self, worker: Worker[T]) -> bool:
+        """Tell whether *worker* cannot leave: nobody else would take what is queued.
+
+        At the end of the channel, the others end once they find nothing to take. Ticks
+        that are parked behind the one that *worker* had in hand are left to it then.
+        """
+        return bool(
+            worker.leaving
+            and self.ledger.queued
+            and all(other is worker or other.leaving or other.ended for other in self.crew.workers)
+        )
 
     def _end(self, worker: Worker[T]) -> None:
         worker.end()
