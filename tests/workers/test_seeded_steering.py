@@ -57,6 +57,7 @@ def drawn_steer(place: Place, seed: int) -> Steer:
             await do("pause", 1, False)
             await trio.sleep(10 * UNIT_S[place])
             log.write("resumed", [])
+            log.stopped = True
             pipeline.shutdown()
         else:
             await do("resume", 1, False)

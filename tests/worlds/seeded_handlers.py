@@ -63,6 +63,8 @@ class Log:
     """
 
     path: str | None
+    stopped: bool = False
+    """Whether whoever steers the pipeline has shut it down."""
     _events: list[Event] = attrs.field(factory=list)
 
     def write(self, what: Any, ticks: Sequence[tt.Tick], failed: Sequence[int] = ()) -> None:

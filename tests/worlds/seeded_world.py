@@ -179,6 +179,8 @@ class Outcome:
     failed: Counter[int] = attrs.field(factory=Counter)
     killed: set[int] = attrs.field(factory=set)
     """The numbers of the processes that were killed from here."""
+    stopped: bool = False
+    """Whether whoever steers the pipeline has shut it down."""
     events: list[Event] = attrs.field(factory=list)
     wrongs: list[str] = attrs.field(factory=list)
 
@@ -210,6 +212,12 @@ class Outcome:
         assert seen == (report.produced, report.dropped, report.failed), (
             f"{seen} of {report.ledger}"
         )
+        if self.load.end[0] == "drain" and not self.stopped:
+            # A send that was cut off counts its ticks as left, too, but in the channel.
+            cut_off = any(for_s is not None for _wait_s, _ticks, for_s in self.load.sends)
+            assert not lost, "left in hand"
+            left = report.ledger.dropped_by_reason["shutdown"]
+            assert cut_off or not left, f"left behind: {left}"
         tries, ended = Counter[int](), set[int]()
         for event in self.events:
             if event.what == "begin":
@@ -369,5 +377,5 @@ async def play(load: Load, path: Path | None = None, steer: Steer | None = None)
                     nursery.cancel_scope.cancel()
     finally:
         trio.lowlevel.remove_instrument(watch)
-    outcome.events = log.read()
+    outcome.events, outcome.stopped = log.read(), log.stopped
     return outcome
