@@ -59,7 +59,7 @@ class FailureLabels:
         """Pass to *sink* which handlers do not return; ``None``: all do."""
         text = (
             "Workers whose handler has not returned for a second at least, and for three times "
-            "as long as the slowest handling of the last minute."
+            "as long as the slowest handling of the last minute; or whose on_error has not for 5 s."
         )
         sink.gauge("handler_overdue_workers", text, 0 if overdue is None else overdue.workers)
         text = (

@@ -292,8 +292,12 @@ class WorkerPool(Generic[T]):
                     while True:
                         worker.working = self._work.work(worker, receive)
                         await worker.clean.run(worker.working)
-                        if not self._is_needed(worker):
+                        last = worker.leaving and self.crew.roster.is_last(worker)
+                        if not (last and self.ledger.queued):
                             break
+                        # At the end of the channel, the others end once they find
+                        # nothing to take: what is parked behind the tick that this one
+                        # had in hand is left to it.
                         worker.leaving = False
             except BaseExceptionGroup as group:
                 # We cancelled the handler, and a task in a nursery of its own failed to
@@ -306,18 +310,6 @@ class WorkerPool(Generic[T]):
                 raise cancelled from None
             finally:
                 self._end(worker)
-
-    def _is_needed(self, worker: Worker[T]) -> bool:
-        """Tell whether *worker* cannot leave: nobody else would take what is queued.
-
-        At the end of the channel, the others end once they find nothing to take. Ticks
-        that are parked behind the one that *worker* had in hand are left to it then.
-        """
-        return bool(
-            worker.leaving
-            and self.ledger.queued
-            and all(other is worker or other.leaving or other.ended for other in self.crew.workers)
-        )
 
     def _end(self, worker: Worker[T]) -> None:
         worker.end()

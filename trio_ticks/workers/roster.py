@@ -56,6 +56,10 @@ class Roster(Generic[T]):
         self.workers.append(worker)
         return worker
 
+    def is_last(self, worker: Worker[T]) -> bool:
+        """Tell whether all others have ended, or are to leave."""
+        return all(each is worker or each.leaving or each.ended for each in self.workers)
+
     def remove(self, worker: Worker[T]) -> None:
         """Remove *worker*, which has ended, and add its counts to the sums."""
         self.workers.remove(worker)
