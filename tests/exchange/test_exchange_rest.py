@@ -283,6 +283,9 @@ async def test_one_connection_serves_many_requests_and_websockets_go_on() -> Non
         b"GET / HTTP/1.1\r\n\r\n",  # without Host
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x",
+        b"GET //[x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        b"HEAD /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         b"",
     ],
 )

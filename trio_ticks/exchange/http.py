@@ -121,9 +121,8 @@ async def _answer_one(http: h11.Connection, stream: trio.abc.Stream, answering: 
         elif isinstance(event, h11.ConnectionClosed):
             return False
     assert request is not None
-    parts = urlsplit(request.target.decode("ascii", "replace"))
-    parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
-    answer = answering(Call(parts.path, parameters, [*request.headers]))
+    call = _call(request)
+    answer = None if call is None else answering(call)
     if answer is None or request.method != b"GET":
         answer = RestAnswer(b"{}", 404)
     if answer.delay_s:
@@ -136,6 +135,17 @@ async def _answer_one(http: h11.Connection, stream: trio.abc.Stream, answering: 
             *answer.headers,
         ],
     )
-    sent = (http.send(head), http.send(h11.Data(data=answer.body)), http.send(h11.EndOfMessage()))
+    body = b"" if request.method == b"HEAD" else answer.body
+    sent = (http.send(head), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage()))
     await stream.send_all(b"".join(part or b"" for part in sent))
     return http.our_state is h11.DONE and http.their_state is h11.DONE
+
+
+def _call(request: h11.Request) -> Call | None:
+    """Return what *request* asks; ``None``: its target is no address."""
+    try:
+        parts = urlsplit(request.target.decode("ascii", "replace"))
+        parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+    except ValueError:
+        return None
+    return Call(parts.path, parameters, [*request.headers])
