@@ -1,7 +1,8 @@
 """One event loop, for use from any thread: it can be called, or asked for a result.
 
-Rules: a call from the loop's own tasks runs at once. A call that comes when the loop
-has ended changes nothing and raises nothing. A thread waits for the loop for a bounded
+Rules: a call from the loop's own tasks runs at once, unless it interrupts another: a
+signal handler may call in the middle of anything. A call that comes when the loop has
+ended changes nothing and raises nothing. A thread waits for the loop for a bounded
 time only: the loop may itself be waiting for a lock that the thread holds.
 """
 
@@ -35,6 +36,8 @@ class LoopHandle:
     def __init__(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
+        self._calling = False
+        """Whether a call is being run, which a signal handler may have interrupted."""
 
     @property
     def is_here(self) -> bool:
@@ -44,13 +47,14 @@ class LoopHandle:
     def call(self, function: Callable[[], object]) -> None:
         """Call *function* in the loop: at once if the caller is in it, else soon.
 
-        Several calls that wait for their turn with the same *function* become one.
+        A call within another has to wait, too. Several calls that wait for their turn
+        with the same *function* become one.
         """
-        if self._is_current():
-            function()
+        if not self._calling and self._is_current():
+            self._run(function)
             return
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(function, idempotent=True)
+            self._token.run_sync_soon(self._run, function, idempotent=True)
 
     def ask(self, function: Callable[[], R]) -> R:
         """Return the result of *function*, called by the loop between two of its steps.
@@ -84,8 +88,17 @@ class LoopHandle:
                 return self.ask(function)
         return _read_undisturbed(function)
 
+    def _run(self, function: Callable[[], object]) -> None:
+        self._calling = True
+        try:
+            function()
+        finally:
+            self._calling = False
+
     def _is_current(self) -> bool:
         try:
+            # Between two tasks there is none: a signal has interrupted trio itself.
+            trio.lowlevel.current_task()
             return trio.lowlevel.current_trio_token() is self._token
         except RuntimeError:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -358,3 +359,74 @@ async def test_a_snapshot_has_the_time_of_the_pipelines_clock(autojump_clock: Mo
     assert then.uptime_s - first.uptime_s == 3600
     assert then.timestamp.timestamp() == pytest.approx(1_700_000_000.0)
     assert (later.timestamp - then.timestamp).total_seconds() == pytest.approx(60)
+
+
+# From a signal handler, which may interrupt anything
+
+
+async def test_a_call_within_another_waits_for_its_end() -> None:
+    handle, done = loop.LoopHandle(), list[str]()
+
+    def inner() -> None:
+        done.append("inner")
+
+    def outer() -> None:
+        handle.call(inner)
+        done.append("outer")
+
+    handle.call(outer)
+    assert done == ["outer"]
+    await wait_all_tasks_blocked()
+    assert done == ["outer", "inner"]
+
+
+async def test_a_call_between_two_tasks_waits_for_one() -> None:
+    handle, within = loop.LoopHandle(), list[bool]()
+
+    def note() -> None:
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            within.append(False)
+        else:
+            within.append(True)
+
+    class Interrupts(trio.abc.Instrument):
+        def before_io_wait(self, _timeout: float) -> None:
+            handle.call(note)
+
+    instrument = Interrupts()
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        with trio.fail_after(PATIENCE_S):
+            while not within:  # noqa: ASYNC110 - the instrument sets no event
+                await trio.sleep(0.001)
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+    assert all(within)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
+async def test_a_signal_handler_may_resize_and_pause() -> None:
+    async def handler(tick: tt.Tick) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with tt.open_pipeline(
+        listed(make_ticks(3000, symbols=[*"ABC"])), handler, overflow=tt.Block(), workers=3
+    ) as pipeline:
+
+        def steer(_number: int, _frame: object) -> None:
+            pipeline.resize(workers=2)
+            pipeline.pause()
+            pipeline.resume()
+            pipeline.resize(workers=4)
+
+        before = signal.signal(signal.SIGALRM, steer)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            with trio.fail_after(PATIENCE_S):
+                await pipeline.wait()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert pipeline.report.consumed == 3000
