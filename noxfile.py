@@ -204,6 +204,7 @@ def tests(session: nox.Session) -> None:
         PROCESSES,
         "--dist",
         "loadfile",
+        "--no-loadscope-reorder",
         report,
         *left_out,
         *session.posargs,

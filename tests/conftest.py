@@ -132,12 +132,39 @@ def pytest_runtest_teardown() -> None:
         root.setLevel(logging.WARNING)
 
 
+_LONG = (
+    "house/test_doc_blocks",
+    "cli/test_cli",
+    "brokers/test_kafka_groups",
+    "brokers/test_check_brokers",
+    "brokers/test_kafka_delivery",
+    "observability/test_halves",
+    "foresight/test_plan",
+    "cli/test_plan_command",
+    "pipeline/test_chaos",
+    "house/test_other_systems",
+    "brokers/test_kafka_cluster",
+    "pipeline/test_record",
+    "cli/test_buffer_commands",
+    "brokers/test_redis_",
+    "cli/test_",
+    "brokers/",
+)
+"""Files that take long: they begin first, or a process would be left alone with one."""
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.nodeid.removeprefix("tests/")
+    return next((turn for turn, part in enumerate(_LONG) if name.startswith(part)), len(_LONG))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have each test run in a frame that bears its name, and each async one limited.
 
     Where one hangs for ``faulthandler_timeout``, all that is left of the run are the
     stacks of its threads; an async test is on none of them.
     """
+    items.sort(key=_turn)
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _limited(item.obj)

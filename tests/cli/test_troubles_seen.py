@@ -151,7 +151,7 @@ TROUBLES = {
     "seldom": FAILS,
     "dead": {name: text.replace("OutOfCash", "Connection") for name, text in FAILS.items()},
     "blocks": {
-        "ready": r'"loop": {"delay_s": 0\.[5-9]\d*, "blocks": [1-9]',
+        "ready": r'"loop": {"delay_s": (0\.[3-9]|[1-9])[\d.]*, "blocks": [1-9]',
         "page": r'"blocks": [1-9]',
         "top": r"LOOP BLOCKED|loop blocked",
         "log": r"loop.blocked: (.*\n)+.*time.sleep\(0.6\)",
