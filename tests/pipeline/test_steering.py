@@ -153,7 +153,9 @@ async def test_ticks_of_a_threads_batch_are_called_back() -> None:
         ) as pipeline:
             await trio.to_thread.run_sync(entered.wait, PATIENCE_S)
             pipeline.pause()
-            assert pipeline.metrics().queue_size == 499
+            # On a busy machine ticks of other symbols may have been called back before.
+            assert pipeline.metrics().queue_size == 1000 - len(handled)
+            assert len(handled) < 900
             go.set()
             await until(lambda: not pipeline.metrics().in_flight)
             await wait_all_tasks_blocked(0.05)
