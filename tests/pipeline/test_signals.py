@@ -123,6 +123,29 @@ async def test_who_ends_first_takes_the_signals_from_nobody(first_to_end: str) -
     assert installed() == before
 
 
+async def test_a_hangup_is_heard_where_it_would_end_the_program() -> None:
+    heard = Heard()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    with hear_signals(heard), hear_signals(Heard()):
+        await send(signal.SIGHUP)
+        await send(signal.SIGTERM)
+    assert heard.calls == [("SIGHUP", False), ("SIGTERM", True)]
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, lambda _number, _frame: None])
+async def test_a_hangup_that_the_application_handles_is_left_to_it(before: Any) -> None:
+    heard = Heard()
+    signal.signal(signal.SIGHUP, before)
+    try:
+        with hear_signals(heard):
+            await send(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is before
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert heard.calls == []
+
+
 async def test_what_was_sent_before_the_end_reaches_nobody_after_it() -> None:
     heard = Heard()
     with hear_signals(heard):
@@ -345,7 +368,7 @@ TWO = """
 """
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [*NUMBERS, signal.SIGHUP], ids=lambda number: number.name)
 def test_two_pipelines_drain_at_one_signal(number: signal.Signals) -> None:
     with program(TWO.format(handler="quick")) as it:
         it.until("ready A", "ready B")

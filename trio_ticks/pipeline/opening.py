@@ -448,18 +448,18 @@ async def run_pipeline(
 
     Without a feed (see ``buffer``) it runs until a signal ends it.
 
-    Returns the report. The first SIGINT or SIGTERM begins a graceful shutdown of all
-    pipelines that run so in this process, the second cancels them at once; all of them
-    end in a report. After the last has ended, the application's own signal handlers are
-    put back. Only the main thread can install signal handlers: a pipeline in another
-    thread hears of signals while one runs in the main thread; a warning in the log says
-    where none does.
+    Returns the report. The first SIGINT, SIGTERM or SIGHUP (where that would end the
+    process) begins a graceful shutdown of all pipelines that run so in this process,
+    the second cancels them at once; all of them end in a report. After the last has
+    ended, the application's own signal handlers are put back. Only the main thread can
+    install signal handlers: a pipeline in another thread hears of signals while one
+    runs in the main thread; a warning in the log says where none does.
 
     Args:
         feed: as for :func:`open_pipeline`.
         handler: as there. It cannot get at the pipeline to shut it down; use
             :func:`open_pipeline` for that.
-        signals: False leaves SIGINT and SIGTERM to the application.
+        signals: False leaves SIGINT, SIGTERM and SIGHUP to the application.
         **settings: those of :func:`open_pipeline`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Brings SIGINT and SIGTERM to all pipelines of the process, whatever their thread.
+"""Brings SIGINT, SIGTERM and SIGHUP to all pipelines, whatever their thread.
 
 The command line's programs that run no pipeline hear of them in the same way.
 
@@ -10,6 +10,8 @@ installed others meanwhile.
 
 Rules:
 
+- SIGHUP, which a terminal sends that is closed, is heard only if it would end the
+  process: ``nohup`` and services that read their settings anew at it go before.
 - Only this module installs signal handlers; it has one ``_owner`` for the process.
 - The signal handler takes no lock, logs nothing and raises nothing. It reads a tuple
   that is replaced as a whole.
@@ -37,6 +39,8 @@ __all__ = ["hear_signals"]
 logger = logging.getLogger("trio_ticks.pipeline")
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""``None`` on Windows, which has none."""
 
 OnSignal = Callable[[signal.Signals, bool], None]
 
@@ -45,7 +49,7 @@ OnSignal = Callable[[signal.Signals, bool], None]
 def hear_signals(
     on_signal: OnSignal, *, at_once: Callable[[signal.Signals], None] | None = None
 ) -> Iterator[None]:
-    """Call *on_signal* for each SIGINT and SIGTERM while the block lasts.
+    """Call *on_signal* for each SIGINT, SIGTERM and SIGHUP while the block lasts.
 
     If signals cannot be heard, it logs a warning.
 
@@ -174,6 +178,8 @@ class _Owner:
                 self._main = listener.token
                 for number in _NUMBERS:
                     self._install(number)
+                if _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_DFL:
+                    self._install(_HANGUP)
             missing = [number.name for number in _NUMBERS if not self._is_in_place(number)]
         _warn_of_missing(missing)
 
