@@ -123,9 +123,16 @@ async def test_who_ends_first_takes_the_signals_from_nobody(first_to_end: str) -
     assert installed() == before
 
 
-async def test_a_hangup_is_heard_where_it_would_end_the_program() -> None:
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Let a hangup end this process, also if it was started by ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_hangup_is_heard_where_it_would_end_the_program(hangup: None) -> None:
     heard = Heard()
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     with hear_signals(heard), hear_signals(Heard()):
         await send(signal.SIGHUP)
         await send(signal.SIGTERM)
@@ -134,15 +141,14 @@ async def test_a_hangup_is_heard_where_it_would_end_the_program() -> None:
 
 
 @pytest.mark.parametrize("before", [signal.SIG_IGN, lambda _number, _frame: None])
-async def test_a_hangup_that_the_application_handles_is_left_to_it(before: Any) -> None:
+async def test_a_hangup_that_the_application_handles_is_left_to_it(
+    before: Any, hangup: None
+) -> None:
     heard = Heard()
     signal.signal(signal.SIGHUP, before)
-    try:
-        with hear_signals(heard):
-            await send(signal.SIGHUP)
-            assert signal.getsignal(signal.SIGHUP) is before
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with hear_signals(heard):
+        await send(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is before
     assert heard.calls == []
 
 
@@ -265,8 +271,10 @@ from datetime import UTC, datetime
 import trio
 import trio_ticks as tt
 
-# A shell lets the programs that it runs in the background ignore SIGINT.
+# A shell lets the programs that it runs in the background ignore SIGINT, and nohup
+# lets them ignore SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\\n")
