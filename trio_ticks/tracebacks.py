@@ -89,8 +89,8 @@ def has_company(error: BaseException) -> bool:
 def writable(text: str) -> str:
     """Return *text* as a plain ``str`` that can be encoded.
 
-    Halves of characters are escaped. A name of a file, or what was
-    decoded with ``surrogateescape``, may hold such.
+    Halves of characters are escaped: the name of a file may hold such, and whatever
+    was decoded with ``surrogateescape``.
     """
     if type(text) is str and text.isascii():
         return text

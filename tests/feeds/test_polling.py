@@ -105,6 +105,18 @@ async def test_a_rest_cancels_the_call_in_progress(autojump_clock: MockClock) ->
         assert len(send.ticks) == 3
 
 
+async def test_the_shortest_rest_has_a_gap_too(autojump_clock: MockClock) -> None:
+    script = Script(lambda n: (0.9, quote_at(n)))
+    async with polled(script, symbols=["SPY"]) as (feed, send):
+        await trio.sleep(2.5)
+        feed.suspend()
+        feed.resume()
+        await trio.sleep(0.95)
+        assert script.calls == [0, 1, 2, 2.5]
+        assert [(gap.symbol, gap.reason) for gap in send.gaps] == [("SPY", "unsubscribed")]
+        assert len(send.ticks) == 3
+
+
 async def test_what_comes_though_it_was_cancelled_is_not_sent(autojump_clock: MockClock) -> None:
     async def stubborn() -> tt.Tick:
         with trio.CancelScope(shield=True):

@@ -41,11 +41,9 @@ MUTANTS: Final = (
     ),
     _loop(
         name="failed-tick-keeps-its-symbol",
-        before="""                # all the rest.
-                self._release(item.symbol)
-""",
-        after="""                # all the rest.
-""",
+        before="""                self._release(item.symbol)
+                # If nothing has changed""",
+        after="""                # If nothing has changed""",
         breaks="after a failure in a sprint no tick of its symbol is handled any more",
     ),
     _loop(

@@ -23,7 +23,7 @@ from .recorded import Connections
 from .recorded_items import item_of
 from .venues import Language
 
-__all__ = ["LineDecoder", "Lost", "utc_from_ns"]
+__all__ = ["LATEST_NS", "LineDecoder", "Lost", "utc_from_ns"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -35,7 +35,7 @@ _from_timestamp: Final = datetime.fromtimestamp
 _HEAD: Final = 19
 """Digits of a time between 2001 and 2286."""
 _MOST_KNOWN: Final = 10_000
-_LATEST: Final = 10**19
+LATEST_NS: Final = 10**19
 """Nanoseconds since 1970 at which no message can have been received: the year 2286."""
 
 
@@ -288,7 +288,7 @@ class LineDecoder:
         except (ValueError, TypeError, AttributeError, OverflowError):
             self.malformed += 1
             return []
-        if all(0 < ns < _LATEST for ns, _ in timed):
+        if all(0 < ns < LATEST_NS for ns, _ in timed):
             return timed
         self.malformed += 1
         self.untimed += any(item.timestamp == _UNKNOWN for _, item in timed)

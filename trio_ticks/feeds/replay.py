@@ -27,6 +27,7 @@ from ..ticks import Tick, Trade, to_utc, unchecked_tick, unchecked_trade
 from .base import FeedStats, SendCapabilities, clock_of, send_capabilities_of
 from .books import KeptBooks
 from .captures import Lost, utc_from_ns
+from .decoding import LATEST_NS
 from .playback import call
 from .recording_files import RecordingFile, Where, check_paths, find_recordings
 from .timeline import Counts, ReadAhead, Timeline
@@ -37,8 +38,6 @@ __all__ = ["ReplayFeed", "ns_of"]
 logger = logging.getLogger("trio_ticks.feeds.replay")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_END_NS: Final = 10**19
-"""No time in a recording is later."""
 _SYMBOLS_SHOWN: Final = 8
 
 
@@ -70,7 +69,7 @@ class _Pace:
             return math.inf
         ns = (now - self._start) * self._speed * 1e9
         # A float beyond that may be infinite, which is no integer.
-        return math.inf if ns >= _END_NS else max(self._first_ns + int(ns), next_ns)
+        return math.inf if ns >= LATEST_NS else max(self._first_ns + int(ns), next_ns)
 
 
 @final

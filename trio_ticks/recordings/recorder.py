@@ -236,7 +236,12 @@ class Recorder:
                 if step is not None:
                     each.note_step(step)
                 try:
-                    each.close() if ending else each.write() if is_due else each.gather()
+                    if ending:
+                        each.close()
+                    elif is_due:
+                        each.write()
+                    else:
+                        each.gather()
                 except Exception as error:
                     # A mistake of ours, or no memory: the pipeline goes on without.
                     self._counts.last_error = type(error).__name__

@@ -245,15 +245,15 @@ class LoopWork(Generic[T]):
                 self._sprinter = worker
                 await worker.clean.tidy()
                 await crew.report_failure(worker, item, error)
-                # Where each tick fails, beginning a sprint anew would cost as much as
-                # all the rest.
                 self._release(item.symbol)
+                # If nothing has changed meanwhile, go on: where each tick fails, a new
+                # sprint for each would cost as much as all the rest.
                 if self._sprinter is not worker or losses.attention or _is_held(crew, worker):
                     return False
                 continue
             except BaseException as error:
                 claim = self._claim
-                await _break(self._crew, worker, item, error, claim)  # noqa: ASYNC102  # bounded
+                await _break(crew, worker, item, error, claim)  # noqa: ASYNC102  # bounded
                 raise
             worker.consumed += 1
             # Written out, since a call of our own would cost more than the comparison.

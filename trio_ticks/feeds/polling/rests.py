@@ -46,8 +46,10 @@ class Rests:
         with trio.CancelScope() as self._scope:
             if self.is_on:
                 self._scope.cancel()
-            yield
-        self._scope = None
+            try:
+                yield
+            finally:
+                self._scope = None
 
     async def wait(self) -> None:
         """Wait until the rest is over; a checkpoint.

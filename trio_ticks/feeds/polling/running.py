@@ -109,10 +109,11 @@ class PollRun:
         rests = self.core.rests
         slots = Slots(trio.current_time(), self.core.interval)
         skipped_before = self.stats.skipped_polls
-        not_before = -math.inf
+        not_before, was_cut_off = -math.inf, False
         while True:
-            if rests.is_on:
+            if rests.is_on or was_cut_off:
                 await self._rest()
+                was_cut_off = False
                 skipped_before = self.stats.skipped_polls
                 slots = Slots(trio.current_time(), self.core.interval)
             moment = slots.take(trio.current_time(), not_before)
@@ -123,6 +124,7 @@ class PollRun:
                 not_before = -math.inf
                 answer = await self._ask(fetch)
             if answer is None or rests.is_on:
+                was_cut_off = True  # also by a rest that is over by now
                 continue
             if isinstance(answer, PollFailure):
                 not_before = self._failed(answer)
