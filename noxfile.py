@@ -416,6 +416,24 @@ def thorough(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *limit, *which, env=env)
 
 
+@nox.session(python=interpreter(PYTHONS[0]), default=False)
+def coverage(session: nox.Session) -> None:
+    """Run all tests, and write down which lines and branches none of them reaches.
+
+    Worker processes and command lines that tests start count too. It takes two to three
+    times as long as the tests alone. Arguments go to pytest.
+    """
+    install(session, "test")
+    report = session.cache_dir.resolve() / "coverage.json"
+    session.run("coverage", "erase")
+    command = ("coverage", "run", "-m", "pytest", "-n", PROCESSES, "--dist", "loadfile")
+    left_out = () if session.posargs else (f"--ignore={EXAMPLES}",)
+    session.run(*command, "--no-loadscope-reorder", *left_out, *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "json", "-q", "-o", str(report))
+    session.run("python", "docs/make_coverage_table.py", str(report))
+
+
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Plant bugs into a copy, one at a time: the tests that reach them find each.

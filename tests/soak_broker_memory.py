@@ -2,8 +2,9 @@
 
 ``python -m tests.soak_broker_memory [--minutes 10] [--kind redis]``. Each phase takes
 its minutes, by default ten at Redis and two elsewhere. What was measured is written
-down every few seconds, and a phase that is through is not run again. It exits with 1 if
-memory grew, or a law was broken: each process checks its own twenty times a second.
+down every few seconds, and a phase that is through is not run again, unless it was
+shorter than it is to be. It exits with 1 if memory grew, or a law was broken: each
+process checks its own twenty times a second.
 
 ``away``: the server was killed; ZeroMQ has none, so its ingest has no worker, and its
 worker no ingest. ``full``: the workers take a hundred and sixty ticks a second, the
@@ -196,10 +197,15 @@ def append(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def through(path: Path) -> set[tuple[str, str]]:
-    """Return which phases are through."""
+def through(path: Path) -> dict[tuple[str, str], float]:
+    """Return which phases are through, and how many minutes each took."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return {(each["kind"], each["phase"]) for each in map(json.loads, lines) if each["whole"]}
+    whole = [each for each in map(json.loads, lines) if each["whole"]]
+    found: dict[tuple[str, str], float] = {}
+    for each in whole:
+        phase = each["kind"], each["phase"]
+        found[phase] = max(each["minutes"], found.get(phase, 0.0))
+    return found
 
 
 def main() -> int:
@@ -216,9 +222,10 @@ def main() -> int:
     done, all_held = through(options.records), True
     for kind in options.kind or KINDS:
         for phase in PHASES:
-            if (kind, phase) in done:
+            minutes = options.minutes or MINUTES[kind]
+            if done.get((kind, phase), 0.0) >= minutes:
                 continue
-            seen = Phase(kind, phase, options.minutes or MINUTES[kind])
+            seen = Phase(kind, phase, minutes)
             trio.run(play, seen, options.records)
             record = seen.record(whole=True)
             all_held = all_held and record["held"]

@@ -13,7 +13,7 @@ a symbol are always in the same shard, in order.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,6 +54,16 @@ class Stretch:
     repeat."""
     delivery: int = 1
     """Which delivery of the items this is, as far as the broker knows."""
+
+    def extend(self, other: Stretch) -> None:
+        """Append the items of *other*, with their arrivals and gaps.
+
+        What is said of places in the broker's stream is not taken over.
+        """
+        begin = len(self.items)
+        self.items += other.items
+        self.arrived += other.arrived
+        self.gaps += [(begin + place, gap) for place, gap in other.gaps]
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -171,6 +181,16 @@ class Send(Protocol):
 
         A handler that wants to know is told of symbols that are new here before their
         first tick.
+
+        Cancellation: each tick is in the channel, or counted as given back.
+        """
+        ...
+
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
+        """Hand over what came of several shards, in this order, in one step.
+
+        It is as :meth:`deliver` for each part, and costs less: *parts* are pairs of a
+        shard and what came of it.
 
         Cancellation: each tick is in the channel, or counted as given back.
         """

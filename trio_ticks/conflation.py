@@ -78,12 +78,20 @@ def replace_pending(old: Any, new: T, arrived: float, merge: Callable[[Any, T], 
         TypeError: *merge* returned no item of the kind of *new*.
         ValueError: *merge* returned an item of another symbol.
     """
+    made = None
+    if merge is None:
+        made = _subclass_of(base_of(new))
+        if made is None:
+            return new  # it can carry no evidence, so none is made
     before = conflation_of(old)
     if before is None:
         evidence = Conflation(2, old.timestamp, arrived)
     else:
         evidence = Conflation(before.count + 1, before.first_timestamp, before.first_arrival)
-    return with_evidence(new if merge is None else _merged(old, new, merge), evidence)
+    if made is not None:
+        return _carrying(new, made, evidence)
+    assert merge is not None
+    return with_evidence(_merged(old, new, merge), evidence)
 
 
 def _merged(old: Any, new: T, merge: Callable[[Any, T], T]) -> T:
@@ -115,8 +123,11 @@ def with_evidence(item: T, evidence: Conflation) -> T:
     An item whose class is no attrs class cannot carry it, and is returned itself.
     """
     made = _subclass_of(base_of(item))
-    if made is None:
-        return item
+    return item if made is None else _carrying(item, made, evidence)
+
+
+def _carrying(item: T, made: tuple[type, tuple[str, ...]], evidence: Conflation) -> T:
+    """Return a copy of *item* of the subclass *made*, with *evidence*."""
     subclass, names = made
     result = _copied(item, subclass, names)
     object.__setattr__(result, "conflation", evidence)

@@ -1,4 +1,4 @@
-"""Which web pages and names may reach a port of ours.
+"""Which web pages and names may reach a port of ours, and which names can exist at all.
 
 A browser lets any page send requests to this machine. It says where the page came from
 (``Origin``) and by which name it reached us (``Host``). A page from elsewhere may not
@@ -19,10 +19,27 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigError
 
-__all__ = ["Hosts", "is_loopback"]
+__all__ = ["Hosts", "ascii_host", "is_loopback"]
 
 _AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::\d+)?")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,253}")
+
+
+def ascii_host(name: str, host: str) -> str:
+    """Return *host* as the network knows it: without letters beyond ASCII.
+
+    Raises:
+        ConfigError: there can be no such host; *name* is of the setting.
+    """
+    if ":" in host:
+        return host  # an IPv6 address
+    try:
+        # Of names in ASCII, too: the resolver would raise the same error, which is none
+        # of the network.
+        encoded = host.encode("idna").decode()
+        return host if host.isascii() else encoded
+    except UnicodeError:
+        raise ConfigError(f"{name} has a host name that cannot exist") from None
 
 
 def is_loopback(name: str) -> bool:

@@ -63,7 +63,8 @@ class ItemEncoder:
 
     def _encode(self, items: Sequence[Any]) -> Items:
         evidence: tuple[tuple[int, Conflation], ...] = ()
-        if not self._names.keys() >= set(map(type, items)):
+        kinds = set(map(type, items))
+        if not kinds <= self._names.keys():
             # A conflated item has a class of its own, which has no name here, so the
             # evidence is written beside the plain item.
             evidence = tuple(
@@ -72,6 +73,9 @@ class ItemEncoder:
                 if (found := conflation_of(item)) is not None
             )
             items = [without_evidence(item) for item in items]
+        elif len(kinds) == 1:
+            # As it is nearly always: no look at each item, and no copy.
+            return Items(((self._names[kinds.pop()], msgspec.Raw(_encode(items))),))
         runs = tuple(
             (self._names[kind], msgspec.Raw(_encode(list(run))))
             for kind, run in itertools.groupby(items, type)

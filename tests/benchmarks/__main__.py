@@ -14,7 +14,7 @@ from typing import Any
 
 from .brokers import BROKERS, PARTS, measure_brokers
 from .contenders import CONTENDERS
-from .latency import RATES, measure_latency
+from .latency import LONE, LONE_RATE, RATES, measure_latency
 from .limits import evaluate
 from .machine import facts
 from .report import limits_table, report
@@ -25,7 +25,7 @@ from .throughput import LossError, Say, measure_throughput
 
 __all__ = ["main"]
 
-_SECTIONS = ("throughput", "tls", "latency", "scaling", "memory")
+_SECTIONS = ("throughput", "tls", "latency", *LONE, "scaling", "memory")
 _ON_REQUEST = ("brokers",)
 
 
@@ -143,6 +143,17 @@ def _measure(options: argparse.Namespace, say: Say) -> dict[str, Any]:
             if letters := [letter for letter in chosen if letter in "abe"]:
                 results[section] = measure_latency(
                     letters, seconds=seconds, rounds=rounds, say=say, rates=RATES
+                )
+        elif section in LONE:
+            if letters := [letter for letter in chosen if letter in "be"]:
+                results[section] = measure_latency(
+                    letters,
+                    seconds=seconds,
+                    rounds=rounds,
+                    say=say,
+                    rates=(LONE_RATE,),
+                    tls=section == "latency-tls",
+                    threads=section == "latency-threads",
                 )
         elif section == "scaling" and "e" in chosen:
             results[section] = measure_scaling(

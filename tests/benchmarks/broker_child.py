@@ -16,7 +16,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,15 +87,22 @@ class Tally:
         self.times: list[tuple[int, int]] = []
         self._cpu = time.process_time()
         self._last = (0, self._cpu)
-        self.handle, self._state = self._counting(expected)
+        self.handle, self.handle_async, self._state = self._counting(expected)
+        """The handler, as a function and as a coroutine function."""
         if timed:
             self.handle = self._timed(self.handle)
         if sleep_us:
             self.handle = self._waiting(self.handle, sleep_us / 1e6)
+        if timed or sleep_us:
+            self.handle_async = self._awaited(self.handle)
 
     def _counting(
         self, expected: int
-    ) -> tuple[Callable[[Any], None], Callable[[], tuple[int, float]]]:
+    ) -> tuple[
+        Callable[[Any], None],
+        Callable[[Any], Awaitable[None]],
+        Callable[[], tuple[int, float]],
+    ]:
         count, total = 0, 0.0
 
         def handle(tick: Any) -> None:
@@ -106,7 +113,22 @@ class Tally:
                 self.mark()
                 self.on_done()
 
-        return handle, lambda: (count, total)
+        # Written twice: a loop need not pay for a call more than another.
+        async def handle_async(tick: Any) -> None:
+            nonlocal count, total
+            count += 1
+            total += tick.volume
+            if count == expected:
+                self.mark()
+                self.on_done()
+
+        return handle, handle_async, lambda: (count, total)
+
+    def _awaited(self, handle: Callable[[Any], None]) -> Callable[[Any], Awaitable[None]]:
+        async def awaited(tick: Any) -> None:
+            handle(tick)
+
+        return awaited
 
     def _timed(self, handle: Callable[[Any], None]) -> Callable[[Any], None]:
         times, clock = self.times, time.monotonic_ns

@@ -13,7 +13,13 @@ import redis
 import trio
 
 from trio_ticks.brokers.redis_streams import topology
-from trio_ticks.brokers.redis_streams.connection import Command, LostError, ReplyError
+from trio_ticks.brokers.redis_streams.connection import (
+    Caller,
+    Command,
+    LostError,
+    Meanwhile,
+    ReplyError,
+)
 
 # Its methods have no types.
 _Connection: Any = redis.Connection
@@ -21,8 +27,8 @@ _Connection: Any = redis.Connection
 __all__ = ["ThreadedConnection", "use_redis_py"]
 
 
-class ThreadedConnection:
-    """Has the methods of our own connection.
+class ThreadedConnection(Caller):
+    """A connection by redis-py.
 
     Args:
         stream: whose peer is connected to anew, by redis-py.
@@ -38,20 +44,38 @@ class ThreadedConnection:
         self._limiter = trio.CapacityLimiter(1)
         self.usable = True
 
-    async def call_all(self, commands: Sequence[Command], patience_s: float = 0.0) -> list[Any]:
+    async def call_all(
+        self,
+        commands: Sequence[Command],
+        patience_s: float = 0.0,
+        meanwhile: Meanwhile | None = None,
+    ) -> list[Any]:
         """Send *commands* at once and return their replies."""
         if not self.usable:
             raise LostError("the connection was given up")
         # A thread cannot be cancelled: a call that is leaves its answer behind.
         self.usable = False
+        replies: list[Any] = []
         try:
-            replies = await trio.to_thread.run_sync(
-                self._exchange, commands, abandon_on_cancel=True, limiter=self._limiter
-            )
+            if meanwhile is None:
+                replies = await self._in_thread(commands)
+            else:
+
+                async def exchange() -> None:
+                    replies.extend(await self._in_thread(commands))
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(exchange)
+                    await meanwhile()
         except redis.ConnectionError as error:
             raise LostError(str(error)) from error
         self.usable = True
         return replies
+
+    async def _in_thread(self, commands: Sequence[Command]) -> list[Any]:
+        return await trio.to_thread.run_sync(
+            self._exchange, commands, abandon_on_cancel=True, limiter=self._limiter
+        )
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         connection = self._connection

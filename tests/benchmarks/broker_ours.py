@@ -8,7 +8,7 @@ called for each tick that is delivered.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
@@ -116,15 +116,16 @@ def work(task: Task) -> None:
         done = trio.Event()
         tally = Tally(task.ticks, timed=task.timed, sleep_us=task.sleep_us)
         tally.on_done = done.set
-        handle, several = tally.handle, task.workers > 1
+        handler = tally.handle_async
 
-        async def handler(tick: tt.Tick) -> None:
-            handle(tick)
-            if several:
-                tally.mark()
+        async def marking(tick: tt.Tick) -> None:
+            await handler(tick)
+            tally.mark()
 
         buffer = buffer_of(task)
-        async with tt.open_pipeline(None, handler, buffer=buffer) as pipeline:
+        async with tt.open_pipeline(
+            None, marking if task.workers > 1 else handler, buffer=buffer
+        ) as pipeline:
             share = _whole_share(task, buffer)
             # What a source holds has no event.
             while (seen := pipeline.metrics().buffer) is None or seen.shards != share:  # noqa: ASYNC110
@@ -185,6 +186,11 @@ class BareSend:
         if self._handled >= _BATCH:
             self._handled = 0
             await trio.lowlevel.checkpoint()
+
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
+        """Handle what came of several shards."""
+        for shard, stretch in parts:
+            await self.deliver(shard, stretch)
 
     async def give_up(self, shard: int, /) -> None:
         """Nothing is kept of a shard."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import attrs
@@ -42,6 +43,8 @@ class Job:
     venue: str = "flat"
     record: bool = False
     """Whether it also records what comes; only this library can."""
+    threads: bool = False
+    """Whether handlers run in threads, as many as *workers*."""
 
     @property
     def full_url(self) -> str:
@@ -56,8 +59,8 @@ def run_asyncio(job: Job, recorder: Recorder, *coroutines: Coroutine[Any, Any, N
     """Run *coroutines* until all ticks have outcomes, one fails, or progress stalls."""
 
     async def main() -> None:
-        done = asyncio.Event()
-        recorder.on_done = done.set
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        recorder.on_done = partial(loop.call_soon_threadsafe, done.set)
         tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         finished = asyncio.create_task(done.wait())
         progress, stalled_s = -1, 0.0
@@ -80,7 +83,8 @@ def run_asyncio(job: Job, recorder: Recorder, *coroutines: Coroutine[Any, Any, N
 
 async def run_trio_until(job: Job, recorder: Recorder, done: trio.Event) -> None:
     """Wait until every tick has its outcome, or nothing has moved for too long."""
-    recorder.on_done = done.set
+    token = trio.lowlevel.current_trio_token()
+    recorder.on_done = partial(token.run_sync_soon, done.set)
     progress, stalled_s = -1, 0.0
     while not done.is_set() and stalled_s < job.stall_s:
         with trio.move_on_after(_POLL_S):

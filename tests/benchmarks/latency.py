@@ -16,9 +16,12 @@ from .runner import open_generator, run_job
 from .stats import median, quantile
 from .throughput import Say, verify
 
-__all__ = ["RATES", "latencies_us", "measure_latency"]
+__all__ = ["LONE", "LONE_RATE", "RATES", "latencies_us", "measure_latency"]
 
 RATES = (1_000, 10_000, 50_000)
+LONE = {"latency-tls": "over TLS", "latency-threads": "with handlers in threads"}
+"""Further sections, at :data:`LONE_RATE` alone."""
+LONE_RATE = 10_000
 _WARM_UP_S = 0.5
 _BEHIND_US = 100_000
 
@@ -35,9 +38,13 @@ def latencies_us(
     ]
 
 
-def _one(generator: Any, letter: str, rate: int, seconds: float) -> dict[str, float]:
+def _one(
+    generator: Any, letter: str, rate: int, seconds: float, settings: dict[str, Any]
+) -> dict[str, float]:
     total = max(20, int(rate * (seconds + _WARM_UP_S)))
-    account, handled_ns = run_job(generator, letter, total, rate=float(rate), stall_s=10.0)
+    account, handled_ns = run_job(
+        generator, letter, total, rate=float(rate), stall_s=10.0, **settings
+    )
     served = generator.served()
     verify(letter, account, served["sent"])
     late = latencies_us(
@@ -57,9 +64,25 @@ def _one(generator: Any, letter: str, rate: int, seconds: float) -> dict[str, fl
 
 
 def measure_latency(
-    letters: Sequence[str], *, seconds: float, rounds: int, say: Say, rates: Sequence[int] = RATES
+    letters: Sequence[str],
+    *,
+    seconds: float,
+    rounds: int,
+    say: Say,
+    rates: Sequence[int] = RATES,
+    tls: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Run each contender at each pace in each round; return each percentile's median.
+
+    Args:
+        letters: Which contenders.
+        seconds: Length of a run.
+        rounds: How many.
+        say: Called with each line of progress.
+        rates: The paces, in ticks a second.
+        tls: Over ``wss``.
+        settings: Further settings for every :class:`Job`.
 
     Raises:
         LossError: the account of a contender does not agree.
@@ -67,10 +90,10 @@ def measure_latency(
     result: dict[str, Any] = {}
     for rate in rates:
         runs: dict[str, list[dict[str, float]]] = {letter: [] for letter in letters}
-        with open_generator(max(20, int(rate * (seconds + _WARM_UP_S)))) as generator:
+        with open_generator(max(20, int(rate * (seconds + _WARM_UP_S))), tls=tls) as generator:
             for number in range(rounds):
                 for letter in letters:
-                    figures = _one(generator, letter, rate, seconds)
+                    figures = _one(generator, letter, rate, seconds, settings)
                     runs[letter].append(figures)
                     say(
                         f"  round {number + 1}  {rate:>6}/s  ({letter})  "

@@ -11,9 +11,11 @@ from __future__ import annotations
 import gc
 import resource
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -64,7 +66,8 @@ class Recorder:
     def __init__(self, expected: int, *, timed: bool = False) -> None:
         self.expected = expected
         self.on_done: Callable[[], object] = bool
-        """Called when every tick has been handled or dropped."""
+        """Called when every tick has been handled or dropped, by who handled the last.
+        """
         self.handled_ns: array[int] = array("q", bytes(8 * expected)) if timed else array("q")
         self.handler, self.drop, self._state = self._timed() if timed else self._counting()
         self._first = self._last = (0.0, 0.0)
@@ -111,6 +114,17 @@ class Recorder:
             await handle(tick)
 
         return handler, drop, state
+
+    def in_threads(self) -> Callable[[Any], None]:
+        """Return the handler as a function that several threads may call at once."""
+        handler, lock = self.handler, threading.Lock()
+
+        def handle(tick: Any) -> None:
+            # It never awaits, so its first step is its last.
+            with lock, suppress(StopIteration):
+                handler(tick).__await__().__next__()
+
+        return handle
 
     @property
     def progress(self) -> int:

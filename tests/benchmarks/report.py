@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .brokers import brokers_report
+from .latency import LONE
 from .limits import Limit
 from .tables import table
 
@@ -48,7 +49,7 @@ def _throughput(title: str, section: dict[str, Any]) -> str:
     return f"{head}\n\n{table(columns, rows, left=2)}"
 
 
-def _latency(section: dict[str, Any]) -> str:
+def _latency(title: str, section: dict[str, Any]) -> str:
     rows = [
         (
             f"{int(rate):,}",
@@ -78,7 +79,7 @@ def _latency(section: dict[str, Any]) -> str:
         next(row["rounds"] for contenders in section.values() for row in contenders.values())
     )
     head = (
-        "Latency, wire to handler, in µs after the moment it was due to be sent; "
+        f"{title}, wire to handler, in µs after the moment it was due to be sent; "
         f"medians of {rounds} rounds"
     )
     return f"{head}\n\n{table(columns, rows, left=3)}"
@@ -127,7 +128,10 @@ def report(results: dict[str, Any]) -> str:
     if "tls" in results:
         parts.append(_throughput("Throughput over TLS", results["tls"]))
     if "latency" in results:
-        parts.append(_latency(results["latency"]))
+        parts.append(_latency("Latency", results["latency"]))
+    for name, title in LONE.items():
+        if name in results:
+            parts.append(_latency(f"Latency {title}", results[name]))
     if "scaling" in results:
         parts.append(_scaling(results["scaling"]))
     if "memory" in results:

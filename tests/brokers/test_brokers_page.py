@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs.make_brokers_table import PAGE, read, written
-from tests.soak_broker_memory import GROWTH_MB
+from tests.soak_broker_memory import GROWTH_MB, Phase, append, through
 from tests.soak_broker_memory import RECORDS as MEMORY
 from tests.soak_brokers.__main__ import RECORDS as RUNS
 from tests.soak_brokers.judge import Found
@@ -110,3 +110,12 @@ def test_memory_was_flat_in_each_phase() -> None:
     for each in whole:
         assert each["held"], json.dumps(each)
         assert max(each["ingest_growth_mb"], each["work_growth_mb"]) <= GROWTH_MB
+
+
+def test_a_phase_that_was_shorter_than_it_is_to_be_is_run_again(tmp_path: Path) -> None:
+    records = tmp_path / "memory.jsonl"
+    for minutes, whole in ((10.0, True), (2.0, True), (30.0, False)):
+        phase = Phase("redis", "full", minutes)
+        phase.samples.append({"s": 1.0, "ingest_mb": 1.0, "work_mb": 1.0})
+        append(records, phase.record(whole=whole))
+        assert through(records) == {("redis", "full"): 10.0}

@@ -227,6 +227,18 @@ async def test_nothing_is_taken_while_the_topic_is_full(broker: Broker) -> None:
     assert peak <= 500
 
 
+async def test_a_full_topic_is_looked_at_before_the_next_look_is_due(broker: Broker) -> None:
+    kafka = make(broker.address, maxsize=500, pack=10, poll_s=3600.0)
+    queue = Queue(numbered(2000))
+    sink = kafka.sink()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run, queue)
+        await until(lambda: sink.statistics().appended == 500)
+        async with working(kafka) as (world, _source):
+            await until(lambda: len(world.handled) == 2000)
+    assert world.numbers() == whole(2000)
+
+
 async def test_what_is_not_confirmed_stays_in_doubt_when_cancelled(broker: Broker) -> None:
     # The records wait for an hour before they are sent.
     kafka = make(broker.address, producer_settings={"linger.ms": 900_000})

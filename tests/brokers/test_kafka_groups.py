@@ -31,6 +31,7 @@ from tests.worlds.kafka_world import (
 )
 from trio_ticks.brokers import Kafka
 from trio_ticks.brokers.kafka import look
+from trio_ticks.brokers.kafka.health import Health
 
 __all__ = ["broker"]
 
@@ -288,8 +289,10 @@ async def test_a_worker_does_not_wait_for_a_broker_that_hangs_before_it_ends(
 
 
 async def test_a_worker_that_has_given_all_up_does_not_wait_for_a_broker_that_hangs(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    left: list[Health] = []
+    monkeypatch.setattr(Health, "let_go", lambda health: left.append(health))
     with open_broker() as broker:
         kafka = make(broker.address)
         await appended(kafka, numbered(100))
@@ -301,3 +304,4 @@ async def test_a_worker_that_has_given_all_up_does_not_wait_for_a_broker_that_ha
             broker.process.send_signal(signal.SIGCONT)
     assert source.statistics().shards == 0
     assert any("broker.not_left" in each for each in caplog.messages)
+    assert len(left) == 1

@@ -53,7 +53,7 @@ def world() -> tuple[Holding, Parting]:
         channel,
         channel,
         holding,
-        Delivering(holding, channel),
+        Delivering(holding, channel, bool, lambda: None),
         DeadLetters(kafka, Health(kafka, trio.current_time)),
     )
     for shard in (0, 1):

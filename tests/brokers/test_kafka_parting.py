@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
@@ -35,6 +35,9 @@ class Channel:
     async def deliver(self, shard: int, stretch: Stretch, /) -> None:
         raise AssertionError("nothing is delivered any more")
 
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
+        raise AssertionError("nothing is delivered any more")
+
     async def give_up(self, shard: int, /) -> None:
         await trio.lowlevel.checkpoint()
         self.given_up.append(shard)
@@ -58,6 +61,12 @@ class Channel:
 
 def held(channel: Channel, *, keeps: bool | None) -> tuple[Parting, list[Any]]:
     """Return a partition that was taken, and its four ticks, which are delivered."""
+    parting, _holding, items = world(channel, keeps=keeps)
+    return parting, items
+
+
+def world(channel: Channel, *, keeps: bool | None) -> tuple[Parting, Holding, list[Any]]:
+    """Return as :func:`held` does, with what holds the partition."""
     session = {"session.timeout.ms": 2000}
     kafka = Kafka("127.0.0.1:1", hand_over_s=10.0, consumer_settings=session)
     holding = Holding(kafka, "us")
@@ -67,7 +76,7 @@ def held(channel: Channel, *, keeps: bool | None) -> tuple[Parting, list[Any]]:
         channel,
         channel,
         holding,
-        Delivering(holding, channel),
+        Delivering(holding, channel, bool, lambda: None),
         DeadLetters(kafka, Health(kafka, trio.current_time)),
     )
     holding.gain(0, 0, None)
@@ -77,7 +86,7 @@ def held(channel: Channel, *, keeps: bool | None) -> tuple[Parting, list[Any]]:
     found = holding.next_ready()
     assert found is not None
     holding.delivered(found[1])
-    return parting, found[1].items
+    return parting, holding, found[1].items
 
 
 @pytest.mark.parametrize(
@@ -130,3 +139,33 @@ async def test_to_wait_for_ticks_is_no_standstill_and_to_be_stopped_meanwhile_is
     now = trio.current_time()
     assert now - began == pytest.approx(8.0 if stopped else 5.0, abs=0.1)
     assert (now - parting.awake_at > 2.0) == stopped
+
+
+async def test_what_is_withdrawn_is_not_taken_for_handled_while_others_are_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    channel = Channel()
+    parting, holding, items = world(channel, keeps=True)
+    # The last is queued; the one before it is being handled, and withdrawn it is not.
+    channel.queued = items[2:]
+    begun, withdraw = items[2], channel.withdraw
+
+    def keep(symbols: Collection[str]) -> int:
+        count = withdraw(symbols)
+        channel.queued.append(begun)
+        return count - 1
+
+    channel.withdraw = keep  # type: ignore[method-assign]
+
+    async def settle() -> None:
+        await trio.sleep(7.0)
+        assert channel.queued == [begun]
+        channel.queued.clear()
+        holding.settle(parting.unfinished())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(settle)
+        marks = await parting.hand_over([0])
+    # The record is not committed, for the sake of the last tick.
+    assert marks[0].offset == 0
+    assert holding.given_back == 1

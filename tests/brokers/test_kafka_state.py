@@ -13,6 +13,7 @@ from tests.worlds.helpers import EPOCH, make_ticks, number
 from trio_ticks.brokers import Kafka
 from trio_ticks.brokers.kafka.backlog import Backlog
 from trio_ticks.brokers.kafka.committing import CommitBook, Mark
+from trio_ticks.brokers.kafka.consuming import Entry
 from trio_ticks.brokers.kafka.holding import Holding
 from trio_ticks.brokers.kafka.progress import read, write
 from trio_ticks.buffer import Stretch
@@ -236,6 +237,19 @@ def test_ticks_that_were_not_delivered_are_not_handled() -> None:
     assert mark is not None
     assert (mark.offset, mark.ticks) == (1, 4)
     assert (state.given_back, state.next_ready()) == (4, None)
+
+
+@pytest.mark.parametrize("how", ["recalled", "gained anew"])
+def test_what_is_not_read_when_its_partition_goes_is_forgotten(how: str) -> None:
+    state = holding()
+    for shard in (0, 1):
+        opened(state, shard)
+    state.unread += [Entry(shard, offset, b"") for offset in range(3) for shard in (0, 1)]
+    if how == "recalled":
+        state.recall([0])
+    else:
+        opened(state, 0, 7)
+    assert [(entry.shard, entry.offset) for entry in state.unread] == [(1, 0), (1, 1), (1, 2)]
 
 
 def test_a_lost_partition_is_not_committed() -> None:

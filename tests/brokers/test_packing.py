@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 import trio_ticks as tt
 from trio_ticks.brokers.packing import JunkEntryError, Packer, Unpacker, shard_of
 from trio_ticks.buffer import Stretch
+from trio_ticks.conflation import replace_pending
+from trio_ticks.wire import ItemDecoder, Items
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 SYMBOLS = st.sampled_from(["A", "B", "EURUSD", "ÄÖ", "BTC-USD.binance"])
@@ -120,6 +122,115 @@ def test_an_item_that_cannot_be_written_costs_itself_alone() -> None:
     assert [each.gaps for each in back] == [[], [(0, gap("A", 7))]]
 
 
+def _read_twice(unpacker: Unpacker, body: bytes) -> list[object]:
+    """Read *body* two times; return what comes, and what is said of junk."""
+    found: list[object] = []
+    for _ in range(2):
+        try:
+            back = unpacker.unpack(body, 5.0, 7.5)
+        except JunkEntryError as error:
+            found.append((str(error), error.ticks))
+        else:
+            found.append((back.items, back.arrived, back.gaps))
+    return found
+
+
+@given(stretches(), st.sampled_from([tick, trade, sparse]), st.data())
+def test_what_was_read_before_makes_no_difference(
+    stretch: Stretch, kind: Callable[[str, int], Any], data: st.DataObject
+) -> None:
+    """An entry of the kind that came last is read in one step, all others in two."""
+    before = Unpacker()
+    (record,), _ = Packer(1, 128).pack(Stretch([kind("A", 1)], [1.0]))
+    before.unpack(record.body)
+    if data.draw(st.booleans()):
+        stretch.items.append(trade("A", 99))
+        stretch.arrived.append(4.0)
+    for record in Packer(1, 128).pack(stretch)[0]:
+        body = bytearray(record.body)
+        if data.draw(st.booleans()):
+            body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+        assert _read_twice(before, bytes(body)) == _read_twice(Unpacker(), bytes(body))
+
+
+@attrs.frozen
+class LikeATrade:
+    symbol: str
+    timestamp: datetime
+    price: float
+    size: float
+    side: str = "neutral"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry.__setitem__(0, 2),
+        lambda entry: entry.__setitem__(1, "tocks"),
+        lambda entry: entry[4][0][0].__setitem__(0, f"{__name__}:LikeATrade"),
+    ],
+)
+def test_what_is_like_the_last_entry_and_is_not_one_is_not_read_as_one(
+    change: Callable[[list[Any]], None],
+) -> None:
+    (record,), _ = Packer(1, 128).pack(Stretch([trade("A", 1)], [1.0]))
+    entry: list[Any] = msgspec.msgpack.decode(record.body)
+    change(entry)
+    other = msgspec.msgpack.encode(entry)
+    unpacker = Unpacker()
+    unpacker.unpack(record.body)
+    found = _read_twice(unpacker, other)
+    assert found == _read_twice(Unpacker(), other)
+    assert found != _read_twice(Unpacker(), record.body)
+
+
+def test_kinds_that_take_turns_have_one_decoder_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, real = [], msgspec.msgpack.Decoder
+
+    def counted(*args: Any, **more: Any) -> Any:
+        made.append(args)
+        return real(*args, **more)
+
+    packer, unpacker = Packer(1, 128), Unpacker()
+    monkeypatch.setattr(msgspec.msgpack, "Decoder", counted)
+    (ticks,), _ = packer.pack(Stretch([tick("A", 1)], [1.0]))
+    (trades,), _ = packer.pack(Stretch([trade("A", 1)], [1.0]))
+    for body in (ticks.body, trades.body) * 100:
+        unpacker.unpack(body)
+    assert len(made) <= 3 * 2  # a list of items, in two places, and an entry
+
+
+def test_conflated_ticks_keep_their_evidence_whatever_was_read_before() -> None:
+    unpacker, packer = Unpacker(), Packer(1, 128)
+    (record,), _ = packer.pack(Stretch([tick("A", 1)], [1.0]))
+    conflated = replace_pending(tick("A", 2), tick("A", 3), 1.0, None)
+    assert tt.conflation_of(conflated) is not None
+    (other,), _ = packer.pack(Stretch([conflated], [1.0]))
+    for body in (record.body, other.body, record.body, other.body):
+        (item,) = unpacker.unpack(body).items
+        assert (tt.conflation_of(item) is not None) == (body is other.body)
+
+
+def test_absent_sizes_do_not_end_the_reading_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacker, packer = Unpacker(), Packer(1, 128)
+    (whole,), _ = packer.pack(Stretch([tick("A", 1)], [1.0]))
+    (absent,), _ = packer.pack(Stretch([sparse("A", 1)], [1.0]))
+    steps: list[object] = []
+    decode = ItemDecoder.decode
+
+    def counted(self: ItemDecoder, written: Items) -> Any:
+        steps.append(written)
+        return decode(self, written)
+
+    monkeypatch.setattr(ItemDecoder, "decode", counted)
+    for body in (whole.body, whole.body, absent.body):
+        unpacker.unpack(body)
+    assert len(steps) == 2
+    for _ in range(200):
+        unpacker.unpack(whole.body)
+    assert len(steps) < 2 + 100
+
+
 @given(st.binary(max_size=200))
 def test_junk_is_junk(body: bytes) -> None:
     with pytest.raises(JunkEntryError):
@@ -148,10 +259,26 @@ def test_a_later_version_is_counted_and_not_read() -> None:
     assert caught.value.ticks == 3
 
 
+@pytest.mark.parametrize("claimed", [-27, 0, 10**15])
+def test_an_entry_costs_no_more_ticks_than_it_can_hold(claimed: int) -> None:
+    # The ledger counts them as failed.
+    body = spoilt(lambda entry: entry.__setitem__(2, claimed))
+    with pytest.raises(JunkEntryError) as caught:
+        Unpacker().unpack(body)
+    assert caught.value.ticks == 1
+
+
 def test_a_member_that_a_later_release_adds_is_ignored() -> None:
     (record,), _ = Packer(1, 128).pack(Stretch([tick("A", 1)], [1.0]))
     entry = [*msgspec.msgpack.decode(record.body), {"new": True}]
     assert Unpacker().unpack(msgspec.msgpack.encode(entry)).items == [tick("A", 1)]
+
+
+def test_times_of_arrival_are_read_by_another_clock_and_lie_in_its_past() -> None:
+    stretch = Stretch([tick("A", n) for n in range(3)], [10.0, 10.0, 12.0])
+    (record,), _ = Packer(1, 128).pack(stretch)
+    assert Unpacker().unpack(record.body, 5.0).arrived == [15.0, 15.0, 17.0]
+    assert Unpacker().unpack(record.body, 5.0, 16.0).arrived == [15.0, 15.0, 16.0]
 
 
 def test_an_entry_cannot_have_a_module_imported() -> None:
@@ -199,3 +326,25 @@ def test_what_would_confuse_the_workers_is_junk(
     with pytest.raises(JunkEntryError, match=says) as caught:
         Unpacker().unpack(spoilt(change))
     assert caught.value.ticks == 3
+
+
+def test_what_was_found_to_be_market_data_says_nothing_of_what_comes_then() -> None:
+    """That it is not looked at again spares a step for each tick."""
+    unpacker = Unpacker()
+    for _ in range(2):
+        assert len(unpacker.unpack(spoilt(lambda _entry: None)).items) == 3
+        with pytest.raises(JunkEntryError, match="no market data"):
+            unpacker.unpack(spoilt(_no_market_data))
+    mixed = Stretch([tick("A", 1), trade("A", 2), tick("A", 3)], [1.0] * 3)
+    (record,), _ = Packer(1, 128).pack(mixed)
+    assert unpacker.unpack(record.body).items == mixed.items
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_time_of_arrival_that_is_none_is_junk_wherever_it_stands(place: int) -> None:
+    def change(entry: list[Any]) -> None:
+        entry[3] = [[1, 5.0], [2, 6.0]]
+        entry[3][place][1] = float("nan")
+
+    with pytest.raises(JunkEntryError, match="a time of arrival is none"):
+        Unpacker().unpack(spoilt(change), 0.0, 10.0)

@@ -110,12 +110,18 @@ def test_wrong_settings(settings: dict[str, Any]) -> None:
         RedisStreams(URL, **settings)
 
 
+@pytest.mark.parametrize("host", [".h", "a..b", "h" * 64])
+def test_a_host_that_cannot_exist_is_told_at_once(host: str) -> None:
+    with pytest.raises(ConfigError, match="host name that cannot exist"):
+        RedisStreams(f"redis://{host}")
+
+
 def test_settings_in_the_url() -> None:
     url = "redis://u:p@h/1?name=a&group=g&maxsize=500&shards=8&pack=4&lease=2.5&max_deliveries=4"
     assert RedisStreams.from_url(url, shards=16) == RedisStreams(
         "redis://u:p@h/1", "a", 500, group="g", shards=16, pack=4, lease=2.5, max_deliveries=4
     )
-    with pytest.raises(ConfigError, match="must not say nmae"):
+    with pytest.raises(ConfigError, match=r"set 'nmae', which is unknown; it may set .*name, "):
         RedisStreams.from_url("redis://h?nmae=a")
     with pytest.raises(ConfigError, match="maxsize must be a number, got 'x'"):
         RedisStreams.from_url("redis://h?maxsize=x")

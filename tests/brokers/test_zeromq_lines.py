@@ -51,3 +51,17 @@ def test_only_the_holder_acknowledges_and_only_in_its_epoch() -> None:
     assert (dispatch.used, dispatch.appended, dispatch.fenced) == (5, 0, 3)
     dispatch.acknowledge(holder, [(0, 1, 2)])
     assert (dispatch.used, dispatch.appended, dispatch.fenced) == (3, 2, 3)
+
+
+def test_an_entry_that_waits_for_credit_is_not_overtaken() -> None:
+    dispatch = Dispatch(Terms(b"i", 3, 100, 1.0, 5.0, 3, 10), Packer(3, 64))
+    holder = Member(b"a", b"a", 1, "a", credit=12, heard=0.0)
+    dispatch.members[b"a"] = holder
+    dispatch.share()
+    for shard, count in ((0, 10), (1, 10), (2, 2)):
+        dispatch.append([(Record(shard, count, b""), 1.0)])
+    # The last one would find room for ever, and the large one never.
+    assert holder.out == 10
+    dispatch.acknowledge(holder, [(0, 1, 10)])
+    assert holder.out == 12
+    assert not holder.ready

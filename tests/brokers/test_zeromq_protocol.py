@@ -16,7 +16,7 @@ from trio_ticks.brokers.zeromq.clocks import ClockDifference
 from trio_ticks.brokers.zeromq.dispatch import Dispatch, Terms
 from trio_ticks.brokers.zeromq.hub import Hub
 from trio_ticks.brokers.zeromq.link import Link
-from trio_ticks.brokers.zeromq.protocol import MAGIC, VERSION, Hello, Welcome, encode
+from trio_ticks.brokers.zeromq.protocol import MAGIC, VERSION, Acked, Hello, Welcome, encode
 from trio_ticks.brokers.zeromq.sharing import moves
 from trio_ticks.brokers.zeromq.symbols import Symbols
 from trio_ticks.buffer import Stretch
@@ -132,7 +132,10 @@ class Simulation:
             return
         shard, last, numbers = worker.todo.popleft()
         self.handled += numbers
-        link.acknowledge({shard: last})
+        link.finish(shard, last, len(numbers))
+        # Not after each: the ingest is told of several at once.
+        if link.untold >= 3 or not worker.todo:
+            link.acknowledge()
 
     def carry(self, most: int) -> None:
         """Carry at most *most* messages each way for each worker."""
@@ -261,6 +264,32 @@ def test_a_lost_connection_costs_no_repeat() -> None:
     assert sorted(simulation.handled) == list(range(20))
 
 
+def test_what_is_finished_is_told_once_and_of_shards_that_are_held() -> None:
+    simulation = Simulation()
+    simulation.step("join", 0)
+    for _ in range(5):
+        simulation.pass_time(0.1)
+    (worker,) = simulation.workers
+    link = worker.link
+    for _ in range(9):
+        simulation.carry(9)
+    held = sorted(link.holds)[:3]
+    for shard in held:
+        link.finish(shard, 4, 4)
+    link.finish(held[0], 6, 2)
+    assert link.untold == 14
+    assert link.outbox == []
+    # A shard that is given up is told with that.
+    link.give_up([held[1]])
+    link.outbox.clear()
+    link.acknowledge()
+    link.acknowledge()
+    epochs = {shard: link.holds[shard].epoch for shard in (held[0], held[2])}
+    told = Acked([(held[0], epochs[held[0]], 6), (held[2], epochs[held[2]], 4)])
+    assert link.outbox == [encode(told)]
+    assert link.untold == 0
+
+
 def test_a_hello_that_waited_too_long_is_said_again() -> None:
     """Else the lease would be over before anything comes."""
     simulation = Simulation()
@@ -315,14 +344,40 @@ def test_another_clock_shows_in_the_first_welcome() -> None:
     assert round(link.clock.shift_s, 6) == -60.0
 
 
-def test_a_symbol_of_an_earlier_run_gets_one_gap() -> None:
-    symbols = Symbols()
-    symbols.note(0, 1, Stretch([tick("A", 1), tick("B", 1)], [0.0] * 2))
+def _gaps(stretch: Stretch) -> list[tuple[int, str, str, int]]:
+    return [(place, gap.symbol, gap.reason, gap.count) for place, gap in stretch.gaps]
+
+
+@pytest.mark.parametrize("ingests", [1, 2])
+def test_each_symbol_of_a_later_run_gets_one_gap(ingests: int) -> None:
+    """Also one that another worker may have had before."""
+    symbols = Symbols(ingests)
+    first = Stretch([tick("A", 1), tick("B", 1)], [0.0] * 2)
+    assert symbols.note(0, 1, first) == []
+    assert first.gaps == []
     later = Stretch([tick("C", 2), tick("A", 3), tick("A", 4)], [0.0] * 3)
     symbols.note(0, 2, later)
-    assert [(place, gap.symbol, gap.reason, gap.count) for place, gap in later.gaps] == [
-        (1, "A", "reconnect", 0)
-    ]
-    again = Stretch([tick("A", 5), tick("C", 6)], [0.0] * 2)
+    assert _gaps(later) == [(0, "C", "reconnect", 0), (1, "A", "reconnect", 0)]
+    orphans = Stretch([tick("B", 2)], [0.0])
+    symbols.note(0, 1, orphans)
+    assert orphans.gaps == []
+    again = Stretch([tick("A", 5), tick("B", 6), tick("C", 6)], [0.0] * 3)
     symbols.note(0, 2, again)
-    assert again.gaps == []
+    assert _gaps(again) == [(1, "B", "reconnect", 0)]
+    symbols.note(0, 3, third := Stretch([tick("A", 7)], [0.0]))
+    assert _gaps(third) == [(0, "A", "reconnect", 0)]
+
+
+def test_a_run_of_which_nothing_came_is_no_earlier_one() -> None:
+    symbols = Symbols(1)
+    stretch = Stretch([tick("A", 1)], [0.0])
+    symbols.note(0, 2, stretch)
+    assert stretch.gaps == []
+
+
+def test_symbols_of_several_ingests_are_told_once() -> None:
+    symbols = Symbols(2)
+    assert symbols.note(0, 1, Stretch([tick("A", 1), tick("B", 1)], [0.0] * 2)) == []
+    assert symbols.note(1, 1, Stretch([tick("B", 2), tick("C", 2)], [0.0] * 2)) == ["B"]
+    assert symbols.note(0, 1, Stretch([tick("B", 3)], [0.0])) == []
+    assert symbols.twice == {"B"}

@@ -89,6 +89,13 @@ def test_a_url_that_is_none(url: str) -> None:
         ZeroMQ.from_url(url)
 
 
+def test_a_setting_that_is_none_is_told_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"no setting 'maxsize'; it may have .*window"):
+        ZeroMQ.from_url("tcp://a:1?maxsize=1")
+    with pytest.raises(ConfigError, match="the setting 'pack' twice"):
+        ZeroMQ.from_url("tcp://a:1?pack=1&pack=2")
+
+
 def test_without_pyzmq_it_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['zmq'] = None\n"

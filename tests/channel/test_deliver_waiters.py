@@ -174,3 +174,24 @@ async def test_under_fail_a_graceful_shutdown_raises_only_what_cannot_wait(
     assert numbers(handled) == [0, 1, 2, 3, 4]
     assert raised == ["full"]
     assert_accounted(pipeline.report, produced=6, consumed=5, overflow=1)
+
+
+async def test_what_is_left_of_a_delivery_has_its_own_patience(autojump_clock: MockClock) -> None:
+    """A trade waits for ever, the tick behind it does not; the trade is taken away."""
+    ends: tuple[Any, Any] = tt.open_tick_channel(
+        1, {tt.Trade: tt.Block(), tt.Tick: tt.DropNewest(1.0)}
+    )
+    send, receive = ends
+    trade = tt.Trade("T", make_tick("A", 0).timestamp, 1.0, 1.0)
+    await send.send(make_tick("A", 0))
+    state = receive.state
+    delivery = state.offer([trade, make_tick("A", 1)], send, kept=True)
+    assert delivery is not None
+    assert state.give_back({"T"}) == 1
+    await trio.sleep(0.9)
+    state.deliveries.advance(trio.current_time())
+    assert delivery.waits
+    await trio.sleep(0.2)
+    state.deliveries.advance(trio.current_time())
+    assert not delivery.waits
+    assert dropped(receive) == {"overflow": 1}

@@ -273,6 +273,37 @@ async def test_the_longest_line_pays() -> None:
     assert ledger.dropped_by_reason["evicted"] == 2
 
 
+async def test_a_batch_evicts_though_its_first_part_fills_the_channel_exactly() -> None:
+    send, receive = opened(256, tt.DropOldest(max_per_symbol=1000))
+    send.deliver([quote("A", n) for n in range(300)])
+    assert send.ledger.dropped_by_reason["evicted"] == 44
+    assert send.ledger.dropped == 44
+    assert [number for _symbol, number in numbers([*receive.state.buffer])] == [*range(44, 300)]
+    send.ledger.check()
+
+
+async def test_a_tick_that_is_refused_at_once_does_not_begin_a_wait(
+    autojump_clock: MockClock,
+) -> None:
+    send, receive = opened(1, tt.DropNewest(timeout=0))
+    for n in range(3):
+        assert send.deliver([quote("A", n)]) is None
+        await trio.sleep(1)
+    assert send.ledger.dropped_by_reason["overflow"] == 2
+    statistics = receive.statistics()
+    assert (statistics.blocked_s, statistics.waiting_for_room) == (0, 0)
+    send.ledger.check()
+
+
+async def test_the_sender_of_a_lone_tick_is_told_that_the_channel_is_full() -> None:
+    send, _receive = opened(1, tt.Fail())
+    assert send.deliver([quote("A", 0)]) is None
+    with pytest.raises(tt.QueueFullError, match="1 found no room"):
+        send.deliver([quote("A", 1)])
+    assert send.ledger.dropped_by_reason["overflow"] == 1
+    send.ledger.check()
+
+
 async def test_a_block_kind_is_never_evicted_for_another() -> None:
     policy = {tt.Tick: tt.DropOldest(), tt.Trade: tt.Block()}
     got, ledger = await pushed(

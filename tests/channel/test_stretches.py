@@ -74,6 +74,31 @@ def test_backdated_ticks_have_their_own_arrivals(
     assert not expected
 
 
+@given(
+    st.lists(st.lists(st.sampled_from([-1.0, -2.0]), min_size=1, max_size=5), max_size=8),
+    st.data(),
+)
+def test_backdated_ticks_are_taken_in_runs_of_one_arrival(
+    pushes: list[list[float]], data: st.DataObject
+) -> None:
+    buffer: FifoBuffer[int] = FifoBuffer()
+    expected: list[tuple[int, float]] = []
+    for times in pushes:
+        items = list(range(len(expected), len(expected) + len(times)))
+        buffer.push_many(items, 0.0)
+        buffer.backdate(times)
+        expected += zip(items, times, strict=True)
+    while buffer:
+        limit = data.draw(st.integers(1, 6))
+        taken, arrived = buffer.take_run(limit)
+        assert [(item, arrived) for item in taken] == expected[: len(taken)]
+        batch = next(times for times in pushes if times)
+        alike = next((at for at, time in enumerate(batch) if time != arrived), len(batch))
+        assert len(taken) == min(limit, alike)
+        del expected[: len(taken)], batch[: len(taken)]
+    assert not expected
+
+
 async def test_what_is_taken_comes_in_again_as_it_was() -> None:
     send, receive = opened(100)
     receive.state.attach(End())

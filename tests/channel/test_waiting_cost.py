@@ -61,8 +61,7 @@ async def test_a_delivery_that_is_refused_tick_by_tick_is_not_copied_each_time(
     state, copied = receive.state, Counter[str]()
     items = Copied(make_ticks(MANY, first=2), copied)
     state.ledger.produced += len(items)
-    delivery = state.deliveries.add(items, send, state.now(), kept=True)
-    assert not delivery.waits
+    assert state.deliveries.add(items, send, state.now(), kept=True) is None
     assert dropped(send) == {"overflow": MANY}
     # Each is looked at a few times: for its patience, its refusal, and its last chance.
     assert copied["items"] <= 4 * MANY

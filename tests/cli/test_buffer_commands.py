@@ -147,6 +147,15 @@ def test_lag_of_no_buffer_is_one_line(server: Server) -> None:
     done = run_cli("lag", "zmq+tcp://127.0.0.1:5555")
     assert done.returncode == 2
     assert "no broker can be asked" in done.stderr
+    assert "--metrics HOST:PORT" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("lag",), ("retire", "--group", "g")])
+def test_without_a_buffer_it_says_where_one_is_given(command: tuple[str, ...]) -> None:
+    done = run_cli(*command)
+    assert done.returncode == 2
+    assert "give its URL" in done.stderr
+    assert "TRIO_TICKS_BUFFER" in done.stderr
 
 
 def test_a_group_is_retired_once(server: Server) -> None:

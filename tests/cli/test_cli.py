@@ -843,8 +843,9 @@ def test_run_prints_progress_and_a_report(tmp_path: Path) -> None:
     [
         ("exchange", "--port"),
         ("exchange", "--venue", "coinbase", "--port"),
-        ("demo", "--duration", "5", "--metrics-port"),
-        ("demo", "--duration", "5", "--json", "--dashboard-port"),
+        # A busy machine is no other line of theirs.
+        ("demo", "--log-level", "error", "--duration", "5", "--metrics-port"),
+        ("demo", "--log-level", "error", "--duration", "5", "--json", "--dashboard-port"),
     ],
     ids=["exchange", "coinbase", "metrics", "page"],
 )

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,22 +45,6 @@ async def blocks_once_told_to_end(tick):
 """
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is final on Windows")
-
-
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[str]:
-    """Return the URL of a local exchange."""
-    with subprocess.Popen(
-        command("exchange", "--port", "0", "--symbols", "SPY", "--rate", "100"),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(PYTHONUNBUFFERED="1"),
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
 
 
 def run(

@@ -67,7 +67,7 @@ def test_a_plan_as_json_whose_target_is_not_met(folder: Path) -> None:
         (("none.log", "--handler", "mine:on_tick"), "does not exist"),
         (("recording.log",), "Missing option '--handler'"),
         (("recording.log", "--handler", "mine:off"), "has no 'off'"),
-        (("recording.log", "--handler", "mine:on_tick", "--p99-lag", "soon"), "not a number"),
+        (("recording.log", "--handler", "mine:on_tick", "--p99-lag", "soon"), "no time like"),
         (("recording.log", "--handler", "mine:on_tick", "--max-drop-rate", "120%"), "too large"),
         (("recording.log", "--handler", "mine:on_tick", "--workers", "0"), "too small"),
         (("recording.log", "--handler", "mine:on_tick", "--to", "1999-01-01"), "too few"),
@@ -91,3 +91,11 @@ def test_a_page_that_cannot_be_written_is_said_before_anything_is_measured(folde
     )  # fmt: skip
     assert done.returncode == 2
     assert "there is no folder 'missing'" in done.stderr
+
+
+@pytest.mark.parametrize("time", ["50parsecs", "fast", "5m", "ms", "1e"])
+def test_a_time_that_is_none_is_shown_as_it_was_given(folder: Path, time: str) -> None:
+    done = run_cli("plan", "recording.log", "--handler", "mine:on_tick", "--p99-lag", time,
+                   cwd=folder)  # fmt: skip
+    assert done.returncode == 2
+    assert f"'{time}' is no time like 50ms or 2s" in done.stderr

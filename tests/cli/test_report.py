@@ -54,3 +54,16 @@ def test_messages_without_ticks_are_explained() -> None:
     assert "  1 message held no tick, and needs none: answers, heartbeats and the like\n" in text
     assert "3 messages held no tick, and need none" in report_text(attrs.evolve(made, ignored=3))
     assert "held no tick" not in report_text(attrs.evolve(made, ignored=0))
+
+
+def test_each_half_has_its_own_words() -> None:
+    made = report(snapshot())
+    both, ingest, work = (report_text(made, half) for half in (None, "ingest", "work"))
+    assert both.startswith("  produced ")
+    assert ingest.startswith("  produced ")
+    assert work.startswith("  received ")
+    assert "= appended" in ingest
+    assert "ticks/s appended\n" in ingest
+    assert "handled\n" not in ingest
+    assert "ticks/s handled\n" in both
+    assert "ticks/s handled\n" in work

@@ -344,6 +344,9 @@ async def test_a_refusal_is_one_word() -> None:
         "http://[::1/",
         "http://h/a b",
         "http://h/ä",
+        "http://.h/",
+        "http://a..b/",
+        f"http://{'h' * 64}/",
     ],
 )
 def test_what_is_no_address(url: str) -> None:

@@ -33,17 +33,18 @@ STREAMS = ["bookTicker", "trade", "depth@100ms"]
 async def record(path: Path, *, raw: bool = False, limit: int = 400) -> Path:
     """Write down the streams of one symbol, and the snapshot of its book."""
     lines: list[str] = []
-    settings: dict[str, Any] = {"symbols": ["BTCUSDT"], "rate": 2000, "limit": limit}
+    # The snapshot has to be asked for before the market ends: after half a second here.
+    settings: dict[str, Any] = {"symbols": ["BTCUSDT"], "rate": 2 * limit, "limit": limit}
     with trio.fail_after(PATIENCE):
         async with (
             open_exchange(venue="binance", **settings) as exchange,
             trio.open_nursery() as nursery,
         ):
+            exchange.pause()
             stream = await trio.open_tcp_stream("127.0.0.1", exchange.port)
             ws: WebSocketConnection = await wrap_client_stream(
                 nursery, stream, "localhost", "/ws" if raw else "/stream"
             )
-            exchange.pause()
             params = [f"btcusdt@{each}" for each in STREAMS]
             await ws.send_message(json.dumps({"method": "SUBSCRIBE", "params": params, "id": 1}))
             lines.append(str(await ws.get_message()))

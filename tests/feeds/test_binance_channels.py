@@ -157,6 +157,30 @@ def test_another_book_than_the_one_asked_for_is_ignored(channels: str, stream: s
     assert (items, probe.ignored_count, probe.malformed_messages) == ([], 1, [])
 
 
+@pytest.mark.parametrize("book", ["depth", "depth20"])
+def test_where_only_books_are_wanted_all_else_is_ignored(book: str) -> None:
+    other = [
+        text("btcusdt@aggTrade", TOTAL),
+        text("btcusdt@kline_1m", KLINE),
+        text("btcusdt@bookTicker", {"s": "BTCUSDT", "b": "1", "B": "2", "a": "3", "A": "4"}),
+        # What a stream is called decides, and not what its messages look like.
+        text("btcusdt@kline_1m", DEPTH | KLINE),
+        text("btcusdt@rollingWindow", DEPTH),
+        text(None, {"result": None, "id": 1}),
+    ]
+    items, probe = decode(*other, text("btcusdt@depth", DEPTH), channels=book)
+    assert items == ([UPDATE] if book == "depth" else [])
+    ignored = len(other) + (book != "depth")
+    assert (probe.ignored_count, probe.malformed_messages) == (ignored, [])
+
+
+@pytest.mark.parametrize("second", ["trade", "bookTicker", "kline_1m"])
+def test_books_beside_other_channels(second: str) -> None:
+    items, probe = decode(text("btcusdt@depth", DEPTH), channels=("depth", second))
+    assert items == [UPDATE]
+    assert probe.outcomes == CodecProbe().outcomes
+
+
 @pytest.mark.parametrize(
     ("channels", "chosen"),
     [

@@ -40,6 +40,7 @@ from tests.worlds.frame_wire import (
 from trio_ticks.errors import VenueProtocolError
 from trio_ticks.feeds.websocket.frame_tap import FrameTap, fail_connection
 from trio_ticks.feeds.websocket.frames import CloseReason
+from trio_ticks.feeds.websocket.tls_stream import TlsStream
 
 
 @asynccontextmanager
@@ -478,6 +479,20 @@ async def test_the_peers_close_frame_is_for_trio_websocket_whoever_has_read_it()
     assert (tap.discarded, inbox.messages) == (1, [])
 
 
+async def test_what_was_read_behind_a_ping_is_counted_when_we_close() -> None:
+    near, far = memory_stream_pair()
+    inbox = Inbox()
+    tap = FrameTap(near, inbox.deliver, max_message_size=LIMIT, linger=math.inf)
+    await far.send_all(b"HTTP/1.1 101 S\r\n\r\n")
+    await tap.receive_some()
+    await far.send_all(frame(PING, b"?") + frame(TEXT, b"m"))
+    assert await tap.receive_some() == frame(PING, b"?")
+    await tap.send_all(close_of(1000))
+    await far.aclose()
+    await tap.aclose()
+    assert (tap.messages, tap.discarded, inbox.messages) == (0, 1, [])
+
+
 async def test_ping_after_the_close_of_trio_websocket_itself() -> None:
     inbox = Inbox()
 
@@ -749,9 +764,8 @@ async def test_trio_websocket_server(secure: bool) -> None:
         )
         stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", server.port)
         if tls is not None:
-            stream = trio.SSLStream(
-                stream, tls.client, server_hostname="localhost", https_compatible=True
-            )
+            stream = TlsStream(stream, tls.client, "localhost")
+            await stream.do_handshake()
         async with client(stream, inbox, linger=math.inf) as found:
             await inbox.wait_for(len(MESSAGES) + 1)
             await fail_connection(found.ws, found.tap, 1000)

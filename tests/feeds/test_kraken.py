@@ -148,6 +148,8 @@ def test_a_withdrawn_quote_is_a_gap(name: str) -> None:
         changed(OHLC, high=...),
         changed(OHLC, interval_begin=...),
         '{"channel":"book","data":{}}',
+        '{"channel":"book","type":"snapshot"}',
+        '{"channel":"trade","type":"update"}',
         "{}",
         "[]",
         "junk",
@@ -162,6 +164,13 @@ def test_what_makes_no_sense_is_malformed(message: str) -> None:
 
 
 # Books
+
+
+@pytest.mark.parametrize("channel", ["ticker", "book", "trade", "ohlc"])
+def test_a_message_about_nothing_is_counted(channel: str) -> None:
+    items, probe = decode(f'{{"channel":"{channel}","type":"update","data":[]}}')
+    assert items == []
+    assert probe.ignored_count + len(probe.malformed_messages) == 1
 
 
 def test_a_book_update_keeps_its_message_for_the_digits() -> None:

@@ -167,13 +167,73 @@ async def test_a_server_that_takes_nothing_does_not_hold_the_session(
     assert began + took - ended_at <= LINGER_S
 
 
-async def test_it_can_be_cancelled_meanwhile(autojump_clock: trio.testing.MockClock) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.accept(GOOD + BROKEN)
-        await peer.receive_all()
-
+@pytest.mark.parametrize("how", ["cancelled", "given up"])
+@pytest.mark.parametrize(
+    ("fault", "code"), [(BROKEN, 1002), (frame(TEXT, b"nonsense"), 1007)], ids=["frame", "codec"]
+)
+async def test_what_ends_the_session_meanwhile_sends_the_close_frame_at_once(
+    how: str, fault: bytes, code: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    frames: list[ClientFrame] = []
+    near, far = memory_stream_pair()
+    echo, peer = Echo(near, messages_per_s=1), Peer(far)
     began = trio.current_time()
-    with trio.move_on_after(0.25) as scope:
-        await play(script, messages_per_s=1)
-    assert scope.cancelled_caught
-    assert trio.current_time() - began <= 0.25 + LINGER_S
+
+    async def script() -> None:
+        await peer.accept(GOOD + fault)
+        frames.extend(await peer.receive_all())
+        await peer.stream.aclose()
+
+    async def run(scope: trio.CancelScope) -> None:
+        with scope, suppress(VenueProtocolError):
+            await echo.session.run([])
+
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+        nursery.start_soon(script)
+        nursery.start_soon(run, scope)
+        await trio.sleep(0.25)
+        if how == "cancelled":
+            scope.cancel()
+        else:
+            echo.session.give_up(Ended(reason="not needed"))
+    assert told(frames) == ["one", code]
+    assert trio.current_time() - began == 0.25
+
+
+async def test_a_first_request_that_is_not_taken_does_not_hold_the_session(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = memory_stream_pair()
+    echo, peer = Echo(near), Peer(far)
+    began = trio.current_time()
+
+    async def script() -> None:
+        await peer.accept()
+        near.send_stream.send_all_hook = trio.sleep_forever
+        await peer.send(GOOD + BROKEN)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script)
+        ended = await echo.session.run(["first", "second"])
+    assert (ended.code, ended.violation) == (1002, True)
+    assert trio.current_time() - began <= LINGER_S
+
+
+async def test_a_stream_that_is_broken_when_it_is_closed_ends_the_session_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = memory_stream_pair()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+
+        def fail() -> None:
+            raise trio.BrokenResourceError
+
+        near.send_stream.close_hook = fail
+        await peer.stream.aclose()
+
+    ended, _took = await play(script, (near, far))
+    assert ended is not None
+    assert ended.code == 1006

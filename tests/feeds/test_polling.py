@@ -111,8 +111,8 @@ async def test_the_shortest_rest_has_a_gap_too(autojump_clock: MockClock) -> Non
         await trio.sleep(2.5)
         feed.suspend()
         feed.resume()
-        await trio.sleep(0.95)
-        assert script.calls == [0, 1, 2, 2.5]
+        await trio.sleep(1.45)
+        assert script.calls == [0, 1, 2, 3]
         assert [(gap.symbol, gap.reason) for gap in send.gaps] == [("SPY", "unsubscribed")]
         assert len(send.ticks) == 3
 

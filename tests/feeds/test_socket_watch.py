@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,13 +17,17 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 import trio_ticks as tt
+from tests.feeds.test_tls_stream import AUTHORITY, contexts
+from tests.feeds.test_tls_stream import connected as connected_by_tls
 from tests.worlds.feed_venues import quote
+from tests.worlds.frame_wire import Tls
 from tests.worlds.helpers import make_tick, make_ticks, numbers
 from tests.worlds.pipeline_world import ScriptFeed
 from tests.worlds.pool_world import open_with_pool
 from trio_ticks.channel.ends import TickReceiveChannel, TickSendChannel
 from trio_ticks.feeds.websocket.frame_tap import FrameTap
-from trio_ticks.feeds.websocket.socket_watch import SocketWatch, watchable
+from trio_ticks.feeds.websocket.socket_watch import SocketWatch, readable
+from trio_ticks.feeds.websocket.tls_stream import TlsStream
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="on Windows a socket is read by trio's own way"
@@ -45,7 +50,9 @@ def watch_of(
         dealt.append(data)
         return done
 
-    return SocketWatch(near, deal, receive_size=receive_size), dealt
+    found = readable(near)
+    assert found is not None
+    return SocketWatch(*found, deal, receive_size=receive_size), dealt
 
 
 def reader(near: trio.SocketStream, receive_size: int = 4) -> Callable[[], Awaitable[bytes | None]]:
@@ -150,8 +157,12 @@ async def test_a_file_that_got_the_number_of_a_socket_is_not_read(
 
 
 async def test_other_streams_are_not_watched(pair: tuple[trio.SocketStream, socket.socket]) -> None:
-    assert watchable(pair[0])
-    assert not watchable(memory_stream_pair()[0])
+    assert readable(pair[0])
+    assert not readable(memory_stream_pair()[0])
+    context = ssl.create_default_context()
+    assert readable(TlsStream(pair[0], context, "host"))
+    assert not readable(TlsStream(memory_stream_pair()[0], context, "host"))
+    assert not readable(trio.SSLStream(pair[0], context, server_hostname="host"))
 
 
 class Reading:
@@ -346,6 +357,45 @@ async def test_nobody_stands_in_for_a_reader_that_has_yet_to_hear_that_its_socke
     assert isinstance(reading.error, trio.ClosedResourceError)
 
 
+class Settling:
+    """What a socket brings, with something to settle whose end the test decides."""
+
+    def __init__(self) -> None:
+        self.unsettled = False
+        self.may_end = trio.Event()
+
+    read_now = staticmethod(os.read)
+
+    async def settle(self) -> bytes | None:
+        await self.may_end.wait()
+        self.unsettled = False
+        return None
+
+
+async def test_while_the_reader_settles_nobody_stands_in(
+    pair: tuple[trio.SocketStream, socket.socket], nursery: trio.Nursery
+) -> None:
+    """A stand-in could leave work, and the reader find the end of the data first."""
+    source = Settling()
+    watch = SocketWatch(pair[0], source, lambda _data: True, receive_size=64)
+    reading = Reading(watch)
+    nursery.start_soon(reading.run)
+    pair[1].sendall(b"a")
+    await wait_all_tasks_blocked(0.01)
+    assert watch.free
+    source.unsettled = True
+    pair[1].sendall(b"b")
+    await wait_all_tasks_blocked(0.01)
+    assert reading.got == [b"a", b"b"]
+    assert not watch.free
+    source.may_end.set()
+    await wait_all_tasks_blocked(0.01)
+    pair[1].sendall(b"c")
+    await wait_all_tasks_blocked(0.01)
+    assert reading.got == [b"a", b"b", b"c"]
+    assert watch.free
+
+
 async def test_where_much_comes_at_once_nobody_stands_in(
     pair: tuple[trio.SocketStream, socket.socket], nursery: trio.Nursery
 ) -> None:
@@ -447,6 +497,52 @@ async def test_what_a_stand_in_began_is_ended_by_a_reader_that_is_cancelled(
     assert ended == ["counted"]
 
 
+@pytest.mark.parametrize("text", [b"", b"tick"])
+async def test_a_stand_in_leaves_to_the_reader_what_tls_wants_to_say(
+    nursery: trio.Nursery, text: bytes
+) -> None:
+    server, client = contexts()
+    client.post_handshake_auth = server.post_handshake_auth = True
+    server.verify_mode = ssl.CERT_REQUIRED
+    AUTHORITY.configure_trust(server)
+    AUTHORITY.issue_cert("client.test").configure_cert(client)
+    async with connected_by_tls(server, client) as pair:
+        await pair.far.send_all(b"first")
+        assert await pair.read_text() == b"first"
+        found, dealt = readable(pair.near), list[bytes]()
+        assert found is not None
+
+        def deal(data: bytes) -> bool:
+            dealt.append(data)
+            return True
+
+        watch = SocketWatch(*found, deal, receive_size=4096)
+        reading, standing_in = Reading(watch), StandingIn(watch)
+        nursery.start_soon(reading.run)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(standing_in.run)
+        await wait_all_tasks_blocked()
+        pair.far.ask_for_certificate()
+        if text:
+            pair.far.tls.write(text)
+        await pair.far.stream.send_all(pair.far.records())
+
+        def has_answer() -> bool:
+            # It answers while nobody here sends anything.
+            try:
+                return pair.far.tls.getpeercert() is not None
+            except ValueError:
+                return False  # as long as the server waits for it
+
+        async with trio.open_nursery() as answering:
+            answering.start_soon(pair.far.receive_some)
+            await until(has_answer)
+            answering.cancel_scope.cancel()
+        assert (standing_in.readable, dealt) == (True, [text] if text else [])
+        assert reading.got == [None]
+        reading.scope.cancel()
+
+
 class Venue:
     """A WebSocket server that sends what it is told to, to its latest client."""
 
@@ -467,15 +563,25 @@ class Venue:
             await self.ws.send_message(quote(volume=volume))
 
 
-@pytest.fixture
-async def venue(nursery: trio.Nursery) -> tuple[Venue, str]:
+TLS = Tls.make()
+
+
+async def serving(nursery: trio.Nursery, tls: ssl.SSLContext | None = None) -> tuple[Venue, str]:
     venue = Venue()
     server = await nursery.start(
         lambda task_status: serve_websocket(
-            venue.serve, "127.0.0.1", 0, None, task_status=task_status
+            venue.serve, "127.0.0.1", 0, tls, task_status=task_status
         )
     )
-    return venue, f"ws://127.0.0.1:{server.port}"
+    return (
+        venue,
+        f"ws://127.0.0.1:{server.port}" if tls is None else f"wss://localhost:{server.port}",
+    )
+
+
+@pytest.fixture
+async def venue(nursery: trio.Nursery) -> tuple[Venue, str]:
+    return await serving(nursery)
 
 
 @pytest.fixture
@@ -505,17 +611,21 @@ async def connected(venue: Venue) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_lone_ticks_are_read_by_workers(
-    venue: tuple[Venue, str], pumps: list[str], workers: int
+    nursery: trio.Nursery, pumps: list[str], workers: int, secure: bool
 ) -> None:
-    there, url = venue
+    there, url = await serving(nursery, TLS.server if secure else None)
     seen: list[int] = []
 
     async def handler(tick: tt.Tick) -> None:
         seen.append(int(tick.volume))
 
     async with tt.open_pipeline(
-        tt.WebSocketFeed(url, ["SPY"]), handler, workers=workers, overflow=tt.Block()
+        tt.WebSocketFeed(url, ["SPY"], ssl_context=TLS.client if secure else None),
+        handler,
+        workers=workers,
+        overflow=tt.Block(),
     ) as pipeline:
         await connected(there)
         for volume in range(50):

@@ -88,6 +88,21 @@ def test_settings_are_found_that_meet_the_target(recording: Path) -> None:
     assert plan.classic_maxsize == pytest.approx(5 * 2 * plan.rate, rel=0.01)
 
 
+def test_a_higher_rate_takes_no_workers_that_could_not_be_busy(tmp_path: Path) -> None:
+    # One symbol has two ticks for each that a worker gets through in its order.
+    lines = [f"{T0 + n * 1_000_000} {flat('A' if n % 8 else 'B', volume=n)}" for n in range(3000)]
+    recording = write(tmp_path / "hot", *lines)
+    plan = tt.plan(recording, waits, p99_lag=0.2, executor="loop", **QUICKLY)
+    assert plan.advice.overflow == tt.Conflate()
+    assert plan.advice.met
+    # In order by symbol, two symbols keep two workers busy at most.
+    assert max(row.workers for row in plan.table) <= 2
+    for each in plan.growth:
+        assert each.unchanged.meets(plan.target)
+        # The settings that are advised do: so it takes no others.
+        assert (each.workers, each.maxsize) == (plan.advice.workers, plan.advice.maxsize)
+
+
 def test_the_advice_can_be_given_to_a_pipeline(recording: Path) -> None:
     plan = tt.plan(recording, blocks, p99_lag=0.5, executor="thread", workers=4, **QUICKLY)
     assert plan.measured[0].executor == "thread"
@@ -143,7 +158,9 @@ def test_texts_json_and_page_say_the_same(recording: Path, tmp_path: Path) -> No
     assert plain["measured"][0]["timed"] == plan.measured[0].timed
     assert "busy" not in plain["measured"][0]
     assert len(plan.verified) == 2
-    assert all(run.ticks == 251 for run in plan.verified)
+    # Of 251, but for the first of as many of the four symbols as there are workers.
+    played = 251 - min(plan.advice.workers, 4)
+    assert all(run.ticks == played for run in plan.verified)
     assert "run 2" in text
     plan.save_html(tmp_path / "plan.html")
     page = (tmp_path / "plan.html").read_text(encoding="utf-8")
@@ -272,6 +289,8 @@ def test_a_recording_without_ticks_is_refused(tmp_path: Path) -> None:
     one = write(tmp_path / "one", f"{T0} {flat()}")
     with pytest.raises(tt.ConfigError, match="too few for a plan"):
         read_past(one)
+    with pytest.raises(tt.ConfigError, match=r"0 ticks of NOT, THERE from 2030-01-01: .* inspect"):
+        read_past(one, symbols=["THERE", "NOT"], start="2030-01-01")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(tt.ConfigError, match="no file of trio-ticks history"):
         read_past(tmp_path / "other.csv")

@@ -4,25 +4,34 @@
 libFuzzer looks for new paths; what it finds is kept in ``--corpus`` and is where the
 next run begins. Without it inputs are damaged at random. An input that fails is
 printed, and the exit status is not zero.
+
+What became of each parser is written to ``--log`` at once. A round that was cut off
+goes on with the parsers that it has not come to; ``--anew`` begins anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 __all__ = ["main", "mutated"]
 
-CORPUS: Final = Path(__file__).parents[2] / ".fuzz"
+_ROOT: Final = Path(__file__).parents[2]
+CORPUS: Final = _ROOT / ".fuzz"
+LOG: Final = _ROOT / "docs" / "_static" / "fuzz.jsonl"
+_COUNT: Final = re.compile(r"number_of_executed_units: (\d+)|seed \d+, ([\d,]+) inputs")
 _PIECES: Final = (
     *(b"", b"{", b"}", b"[", b"]", b'"', b":", b",", b"null", b"true", b"-1", b"1e999", b"NaN"),
     *(b"99999999999999999999999", b"0" * 30, b"\x00", b"\xff", b"\xed\xa0\x80", b"\\u0000", b" "),
@@ -115,6 +124,40 @@ def fuzz_one(name: str, seconds: int, seed: int, corpus: Path, *, at_random: boo
     fuzz_at_random(name, seconds, seed)
 
 
+def run(command: Sequence[str]) -> tuple[bool, int | None]:
+    """Run a fuzzer; return whether its parser held, and how many inputs that were.
+
+    What it prints is passed on.
+    """
+    inputs = None
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if found := _COUNT.search(line):
+                inputs = int((found[1] or found[2]).replace(",", ""))
+    return process.returncode == 0, inputs
+
+
+def round_of(
+    log: Path, names: Sequence[str], seconds: int, *, anew: bool = False
+) -> tuple[str, set[str]]:
+    """Return the round that goes on, and the parsers that it is through with.
+
+    A round is known by its beginning. The last one goes on if it was as long for each
+    parser, none has failed in it, and some of *names* are left.
+    """
+    written = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    last = [each for each in written if each["round"] == written[-1]["round"]]
+    done = {each["parser"] for each in last}
+    as_long = all(each["held"] and each["seconds"] == seconds for each in last)
+    if last and as_long and not anew and not done.issuperset(names):
+        return last[0]["round"], done
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}", set()
+
+
 def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(
@@ -127,6 +170,8 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="the name of a parser")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="kept from run to run")
     parser.add_argument("--random", action="store_true", help="do not use atheris")
+    parser.add_argument("--log", type=Path, default=LOG, help="what became of each parser")
+    parser.add_argument("--anew", action="store_true", help="begin a round anew")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1, 2**31)
@@ -136,18 +181,25 @@ def main() -> int:
         return 0
     from tests.fuzz.parsers import PARSERS
 
-    failed = []
-    for name in options.only or PARSERS:
+    names = options.only or list(PARSERS)
+    begun, done = round_of(options.log, names, options.seconds, anew=options.anew)
+    failed = False
+    for name in names:
+        if name in done:
+            continue
         # One process each: libFuzzer ends the process that it ran in.
         command = [sys.executable, "-m", "tests.fuzz.fuzz_parsers", "--here", "--only", name]
         command += ["--seconds", str(options.seconds), "--seed", str(seed)]
         command += ["--corpus", str(options.corpus), *(["--random"] if options.random else [])]
         began = time.monotonic()
-        done = subprocess.run(command, check=False)
-        verdict = "held  " if done.returncode == 0 else "MISSED"
+        held, inputs = run(command)
+        verdict = "held  " if held else "MISSED"
         print(f"{verdict} {name}: {time.monotonic() - began:.0f} s", flush=True)
-        failed += [name] if done.returncode else []
-    return bool(failed)
+        failed = failed or not held
+        outcome = {"parser": name, "seconds": options.seconds, "inputs": inputs, "held": held}
+        with options.log.open("a") as file:
+            file.write(json.dumps({"round": begun, **outcome}) + "\n")
+    return failed
 
 
 if __name__ == "__main__":

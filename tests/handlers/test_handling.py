@@ -257,7 +257,7 @@ async def test_a_pipeline_that_is_cancelled_between_two_tries_waits_for_none(
 async def test_a_thread_that_waits_between_two_tries_ends_at_a_shutdown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its tick is lost already; the thread must not wait on, nor try again."""
+    """Its tick is lost, or has failed; the thread must not wait on, nor try again."""
     wait_longest(monkeypatch)
     threads: list[int] = []
 
@@ -277,7 +277,10 @@ async def test_a_thread_that_waits_between_two_tries_ends_at_a_shutdown(
         pipeline.cancel()
     await until(lambda: not waits_in_pause())
     assert len(threads) == 1
-    assert_accounted(pipeline.report, shutdown=3, failed=0)
+    # The thread may say that it has failed before its worker gives it up.
+    failed = pipeline.report.failed
+    assert failed in (0, 1)
+    assert_accounted(pipeline.report, shutdown=3 - failed, failed=failed)
 
 
 # The life of a handler: classes and instances

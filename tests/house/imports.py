@@ -47,7 +47,10 @@ FACE = "__init__"
 ROOMS: dict[str, tuple[str, ...]] = {
     "basics": ("version", "errors", "checks", "logs", "hosts"),
     "vocabulary": ("ticks", "gaps", "events", "conflation", "ledger", "overflow", "failures"),
-    "tools": ("patience", "wire", "clock", "loop", "systems", "offsets", "book", "tracebacks"),
+    "tools": (
+        *("patience", "wire", "clock", "loop", "systems", "offsets", "book", "tracebacks"),
+        "uninterrupted",
+    ),
     "buffer": ("buffer", "results"),
     "handlers": ("handlers",),
     "channel": ("channel",),

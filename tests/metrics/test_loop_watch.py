@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -19,6 +21,7 @@ import trio_ticks as tt
 from tests.worlds.helpers import make_ticks
 from tests.worlds.pipeline_world import sleepy_feed
 from trio_ticks.clock import Clock
+from trio_ticks.metrics import loop_watch
 from trio_ticks.metrics.loop_watch import LoopWatch, watch_loop
 from trio_ticks.observability.prometheus import export_metrics
 
@@ -72,7 +75,7 @@ async def test_what_a_scrape_shows() -> None:
 async def test_blocks_in_a_row_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     async def my_strategy(_tick: tt.Tick) -> None:
         time.sleep(0.6)  # noqa: ASYNC251
-        # The next ask of the watch comes within this time, or within the next block.
+        # The loop turns within this time, so that the next block is one of its own.
         await trio.sleep(0.3)
 
     with caplog.at_level(logging.INFO, "trio_ticks.pipeline"):
@@ -82,6 +85,51 @@ async def test_blocks_in_a_row_are_one_line(caplog: pytest.LogCaptureFixture) ->
                     await trio.sleep(0.05)
     events = [getattr(record, "event", "") for record in caplog.records]
     assert events.count("loop.blocked") == 1
+
+
+async def test_a_loop_that_stands_still_soon_after_another_block_is_told_of_as_well(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_watch, "LOG_EVERY_S", 1.0)
+    monkeypatch.setattr(loop_watch, "AGAIN", 2)
+    went_on = threading.Event()
+    ticks = iter(range(10))
+
+    def said(name: str) -> bool:
+        return any(name in message for message in caplog.messages)
+
+    def first_block() -> None:
+        while not said("in first_block"):
+            time.sleep(0.01)
+
+    def second_block() -> None:
+        # Within the time in which no other line is due.
+        while not said("in second_block") and not went_on.wait(0.01):
+            pass
+        third_place()
+
+    def third_place() -> None:
+        while not said("in third_place") and not went_on.wait(0.01):
+            pass
+
+    async def my_strategy(_tick: tt.Tick) -> None:
+        (first_block, second_block)[next(ticks)]()
+        await trio.sleep(0.3)
+
+    timer = threading.Timer(60.0, went_on.set)
+    timer.start()
+    try:
+        with caplog.at_level(logging.WARNING, "trio_ticks.pipeline"):
+            async with tt.open_pipeline(sleepy_feed(make_ticks(2)), my_strategy) as pipeline:
+                with trio.fail_after(100):
+                    while pipeline.report.consumed < 2:  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+    finally:
+        timer.cancel()
+    assert said("in second_block")
+    assert said("in third_place")
+    assert pipeline.loop_watch is not None
+    assert pipeline.loop_watch.blocks == 2
 
 
 async def test_one_thread_a_loop_that_ends_with_the_last_pipeline() -> None:
@@ -100,14 +148,85 @@ async def test_one_thread_a_loop_that_ends_with_the_last_pipeline() -> None:
     assert watching() == 0
 
 
-async def test_a_watch_that_is_being_stopped_does_not_ask() -> None:
-    """The loop waits for its thread then: an ask would find that the loop stands."""
-    watch = LoopWatch(trio.lowlevel.current_trio_token(), threading.get_ident())
+async def test_a_watch_that_was_stopped_does_not_turn() -> None:
+    """It would find that the loop stands: the loop waits for its thread then."""
+    called = 0
+
+    def beat() -> None:
+        nonlocal called
+        called += 1
+
+    watch = LoopWatch(threading.get_ident())
+    watch.beats = (beat,)
     watch.start()
-    await trio.sleep(0.1)  # about when the thread is to ask for the first time
+    with trio.fail_after(60):
+        while not called:  # noqa: ASYNC110 - what is waited for has no event
+            await trio.sleep(0.01)
     watch.stop()
     assert watching() == 0
+    before = called
+    await trio.sleep(0.3)
+    assert called == before
+
+
+class SlowToWake(threading.Event):
+    """A thread that waits for it comes half a second late.
+
+    As one does that waits for the interpreter beside a loop which computes: that lets
+    go of it for an instant only, in each of its turns.
+    """
+
+    waits = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += 1
+        return super().wait((timeout or 0.0) + 0.5)
+
+
+async def _compute_until(enough: Callable[[], bool]) -> None:
+    with trio.fail_after(60):
+        while not enough():
+            until = time.process_time() + 0.002
+            while time.process_time() < until:
+                pass
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_thread_that_gets_no_turn_beside_a_loop_that_computes_raises_no_alarm(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[SlowToWake] = []
+
+    def event() -> SlowToWake:
+        made.append(SlowToWake())
+        return made[-1]
+
+    slow = SimpleNamespace(Event=event, Thread=threading.Thread)
+    monkeypatch.setattr("trio_ticks.metrics.loop_watch.threading", slow)
+    watch = LoopWatch(threading.get_ident())
+    watch.start()
+    try:
+        await _compute_until(lambda: sum(each.waits for each in made) > 3)
+    finally:
+        watch.stop()
     assert watch.blocks == 0
+    assert "loop." not in caplog.text
+
+
+async def test_c_code_that_keeps_the_interpreter_is_counted() -> None:
+    """The watch's thread could not run meanwhile, so it cannot say where that was."""
+    count = 10**6
+    while True:
+        began = time.process_time()
+        sum(range(count))
+        if (used := time.process_time() - began) > 0.05:
+            break
+        count *= 2
+    with watch_loop(Clock(), lambda: None) as watch, trio.fail_after(60):
+        while not watch.blocks:
+            sum(range(int(count * 0.6 / used)))
+            await trio.sleep(0.2)
+        assert watch.delay_s() > 0.2
 
 
 async def test_what_is_called_at_each_beat_may_raise(caplog: pytest.LogCaptureFixture) -> None:

@@ -33,8 +33,8 @@ MUTANTS: Final = (
     Mutant(
         name="acknowledged-before-it-is-finished",
         file="brokers/acknowledging.py",
-        before="if len(found) == most or not unfinished.isdisjoint(map(id, held.items)):",
-        after="if len(found) == most or unfinished.issuperset(map(id, held.items)):",
+        before="return not unfinished or unfinished.isdisjoint(map(id, self.items))",
+        after="return not unfinished.issuperset(map(id, self.items))",
         breaks="an entry is acknowledged while ticks of it are unfinished: a crash loses them",
         tests=(
             "tests/brokers/test_redis_flow.py",
@@ -78,6 +78,14 @@ MUTANTS: Final = (
         after="        unhandled = frozenset[int]()\n",
         breaks="ticks of a lost shard are handled here and elsewhere",
     ),
+    Mutant(
+        name="acknowledged-before-it-is-fetched",
+        file="brokers/redis_streams/holdings.py",
+        before="    if not shard.unfetched:\n        return entries\n",
+        after="    return entries\n",
+        breaks="a lone tick is acknowledged that the server has not given to us yet",
+        tests=("tests/brokers/test_redis_early.py",),
+    ),
     _redis(
         name="appended-counted-before-it-is",
         file="brokers/redis_streams/sink.py",
@@ -117,7 +125,7 @@ MUTANTS: Final = (
     _zeromq(
         name="finished-not-told",
         file="brokers/zeromq/upstream.py",
-        before="            link.acknowledge(told)\n",
+        before="            self.link.acknowledge()\n",
         after="",
         breaks="the ingest never hears what is finished",
     ),
@@ -164,6 +172,21 @@ MUTANTS: Final = (
         before="                self._holding.delivered(stretch)",
         after="                pass",
         breaks="ticks that were delivered are never acknowledged",
+    ),
+    _kafka(
+        name="withdrawn-taken-for-handled",
+        file="brokers/kafka/parting.py",
+        before="return self._holding.unfinished(waiting) | self._gone",
+        after="return self._holding.unfinished(waiting)",
+        breaks="ticks that were withdrawn from a partition on its way to another are committed",
+        tests=("tests/brokers/test_kafka_parting.py",),
+    ),
+    _kafka(
+        name="unread-record-kept",
+        file="brokers/kafka/holding.py",
+        before="        self.unread = _of_others(self.unread, shards)\n",
+        after="",
+        breaks="a record of a partition that went and came back is handled twice",
     ),
     # Entries
     Mutant(

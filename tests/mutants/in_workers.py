@@ -29,6 +29,7 @@ _batches = partial(
         "tests/handlers/test_batch_handlers.py",
     ),
 )
+_leases = partial(_batches, file="workers/leases.py")
 _results = partial(Mutant, tests=("tests/workers/test_results.py",))
 
 MUTANTS: Final = (
@@ -161,37 +162,37 @@ MUTANTS: Final = (
         tests=("tests/workers/test_workers.py", "tests/pipeline/test_shutdown.py"),
     ),
     # Threads, batches
-    _batches(
+    _leases(
         name="called-back-in-reverse",
         before="for item, arrived in reversed(rest):",
         after="for item, arrived in rest:",
         breaks="ticks that come back from a thread are handled in reverse",
     ),
-    _batches(
+    _leases(
         name="called-back-still-delivered",
         before="state.ledger.delivered -= len(rest)",
         after="state.ledger.delivered -= 0",
         breaks="ticks that come back from a thread are delivered twice",
     ),
-    _batches(
+    _leases(
         name="called-back-too-many",
         before="if (over := state.used - state.maxsize) > 0:",
         after="if (over := state.used - state.maxsize) > 1000:",
         breaks="with ticks that come back the channel holds more than maxsize",
     ),
-    _batches(
+    _leases(
         name="stale-batch-keeps-its-symbols",
-        before="""        if not items:
-            for symbol in symbols:
-                losses.release(symbol)""",
-        after="",
+        before="""            for symbol in symbols:
+                losses.release(symbol)
+            return None, gaps""",
+        after="            return None, gaps",
         breaks="symbols whose ticks were all stale are never handled again",
     ),
-    _batches(
+    _leases(
         name="settled-batch-keeps-its-symbols",
-        before="""            for symbol in batch.symbols:
-                self._state.losses.release(symbol)""",
-        after="",
+        before="""        for symbol in batch.symbols:
+            self._state.losses.release(symbol)""",
+        after="        return",
         breaks="after its first batch a symbol is never handled again",
     ),
     _batches(
@@ -200,10 +201,10 @@ MUTANTS: Final = (
         after="worker.consumed += done - len(old)",
         breaks="a failed tick of a batch counts twice",
     ),
-    _batches(
+    _leases(
         name="next-tick-before-the-report",
-        before="self._put_back(batch, rest, under_way | failed | batch.reporting)",
-        after="self._put_back(batch, rest, under_way)",
+        before="self.put_back(batch, rest, under_way | failed | batch.reporting)",
+        after="self.put_back(batch, rest, under_way)",
         breaks="a symbol's next tick begins before its failure was reported",
     ),
     _batches(
@@ -235,6 +236,22 @@ MUTANTS: Final = (
         after="            self._left.set()\n",
         breaks="a thread of a pipeline that has ended goes on with ticks counted as dropped",
         tests=("tests/workers/test_threads.py",),
+    ),
+    Mutant(
+        name="recalled-worker-counts-as-coming",
+        file="workers/threads.py",
+        before="            self._is_recalled = False\n            self._sleepers.coming -= 1",
+        after="            self._is_recalled = False",
+        breaks="no worker is woken any more, since one seems to be on its way",
+        tests=("tests/workers/test_lone_ticks_in_threads.py", "tests/workers/test_threads.py"),
+    ),
+    Mutant(
+        name="thread-lingers-without-a-second-look",
+        file="workers/threads.py",
+        before="        if not self._is_wanted():\n            with suppress(Empty):",
+        after="        if True:\n            with suppress(Empty):",
+        breaks="a tick that comes while a thread lies down waits until that gets up",
+        tests=("tests/workers/test_lone_ticks_in_threads.py",),
     ),
     # Results
     _results(

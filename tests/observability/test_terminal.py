@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import threading
@@ -525,3 +526,18 @@ async def test_a_terminal_that_is_stuck_holds_up_nobody(writes: int) -> None:
         assert not release.is_set()
     finally:
         release.set()
+
+
+@pytest.mark.parametrize("writes", range(4))
+async def test_a_terminal_that_is_closed_ends_the_view_with_its_own_error(writes: int) -> None:
+    left = writes
+
+    def write() -> None:
+        nonlocal left
+        left -= 1
+        if left == -1:  # from then on the command line sends it nowhere
+            raise OSError(errno.EIO, "Input/output error")
+
+    console = Console(file=_Screen(write), force_terminal=True, width=80, height=24)
+    with pytest.raises(OSError, match="Input/output"):
+        await show_live(make_metrics, console=console, interval_s=0.001)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 import trio
@@ -13,6 +14,8 @@ from trio.testing import MockClock
 import trio_ticks as tt
 from trio_ticks.metrics.advice import NOW
 from trio_ticks.pipeline import advising
+from trio_ticks.simulation.live import Present, advise
+from trio_ticks.simulation.recent import Recent
 
 
 class Overload:
@@ -55,6 +58,41 @@ async def test_losses_are_followed_by_advice(hasty: None) -> None:
     assert text.startswith("lost with ")
     assert pipeline.report.advice == text
     assert pipeline.report.to_dict()["advice"] == text
+
+
+class HotSymbol:
+    """Brings three ticks of one symbol for each of another: one of them is too fast."""
+
+    async def run(self, send: tt.TickSendChannel[tt.Tick]) -> None:
+        now = datetime.now(UTC)
+        hot, cold = (tt.Tick(name, now, 1, 2, 1, 1, 0) for name in ("HOT", "COLD"))
+        while True:
+            await send.send_many([hot, cold, hot, hot])
+            await trio.sleep(0.025)
+
+
+async def test_symbols_are_simulated_as_often_as_they_come(
+    hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    def observed(
+        present: Present, recent: Recent, counts: Sequence[int], random: Random, steps: int
+    ) -> Iterator[Mapping[str, float] | None]:
+        load = recent.load(recent.stretch(), random)
+        assert load is not None
+        shares.append(load.counts()["HOT"] / len(load))
+        return advise(present, recent, counts, random, steps)
+
+    monkeypatch.setattr(advising, "advise", observed)
+    async with tt.open_pipeline(
+        HotSymbol(), handler, workers=2, maxsize=50, overflow=tt.DropNewest(0), shutdown_timeout=0
+    ):
+        with trio.fail_after(60):
+            while not shares:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.05)
+    # Nearly all that waits is the hot symbol's, but of what comes it is three quarters.
+    assert 0.5 < shares[-1] < 0.95
 
 
 async def test_a_mistake_in_it_costs_the_advice_alone(

@@ -230,3 +230,78 @@ async def test_what_on_error_raises_for_a_buried_tick_comes_out_as_itself(
         ) as pipeline:
             await pipeline.wait()
     assert pipeline.report.failed == 1
+
+
+class _TwoShards:
+    """A source that delivers ticks of two shards at once, and their ends."""
+
+    def __init__(self) -> None:
+        self._draining = trio.Event()
+
+    async def run(self, send: Send, outcomes: Outcomes) -> None:
+        items = ticks(5)
+        gap = tt.Gap("D", NOON, "sequence", 3, NOON)
+        first = Stretch(items[:2], [10.0, 11.0], [], [(0, "7", 0)])
+        second = Stretch(items[2:], [12.0, 12.0, 13.0], [(1, gap)], [(0, "9", 4)])
+        await send.deliver_all([(3, first), (5, second)])
+        await self._draining.wait()
+        while outcomes.busy:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        await send.give_up(5)
+
+    def drain(self) -> None:
+        self._draining.set()
+
+    def statistics(self) -> BufferStatistics:
+        return BufferStatistics(received=5)
+
+
+class _Keeper:
+    """A handler that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def gained(self, symbols: frozenset[str]) -> None:
+        self.told.append(("gained", sorted(symbols)))
+
+    def lost(self, symbols: frozenset[str]) -> None:
+        self.told.append(("lost", sorted(symbols)))
+
+    async def __call__(self, item: tt.Tick) -> str:
+        self.told.append(item.symbol)
+        return item.symbol
+
+
+async def test_ticks_of_several_shards_come_at_once_as_if_one_by_one() -> None:
+    keeper, places = _Keeper(), list[object]()
+
+    async def write(result: tt.Result) -> None:
+        assert result.place is not None
+        place = result.place
+        places.append((result.value, place.shard, place.position, place.index))
+
+    async def on_gap(gap: tt.Gap) -> None:
+        keeper.told.append((gap.symbol, gap.count))
+
+    with trio.fail_after(30):
+        async with tt.open_pipeline(
+            None,
+            keeper,
+            buffer=_Only(source=_TwoShards()),
+            results=write,
+            on_gap=on_gap,
+            workers=1,
+        ) as pipeline:
+            while len(places) < 5:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+    assert pipeline.report.produced == pipeline.report.consumed == 5
+    told = [("gained", ["A", "B"]), ("gained", ["C", "D", "E"]), "A", "B", "C", ("D", 3), "D", "E"]
+    assert keeper.told == [*told, ("lost", ["C", "D", "E"]), ("lost", ["A", "B"])]
+    assert places == [
+        ("A", 3, "7", 0),
+        ("B", 3, "7", 1),
+        ("C", 5, "9", 4),
+        ("D", 5, "9", 5),
+        ("E", 5, "9", 6),
+    ]

@@ -420,13 +420,17 @@ async def test_a_signal_handler_may_resize_and_pause() -> None:
             pipeline.pause()
             pipeline.resume()
             pipeline.resize(workers=4)
+            # Not at fixed times: on a slow machine nothing else would run.
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
         before = signal.signal(signal.SIGALRM, steer)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
         try:
             with trio.fail_after(PATIENCE_S):
                 await pipeline.wait()
         finally:
+            # A signal in between would set the timer again.
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
     assert pipeline.report.consumed == 3000

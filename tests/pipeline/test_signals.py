@@ -47,8 +47,12 @@ def test_only_the_owner_installs_signal_handlers() -> None:
         for path in package.rglob("*.py")
         if install.search(path.read_text(encoding="utf-8"))
     }
-    # The other is a process of its own, which its parent ends.
-    assert installing == {"pipeline/signals.py", "simulation/sweep.py"}
+    # The others are processes of their own, which their parents end.
+    assert installing == {
+        "pipeline/signals.py",
+        "simulation/sweep.py",
+        "workers/processes/child.py",
+    }
 
 
 # In this process
@@ -138,6 +142,18 @@ async def test_a_hangup_is_heard_where_it_would_end_the_program(hangup: None) ->
         await send(signal.SIGTERM)
     assert heard.calls == [("SIGHUP", False), ("SIGTERM", True)]
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+async def test_a_hangup_is_never_the_second_signal(hangup: None) -> None:
+    heard, late = Heard(), Heard()
+    with hear_signals(heard):
+        await send(signal.SIGTERM)
+        await send(signal.SIGHUP)
+        with hear_signals(late):
+            await send(signal.SIGHUP)
+            await send(signal.SIGHUP)
+    assert heard.calls == [("SIGTERM", False)]
+    assert late.calls == [("SIGHUP", False)]
 
 
 @pytest.mark.parametrize("before", [signal.SIG_IGN, lambda _number, _frame: None])

@@ -309,6 +309,32 @@ async def test_the_feed_is_told(autojump_clock: MockClock, merged: bool) -> None
         assert calls == (["suspend"] * each + ["resume"] * each) * 2
 
 
+@pytest.mark.parametrize("end", ["shutdown", "cancel"])
+async def test_a_pause_ends_with_its_pipeline(autojump_clock: MockClock, end: str) -> None:
+    calls: list[str] = []
+    async with tt.open_pipeline(Silent(calls), Recorder()) as pipeline:
+        await trio.sleep(1)
+        pipeline.pause(feed="unsubscribe")
+        getattr(pipeline, end)()
+    assert calls == ["suspend", "resume"]
+
+
+async def test_what_a_feed_raises_at_the_end_of_its_pause_is_raised(
+    autojump_clock: MockClock,
+) -> None:
+    class Stubborn(Silent):
+        def resume(self) -> None:
+            raise OSError("not now")
+
+    async def pause_at_the_end() -> None:
+        async with tt.open_pipeline(Stubborn([]), Recorder()) as pipeline:
+            await trio.sleep(1)
+            pipeline.pause(feed="unsubscribe")
+
+    with pytest.raises(OSError, match="not now"):
+        await pause_at_the_end()
+
+
 @pytest.mark.parametrize("feed", [sleepy_feed(), [Silent([]), sleepy_feed()]])
 async def test_a_feed_that_cannot(autojump_clock: MockClock, feed: Any) -> None:
     async with tt.open_pipeline(feed, Recorder()) as pipeline:

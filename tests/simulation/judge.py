@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -49,7 +50,7 @@ class Judge:
         """All that reached the channel, in order; kept, so that no identity is used
         twice."""
         self._numbers: Final[dict[int, int]] = {}
-        self._by_key: Final[dict[tuple[str, float], int]] = {}
+        self._by_key: Final[dict[tuple[str, object], int]] = {}
         """For copies: what was conflated is one."""
         self._dropped: Final[Counter[int]] = Counter()
         self._conflated: Final[Counter[str]] = Counter()
@@ -290,6 +291,10 @@ class Judge:
                     busy[symbol], last[symbol] = 1, tuple(numbers)
 
 
-def _key(item: Any) -> tuple[str, float]:
-    """Return what the exchange gives to one tick alone."""
-    return item.symbol, item.volume
+def _key(item: Any) -> tuple[str, object]:
+    """Return what the exchange gives to one tick alone.
+
+    A wrong bit may have cost the tick its volume. NaN equals nothing, so such a tick is
+    known by its time.
+    """
+    return item.symbol, item.timestamp if isnan(item.volume) else item.volume

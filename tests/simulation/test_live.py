@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
+import attrs
 import pytest
 
 import trio_ticks as tt
+from trio_ticks.handlers.kinds import Place
 from trio_ticks.metrics.advice import NOW, advice_text
 from trio_ticks.metrics.latency import LatencyWindow
-from trio_ticks.simulation.events import Setting, simulate
+from trio_ticks.simulation.events import Setting
 from trio_ticks.simulation.live import Present, advise
 from trio_ticks.simulation.loads import Load, Services
-from trio_ticks.simulation.recent import EVERY_S, Look, Recent
+from trio_ticks.simulation.playing import simulate
+from trio_ticks.simulation.recent import EVERY_S, Look, Recent, services
 
 
 class Past:
@@ -62,7 +65,8 @@ class Past:
 def present(peak: int = 1, *, sizes_itself: bool = False, **settings: object) -> Present:
     return Present(
         setting=Setting(**settings),  # type: ignore[arg-type]
-        shares="loop",
+        executor="loop",
+        per_batch=1.0,
         peak=peak,
         sizes_itself=sizes_itself,
     )
@@ -74,6 +78,10 @@ def test_more_workers_or_a_longer_queue_would_have_avoided_losses() -> None:
     now = present(workers=4, maxsize=100, overflow=tt.DropNewest(0), ordering="none")
     shares = past.advice(now)
     assert shares[NOW] == pytest.approx(0.4, abs=0.15)
+    # What users see beside their drops is what was counted, and not its simulation.
+    first, *_, last = past.recent.stretch()
+    counted = (last.lost - first.lost) / (last.produced - first.produced)
+    assert shares[NOW] == pytest.approx(counted)
     changes = [change for change in shares if change != NOW]
     assert any(change.startswith("workers=") for change in changes)
     assert any(change.startswith("maxsize=") for change in changes)
@@ -106,6 +114,19 @@ def test_settings_that_are_too_generous_are_told_smaller_ones() -> None:
     assert advice_text(shares) == "maxsize=30 or workers=4 would do as well"
     # What is needed is not called generous.
     assert past.advice(present(peak=800, workers=2, maxsize=1000, ordering="none")) == {}
+
+
+@pytest.mark.parametrize(("executor", "hand_over_s"), [("loop", 0.0), ("thread", 0.003)])
+def test_what_a_batch_costs_is_known_of_threads(executor: Place, hand_over_s: float) -> None:
+    """A worker is busy for a millisecond more than its handler, in batches of three."""
+    past = Past(400, 1, 0.004, lost=0)
+    stretch = [attrs.evolve(look, busy_s=look.handled * 0.005) for look in past.recent.stretch()]
+    load = past.recent.load(stretch, Random(1))
+    found = services(stretch, past.counts, load, executor, 3.0, Random(1))
+    assert found is not None
+    assert found.executor == executor
+    assert found.hand_over_s == pytest.approx(hand_over_s, rel=0.2)
+    assert found.mean_s() == pytest.approx(0.005, rel=1e-3)
 
 
 def test_nothing_is_advised_of_nothing() -> None:

@@ -9,8 +9,10 @@ from random import Random
 import pytest
 
 import trio_ticks as tt
-from trio_ticks.simulation.events import Setting, simulate
+from trio_ticks.handlers.kinds import Place
+from trio_ticks.simulation.events import Setting
 from trio_ticks.simulation.loads import Load, Services
+from trio_ticks.simulation.playing import simulate
 
 
 def load_of(times: list[float], symbols: str | None = None) -> Load:
@@ -58,13 +60,11 @@ def test_a_tick_draws_from_what_was_measured_of_its_symbol() -> None:
     load = load_of([float(n) for n in range(200)], "AB" * 100)
     measured = [0.001] * 60 + [0.005] * 60 + [0.009]
     symbols = [0] * 60 + [1] * 60 + [1]
-    services = Services.drawn(
-        load, [0.0] * 121, measured, symbols, shares="nothing", random=Random(1)
-    )
+    services = Services.drawn(load, [0.0] * 121, measured, symbols, random=Random(1))
     taken = [services.waits[place] for place in services.places]
     assert set(taken[::2]) == {0.001}
     assert set(taken[1::2]) <= {0.005, 0.009}
-    again = Services.drawn(load, [0.0] * 121, measured, symbols, shares="nothing", random=Random(1))
+    again = Services.drawn(load, [0.0] * 121, measured, symbols, random=Random(1))
     assert list(again.places) == list(services.places)
 
 
@@ -72,9 +72,7 @@ def test_each_measured_tick_is_drawn_once_before_any_is_drawn_again() -> None:
     load = load_of([float(n) for n in range(1000)], "AB" * 500)
     measured = [float(n) for n in range(200)]
     symbols = [n % 2 for n in range(200)]
-    services = Services.drawn(
-        load, [0.0] * 200, measured, symbols, shares="nothing", random=Random(3)
-    )
+    services = Services.drawn(load, [0.0] * 200, measured, symbols, random=Random(3))
     for first in range(0, 1000, 200):
         assert sorted(services.places[first : first + 200]) == list(range(200))
     assert list(services.places[:200]) != list(services.places[200:400])
@@ -85,32 +83,41 @@ def test_what_a_symbol_had_by_chance_is_not_its_own() -> None:
     load = load_of([float(n) for n in range(8000)], "ABCD" * 2000)
     measured = [1.0 if n in (0, 4) else 0.002 for n in range(400)]
     symbols = [n % 4 for n in range(400)]
-    services = Services.drawn(
-        load, [0.0] * 400, measured, symbols, shares="nothing", random=Random(4)
-    )
+    services = Services.drawn(load, [0.0] * 400, measured, symbols, random=Random(4))
     slow = [n % 4 for n, place in enumerate(services.places) if measured[place] == 1.0]
     assert len(slow) == 40
     assert set(slow) == {0, 1, 2, 3}
+
+
+def test_of_many_symbols_none_is_special_by_chance() -> None:
+    """Twice, one of forty differs by more than three standard errors here."""
+    count = 40
+    load = Load(
+        array("d", range(20 * count)), array("I", range(count)) * 20, tuple(map(str, range(count)))
+    )
+    for seed in range(30, 40):
+        dice = Random(seed)
+        measured = [0.002 * dice.paretovariate(1.5) for _ in range(100 * count)]
+        symbols = [dice.randrange(count) for _ in measured]
+        services = Services.drawn(load, [0.0] * len(measured), measured, symbols, random=dice)
+        drawn = [symbols[place] for place in services.places]
+        assert not [symbol for symbol in range(count) if {*drawn[symbol::count]} == {symbol}], seed
 
 
 def test_a_symbol_that_takes_longer_keeps_its_own() -> None:
     load = load_of([float(n) for n in range(400)], "AB" * 200)
     measured = [(0.004 if n % 2 else 0.001) * (1 + n % 7) for n in range(400)]
     symbols = [n % 2 for n in range(400)]
-    services = Services.drawn(
-        load, [0.0] * 400, measured, symbols, shares="nothing", random=Random(4)
-    )
+    services = Services.drawn(load, [0.0] * 400, measured, symbols, random=Random(4))
     assert all(place % 2 == n % 2 for n, place in enumerate(services.places))
 
 
 def test_a_symbol_of_which_little_was_measured_draws_from_all() -> None:
     load = load_of([float(n) for n in range(100)], "A" * 100)
-    services = Services.drawn(
-        load, [0.0] * 4, [1.0, 2.0, 3.0, 4.0], [0, 1, 1, 1], shares="nothing", random=Random(2)
-    )
+    services = Services.drawn(load, [0.0] * 4, [1.0, 2.0, 3.0, 4.0], [0, 1, 1, 1], random=Random(2))
     assert set(services.places) == {0, 1, 2, 3}
     with pytest.raises(tt.ConfigError, match="no service was measured"):
-        Services.drawn(load, [], [], [], shares="nothing", random=Random(2))
+        Services.drawn(load, [], [], [], random=Random(2))
 
 
 def test_means_are_of_the_ticks_and_not_of_the_table() -> None:
@@ -120,10 +127,10 @@ def test_means_are_of_the_ticks_and_not_of_the_table() -> None:
     assert services.scaled(2).mean_s() == 2 * services.mean_s()
 
 
-def computing(shares: str, workers: int) -> list[float]:
+def computing(executor: Place, workers: int) -> list[float]:
     """Return the lags of four ticks that come at once and compute for a second each."""
     load = load_of([0.0, 0.0, 0.0, 0.0], "ABCD")
-    services = Services([1.0], [0.5], [0, 0, 0, 0], shares)  # type: ignore[arg-type]
+    services = Services([1.0], [0.5], [0, 0, 0, 0], executor)
     outcome = simulate(load, services, Setting(workers=workers))
     assert outcome.handled == 4
     return sorted(outcome.lags)
@@ -131,10 +138,10 @@ def computing(shares: str, workers: int) -> list[float]:
 
 def test_handlers_that_compute_in_the_loop_begin_one_after_the_other() -> None:
     assert computing("loop", 4) == [0.0, 1.0, 2.0, 3.0]
-    assert computing("nothing", 4) == [0.0, 0.0, 0.0, 0.0]
+    assert computing("process", 4) == [0.0, 0.0, 0.0, 0.0]
     # A thread takes its tick at once, and waits for the lock.
-    assert computing("lock", 4) == [0.0, 0.0, 0.0, 0.0]
-    assert computing("lock", 2) == [0.0, 0.0, 1.5, 2.5]
+    assert computing("thread", 4) == [0.0, 0.0, 0.0, 0.0]
+    assert computing("thread", 2) == [0.0, 0.0, 1.5, 2.5]
 
 
 def test_while_a_handler_computes_in_the_loop_nothing_is_brought() -> None:

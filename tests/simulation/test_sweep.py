@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Literal
 
+import attrs
 import pytest
 
 import trio_ticks as tt
@@ -42,10 +43,9 @@ def load() -> Load:
 def services(load: Load) -> Mapping[str, Services]:
     dice = Random(5)
     table = [dice.expovariate(400) for _ in range(100)]
-    drawn = Services.drawn(
-        load, [0.0] * 100, table, [0] * 100, shares="loop", random=Random(6), least=1000
-    )
-    return {"quick": drawn, "slow": drawn.scaled(2)}
+    drawn = Services.drawn(load, [0.0] * 100, table, [0] * 100, random=Random(6), least=1000)
+    slow = attrs.evolve(drawn.scaled(2), executor="process", hand_over_s=0.001, per_batch=2.0)
+    return {"quick": drawn, "slow": slow}
 
 
 def jobs() -> list[Job]:

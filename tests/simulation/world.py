@@ -249,11 +249,13 @@ class _World:
                 pipeline.ingest.item_listeners.add(self.judge.hear)
                 pipeline.item_listeners.add(self.judge.hear_behind)
             async with trio.open_nursery() as nursery:
-                for act in self._acts:
-                    nursery.start_soon(self._act, act, clock, exchange, network, feed)
+                acted = trio.Event()
+                nursery.start_soon(self._act_all, acted, clock, exchange, network, feed)
                 if plan.ending.how == "market" or plan.ending.at_step:
                     with trio.move_on_after(30.0):
                         await exchange.finished.wait()
+                        # A jump of the clock in the quiet time would shorten it.
+                        await acted.wait()
                         await trio.sleep(_QUIET_S)
                     self._check_idle(pipeline, network)
                     if not self.is_ended:
@@ -277,6 +279,19 @@ class _World:
         self.judge.demand(not unread, f"{len(unread)} connections unread, and nothing to do")
 
     # Faults
+
+    async def _act_all(
+        self,
+        acted: trio.Event,
+        clock: VirtualClock,
+        exchange: Exchange,
+        network: Network,
+        feed: tt.WebSocketFeed,
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            for act in self._acts:
+                nursery.start_soon(self._act, act, clock, exchange, network, feed)
+        acted.set()
 
     async def _act(
         self,

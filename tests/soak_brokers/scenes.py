@@ -91,7 +91,7 @@ async def restart_all(stage: Stage, _proxy: Any) -> None:
         # Where there is no shard to spare it has to wait for the old one to leave.
         spare = stage.station.shards > len(stage.workers["workers"]) - 1
         what = "shards" if spare else "connected"
-        await stage.until(partial(heir.says, what))
+        await stage.until_says(heir, what)
         stage.workers["workers"].remove(worker)
         stage.gone.append(worker)
         worker.signal(signal.SIGTERM)

@@ -35,12 +35,10 @@ class Program:
     def __init__(self, half: str, spec: dict[str, Any]) -> None:
         self.half = half
         command = [sys.executable, "-m", "tests.soak_brokers.child", half, json.dumps(spec)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=Path(spec["errors"]).open("ab"),  # noqa: SIM115  # it is the child's
-        )
+        with Path(spec["errors"]).open("ab") as errors:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            )
         self.told: dict[str, Any] = {"shards": 0, "appended": 0}
         """What it said last."""
         self.killed = False
@@ -240,6 +238,23 @@ class Stage:
         await self.until(self.all_held)
         for ingest in self.ingests:
             ingest.begin()
+
+    async def until_says(self, worker: Program, what: str) -> None:
+        """Wait until *worker* says *what*.
+
+        Raises:
+            RunError: the ingests came to their end first. A worker that finds none of
+                them would wait for ever.
+        """
+
+        def is_over() -> bool:
+            return all(each.process.poll() is not None for each in self.ingests)
+
+        await self.until(lambda: worker.says(what) or is_over())
+        if not worker.says(what):
+            raise RunError(
+                f"all ticks were sent before a worker had {what}: the machine is too slow for this"
+            )
 
     async def until_part(self, part: float) -> None:
         """Wait until *part* of the ticks was handled in each group."""

@@ -35,7 +35,7 @@ told_everywhere = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def no_tick_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no batch called back: test_gaps_behind_called_back_ticks.py is for that."""
-    monkeypatch.setattr("trio_ticks.workers.batch_work._LATE_S", 1000.0)  # private: _LATE_S
+    monkeypatch.setattr("trio_ticks.workers.batch_work.LATE_S", 1000.0)
 
 
 def loss(symbol: str, count: int) -> tt.Gap:

@@ -375,10 +375,11 @@ async def test_a_thread_that_hangs_is_left_behind(way: str) -> None:
 
 
 async def test_an_error_of_a_thread_left_behind_is_of_no_interest() -> None:
-    raised, told = threading.Event(), list[Exception]()
+    begun, raised, told = threading.Event(), threading.Event(), list[Exception]()
     opened = threading.Event()
 
     def handler(tick: tt.Tick) -> None:
+        begun.set()
         assert opened.wait(PATIENCE_S)
         raised.set()
         raise ValueError
@@ -390,7 +391,7 @@ async def test_an_error_of_a_thread_left_behind_is_of_no_interest() -> None:
             workers=1,
             on_error=lambda _tick, error: told.append(error),
         ) as pipeline:
-            await until(lambda: pipeline.ledger.in_flight > 0)
+            await until(begun.is_set)
             pipeline.cancel()
     finally:
         opened.set()

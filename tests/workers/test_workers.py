@@ -320,6 +320,22 @@ async def test_samples_do_not_fall_into_step_with_the_feed(
     assert 0.4 < report.handler_latency_ms.mean * period / 50.0 < 1.2
 
 
+@pytest.mark.parametrize(("slow", "least", "most"), [((1000,), 128, 300), ((1000, 1100), 510, 900)])
+async def test_few_are_timed_one_by_one_after_an_interruption_and_many_after_slow_ticks(
+    slow: tuple[int, ...], least: int, most: int, autojump_clock: MockClock
+) -> None:
+    """Who had the processor meanwhile, a tick or another program, shows soon after."""
+    random.seed(7)  # the samples are taken at random
+
+    async def handler(tick: tt.Tick) -> None:
+        if tick.volume in slow:
+            autojump_clock.jump(0.004)
+
+    ticks = make_ticks(4000, SYMBOLS)
+    report = await run_pipeline(listed(ticks), handler, workers=1, maxsize=len(ticks))
+    assert least <= report.handler_latency_ms.count < most
+
+
 async def test_some_are_timed_also_where_they_come_one_by_one_but_often(
     autojump_clock: MockClock,
 ) -> None:

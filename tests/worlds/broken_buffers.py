@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -26,6 +27,10 @@ class _Send:
 
     async def deliver(self, shard: int, stretch: Stretch) -> None:
         await self._send.deliver(shard, stretch)
+
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]]) -> None:
+        for shard, stretch in parts:
+            await self.deliver(shard, stretch)
 
 
 class _SpoilingSource(MemorySource):

@@ -17,6 +17,7 @@ import trustme
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from trio_ticks.feeds.websocket.frame_tap import FrameTap
+from trio_ticks.feeds.websocket.tls_stream import TlsStream
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -231,13 +232,11 @@ async def socket_peer(
 
     async def connect() -> trio.abc.Stream:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
-        return (
-            stream
-            if tls is None
-            else trio.SSLStream(
-                stream, tls.client, server_hostname="localhost", https_compatible=True
-            )
-        )
+        if tls is None:
+            return stream
+        secured = TlsStream(stream, tls.client, "localhost")
+        await secured.do_handshake()
+        return secured
 
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port: int = listeners[0].socket.getsockname()[1]

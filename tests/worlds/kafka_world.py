@@ -256,6 +256,11 @@ class Workers:
             self.send.mark_gap(gaps[place])
         await self.send.send_many(stretch.items)
 
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
+        """See :class:`trio_ticks.buffer.Send`."""
+        for shard, stretch in parts:
+            await self.deliver(shard, stretch)
+
     async def give_up(self, shard: int, /) -> None:
         """See :class:`trio_ticks.buffer.Send`."""
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -184,14 +184,19 @@ class Workers:
         return self.capacity - len(self.queue) - len(self._waiting)
 
     async def deliver(self, shard: int, stretch: Stretch, /) -> None:
+        await self.deliver_all([(shard, stretch)])
+
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
         now = self.clock.wall()
-        gaps = dict(stretch.gaps)
-        for place, item in enumerate(stretch.items):
-            assert gaps.get(place) is None or gaps[place].symbol == item.symbol
-        self.book.gaps += gaps.values()
-        self.book.ages += [now - arrived for arrived in stretch.arrived]
-        self.received += len(stretch.items)
-        self._waiting.extend(stretch.items)
+        # All of it is unfinished from here on, and can be withdrawn.
+        for _shard, stretch in parts:
+            gaps = dict(stretch.gaps)
+            for place, item in enumerate(stretch.items):
+                assert gaps.get(place) is None or gaps[place].symbol == item.symbol
+            self.book.gaps += gaps.values()
+            self.book.ages += [now - arrived for arrived in stretch.arrived]
+            self.received += len(stretch.items)
+            self._waiting.extend(stretch.items)
         while True:
             while self._waiting and len(self.queue) < self.capacity:
                 self.queue.append(self._waiting.popleft())

@@ -28,7 +28,9 @@ def running_demo(what: str) -> Iterator[str]:
     ) as process:
         try:
             assert process.stderr is not None
-            yield process.stderr.readline().removeprefix(f"{what}: ").strip()
+            # On a busy machine a warning may come before it.
+            said = next(line for line in process.stderr if line.startswith(f"{what}: "))
+            yield said.removeprefix(f"{what}: ").strip()
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         finally:

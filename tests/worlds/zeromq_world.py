@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -133,6 +133,10 @@ class Strategy:
             if mine:
                 await self._changed.wait()
         await trio.lowlevel.checkpoint()
+
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
+        for shard, stretch in parts:
+            await self.deliver(shard, stretch)
 
     async def give_up(self, shard: int, /) -> None:
         self._held_shards.discard(shard)

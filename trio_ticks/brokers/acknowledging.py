@@ -37,6 +37,10 @@ class Held(Generic[P]):
     ticks: int
     """How many ticks it counts for at the broker."""
 
+    def is_finished(self, unfinished: frozenset[int]) -> bool:
+        """Tell whether all its ticks have an outcome."""
+        return not unfinished or unfinished.isdisjoint(map(id, self.items))
+
 
 @final
 class Outstanding(Generic[P]):
@@ -49,6 +53,10 @@ class Outstanding(Generic[P]):
 
     def __contains__(self, shard: int) -> bool:
         return bool(self._shards.get(shard))
+
+    def shards(self) -> Iterator[int]:
+        """Iterate over the shards of which something is kept."""
+        return iter(self._shards)
 
     def of(self, shard: int) -> Iterator[Held[P]]:
         """Iterate over the entries of *shard*, oldest first."""
@@ -64,10 +72,31 @@ class Outstanding(Generic[P]):
         """Return the first entries of *shard* all of whose ticks have an outcome."""
         found: list[Held[P]] = []
         for held in self._shards.get(shard, ()):
-            if len(found) == most or not unfinished.isdisjoint(map(id, held.items)):
+            if len(found) == most or not held.is_finished(unfinished):
                 break
             found.append(held)
         return found
+
+    def settle(self, shard: int, unfinished: frozenset[int]) -> tuple[int, P | None]:
+        """Forget the first entries of *shard* all of whose ticks have an outcome.
+
+        Returns:
+            Their number of ticks, and the position of the last of them; ``None``: there
+            is none.
+        """
+        entries = self._shards.get(shard, deque())
+        ticks, position = 0, None
+        while entries:
+            held = entries[0]
+            if not held.is_finished(unfinished):
+                break
+            entries.popleft()
+            ticks += held.ticks
+            position = held.position
+        if not entries:
+            self._shards.pop(shard, None)
+        self.ticks -= ticks
+        return ticks, position
 
     def begun(self, shard: int, unfinished: frozenset[int]) -> int:
         """Return how many ticks at the beginning of the first entry have an outcome."""

@@ -79,7 +79,7 @@ async def look(buffer: Buffer, timeout_s: float = 10.0) -> BufferView:
             return await _look_at_kafka(buffer, timeout_s)
         raise ConfigError(
             f"{shown}: no broker can be asked about it; of ZeroMQ the ingests' metrics tell "
-            "how many ticks are under way"
+            "how many ticks are under way: trio-ticks lag … --metrics HOST:PORT"
         )
     raise BrokerError(f"{shown}: no answer in {timeout_s:g} s", buffer=shown)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 from ..conflation import replace_pending
 from ..overflow import Block, Conflate, DropNewest, DropOldest, Fail, OverflowStrategy, Policy
@@ -21,9 +21,21 @@ from .keyed import KeyedBuffer
 from .lanes import Lanes
 from .marked import Marked, plain
 
-__all__ = ["ALL_IN", "Admission", "FifoAdmission", "KeyedAdmission", "Verdict", "is_plain"]
+__all__ = [
+    "ALL_IN",
+    "Admission",
+    "FifoAdmission",
+    "KeyedAdmission",
+    "Verdict",
+    "is_plain",
+    "wants_ranks",
+]
 
 T = TypeVar("T", bound=MarketData)
+
+# A tuple, since a union that is written where it is asked for is made anew each time.
+_EVICTING: Final = (Conflate, DropOldest)
+"""Strategies whose ticks make room for newer ones."""
 
 
 def is_plain(policy: Policy) -> bool:
@@ -40,6 +52,12 @@ def is_plain(policy: Policy) -> bool:
         ):
             return True
     return False
+
+
+def wants_ranks(policy: Policy, default: OverflowStrategy) -> bool:
+    """Tell whether a strategy of *policy* asks which symbol has the longest line."""
+    each = (policy,) if isinstance(policy, OverflowStrategy) else (*policy.values(), default)
+    return any(isinstance(one, DropOldest) and one.longest_line for one in each)
 
 
 class Verdict(Generic[T]):
@@ -134,6 +152,7 @@ class FifoAdmission(Generic[T]):
         self._strategy = strategy
         self._buffer = buffer
         self._maxsize = maxsize
+        self._waits = isinstance(strategy, Block) and strategy.timeout is None
         self._evicts = isinstance(strategy, DropOldest)
         self._yields = isinstance(strategy, DropNewest)
         self.needs_no_room = self._yields or self._evicts
@@ -181,6 +200,8 @@ class FifoAdmission(Generic[T]):
         return self._strategy
 
     def patience_left(self, rest: Sequence[T], in_episode_s: float, for_this_s: float) -> float:
+        if self._waits:
+            return math.inf
         return patience_left(self._strategy, in_episode_s, for_this_s)
 
     def count_spent(self, items: Sequence[T], at: int) -> int:
@@ -194,6 +215,26 @@ class FifoAdmission(Generic[T]):
             others = range(at + 1, end)
             end = next((i for i in others if not lines.get(items[i].symbol)), end)
         return end - at
+
+
+@final
+class _Rule:
+    """A strategy, and what of it is asked for each item."""
+
+    __slots__ = ("cap", "conflates", "displaces", "evicts", "may_evict", "strategy")
+
+    def __init__(self, strategy: OverflowStrategy, *, waits: bool) -> None:
+        self.strategy = strategy
+        self.cap: int | None = None
+        """How many ticks of a symbol may be queued."""
+        if isinstance(strategy, DropNewest | DropOldest):
+            self.cap = strategy.max_per_symbol
+        self.conflates = isinstance(strategy, Conflate)
+        self.displaces = isinstance(strategy, DropNewest)
+        self.evicts = isinstance(strategy, _EVICTING)
+        """Whether its items make room for newer ones."""
+        self.may_evict = self.evicts and not waits
+        """Whether a newcomer takes the place of another item if there is no room."""
 
 
 class KeyedAdmission(Generic[T]):
@@ -213,7 +254,7 @@ class KeyedAdmission(Generic[T]):
         self._buffer = buffer
         self._maxsize = maxsize
         self.needs_no_room = self.by_item = True
-        self._strategies: dict[type, OverflowStrategy] = {}
+        self._rules: dict[type, _Rule] = {}
         # Beside a kind that blocks, the queue may be full of what cannot be evicted;
         # and a quote is not pushed out for a trade.
         strategies = policy.values() if not isinstance(policy, OverflowStrategy) else ()
@@ -222,45 +263,56 @@ class KeyedAdmission(Generic[T]):
         )
 
     def strategy_of(self, item: Any) -> OverflowStrategy:
+        return self._rule_of(item).strategy
+
+    def _rule_of(self, item: Any) -> _Rule:
         kind = type(plain(item))
-        known = self._strategies.get(kind)
+        known = self._rules.get(kind)
         if known is None:
             policy = self._policy
             if isinstance(policy, OverflowStrategy):
-                known = policy
+                strategy = policy
             else:
-                known = next(
+                strategy = next(
                     (policy[base] for base in kind.__mro__ if base in policy), self._default
                 )
-            self._strategies[kind] = known
+            known = self._rules[kind] = _Rule(strategy, waits=self._waits(strategy))
         return known
 
     def offer(self, items: Sequence[T], room: int, now: float) -> Verdict[T]:
-        verdict: Verdict[T] = Verdict()
+        known, buffer = self._rules, self._buffer
+        lines, lanes = buffer.lines, self.lanes.lines
+        verdict: Verdict[T] | None = None  # made once something is to be said
         for index, item in enumerate(items):
-            strategy = self.strategy_of(item)
-            if self._over_cap(item.symbol, strategy):
-                if not isinstance(strategy, DropOldest) or not self._evict_from(
-                    item.symbol, verdict
-                ):
+            # A marked item is of no kind that is known.
+            rule = known.get(type(item)) or self._rule_of(item)
+            if rule.cap is not None and self._queued_of(item.symbol) >= rule.cap:
+                verdict = verdict or Verdict()
+                if not rule.evicts or not self._evict_from(item.symbol, verdict):
                     return self._refuse(items, index, verdict)
-            elif isinstance(strategy, Conflate) and self._conflate(item, strategy, now, verdict):
+            elif (
+                rule.conflates
+                and (lines.get(item.symbol) or lanes.get(item.symbol))
+                and self._conflate(item, rule.strategy, now, verdict := verdict or Verdict())
+            ):
                 continue
             elif room > 0:
                 room -= 1
-            elif isinstance(strategy, Conflate | DropOldest) and not self._waits(strategy):
+            elif rule.may_evict:
                 # Senders that wait have a claim on room that comes free, not on the
                 # place of what is evicted.
-                if not self._evict_one(strategy, verdict):
+                verdict = verdict or Verdict()
+                if not self._evict_one(rule.strategy, verdict):
                     return self._refuse(items, index, verdict)
-            elif not isinstance(strategy, DropNewest) or not _displace_for(
-                item, self.lanes, self._maxsize, verdict, self._displaceable
-            ):
-                verdict.rest = items[index:]
-                return verdict
-            evictable = isinstance(strategy, Conflate | DropOldest)
-            self._buffer.push(item, now, evictable=evictable)
-        return verdict
+            else:
+                verdict = verdict or Verdict()
+                if not rule.displaces or not _displace_for(
+                    item, self.lanes, self._maxsize, verdict, self._displaceable
+                ):
+                    verdict.rest = items[index:]
+                    return verdict
+            buffer.push(item, now, evictable=rule.evicts)
+        return verdict or ALL_IN
 
     def _refuse(self, items: Sequence[T], index: int, verdict: Verdict[T]) -> Verdict[T]:
         verdict.refused = items[index : index + 1]
@@ -270,13 +322,13 @@ class KeyedAdmission(Generic[T]):
 
     # Conflation
 
-    def _conflate(self, item: T, strategy: Conflate, now: float, verdict: Verdict[T]) -> bool:
+    def _conflate(self, item: T, strategy: Any, now: float, verdict: Verdict[T]) -> bool:
         """Put *item* in the place of its symbol's pending one.
 
         Only the last of its symbol can be replaced, and only by an item of the same
         kind.
         """
-        line = self._buffer.line(item.symbol)
+        line = self._buffer.lines.get(item.symbol)
         lane = None if line else self.lanes.lines.get(item.symbol)
         if line:
             pending, arrived = line[-1].item, line[-1].arrived
@@ -315,22 +367,16 @@ class KeyedAdmission(Generic[T]):
         lane = self.lanes.lines.get(symbol)
         return (len(line) if line else 0) + (len(lane) if lane else 0)
 
-    def _over_cap(self, symbol: str, strategy: OverflowStrategy) -> bool:
-        if not isinstance(strategy, DropNewest | DropOldest):
-            return False
-        cap = strategy.max_per_symbol
-        return cap is not None and self._queued_of(symbol) >= cap
-
     def _evictable(self, item: Any) -> bool:
-        return isinstance(self.strategy_of(item), Conflate | DropOldest)
+        return self._rule_of(item).evicts
 
     def _displaceable(self, item: Any) -> bool:
-        return isinstance(self.strategy_of(item), DropNewest)
+        return self._rule_of(item).displaces
 
     def _evict_one(self, strategy: OverflowStrategy, verdict: Verdict[T]) -> bool:
         if isinstance(strategy, DropOldest) and strategy.longest_line:
             return self._evict_longest(verdict)
-        evicted = self.lanes.evict_first(self._evictable)
+        evicted = self.lanes.evict_first(self._evictable) if self.lanes.parked else None
         return _record(self._buffer.evict_oldest() if evicted is None else evicted, verdict)
 
     def _evict_longest(self, verdict: Verdict[T]) -> bool:

@@ -198,15 +198,34 @@ class Deliveries(Generic[T]):
         *,
         kept: bool,
         arrived: Sequence[float] | None = None,
-    ) -> Delivery[T]:
-        """Keep *rest*, which found no room; apply the strategy's verdict if due."""
+    ) -> Delivery[T] | None:
+        """Keep *rest*, which found no room; apply the strategy's verdict if due.
+
+        Returns:
+            What waits now; ``None`` if nothing of it does.
+
+        Raises:
+            QueueFullError: it was refused, and its sender is to be told.
+        """
+        if not self.draining:
+            self.episode.wait_begins(now)
+            if not self.pending and len(rest) == 1:
+                # Under overload most ticks come alone, and find patience spent: such a
+                # tick needs no delivery that is judged and ended in this step.
+                in_episode_s = self.episode.waited_s(now)
+                if self._admission.patience_left(rest, in_episode_s, 0.0) <= 0:
+                    error = self._refuse(Verdict(refused=rest))
+                    self.episode.wait_ends(now)
+                    if error is not None:
+                        raise error
+                    return None
         kept = kept or self.draining
         delivery: Delivery[T] = Delivery(rest, sender, now, kept=kept, arrived=arrived)
         self.pending.append(delivery)
-        if not self.draining:
-            self.episode.wait_begins(now)
         self._judge(delivery, now)
-        return delivery
+        if delivery.error is not None and not delivery.waits:
+            raise delivery.error
+        return delivery if delivery.waits else None
 
     def advance(self, now: float) -> None:
         """Let in what waits, as far as there is room; end the waits that are over."""
@@ -217,9 +236,11 @@ class Deliveries(Generic[T]):
             self._let_in(first, now)
             if first.at >= len(first.items):
                 self._remove(first, now)
-            elif not first.waiters or (first.at > at and self._admission.by_item):
-                # Otherwise the tasks that wait have the right deadline, and ask for the
-                # verdict themselves.
+            elif now >= first.until:
+                first.until = math.inf
+                self._judge(first, now)
+            elif first.at > at and (self._admission.by_item or not first.waiters):
+                # Otherwise the verdict is due when it was before.
                 self._judge(first, now)
             if first.waits:
                 return
@@ -273,6 +294,8 @@ class Deliveries(Generic[T]):
             rest = delivery.rest()
             removed += [item for item in rest if wanted(item)]
             delivery.leave(len(rest), [item for item in rest if not wanted(item)])
+            # What is its first now may be of a kind with less patience.
+            delivery.until = -math.inf
             if not delivery:
                 self._remove(delivery, now)
         return removed
@@ -313,14 +336,14 @@ class Deliveries(Generic[T]):
         Never more than there is room for: that bounds the cost.
         """
         items = delivery.items
-        while delivery.at < len(items):
+        while (at := delivery.at) < len(items):
             room = self._room()
             if room <= 0 and not self._admission.needs_no_room:
                 return
-            chunk = items[delivery.at : delivery.at + max(1, room)]
+            chunk = items[at : at + room] if room > 0 else items[at : at + 1]
             times = delivery.arrived
             if times is not None:
-                times = times[delivery.at : delivery.at + len(chunk)]
+                times = times[at : at + len(chunk)]
             left = self._admit(chunk, room, now, times)
             delivery.leave(len(chunk), left)
             if len(left) < len(chunk):
@@ -331,7 +354,9 @@ class Deliveries(Generic[T]):
     def _judge(self, delivery: Delivery[T], now: float) -> None:
         """Refuse what the patience of *delivery* was for, as long as it is spent."""
         left = math.inf
-        while delivery and (left := self.patience_left(delivery, now)) <= 0:
+        while delivery.at < len(delivery.items) and (
+            (left := self.patience_left(delivery, now)) <= 0
+        ):
             count = self._admission.count_spent(delivery.items, delivery.at)
             refused = delivery.rest(count)
             delivery.leave(count)
@@ -339,7 +364,7 @@ class Deliveries(Generic[T]):
             delivery.error = self._refuse(Verdict(refused=refused)) or delivery.error
             if delivery is self.pending[0]:
                 self._let_in(delivery, now)
-        if not delivery:
+        if delivery.at >= len(delivery.items):
             self._remove(delivery, now)
         elif now + left < delivery.until:
             delivery.until = now + left

@@ -16,7 +16,9 @@ Plan: the buffer is a deque of ticks, and ``take`` is its own ``popleft``. Besid
 the marks: two deques with the number of the last tick of each batch, and the time of
 the batch. Ticks are numbered as they are pushed, and they leave at the head only. So
 the number of the tick that was taken last is the number of pushed ticks less the
-length, and the first mark that does not lie before it has its time.
+length, and the first mark that does not lie before it has its time. Ticks of another
+process arrived there at different times: the mark of their batch has a list of these,
+which is looked into only where a time is asked for.
 
 Warning: any other way to change the deque (``append``, ``appendleft``, ``del``) makes
 the numbers wrong, and with them all arrival times. Put ticks in by ``push_many`` alone.
@@ -48,34 +50,29 @@ class FifoBuffer(deque[T]):
         """How many ticks were ever pushed: the number of the newest one."""
         self._ends: deque[int] = deque()
         """The number of the last tick of each batch, oldest first."""
-        self._times: deque[float] = deque()
-        """When each batch of ``_ends`` arrived."""
+        self._times: deque[float | Sequence[float]] = deque()
+        """When each batch of ``_ends`` arrived; or when each of its ticks did."""
         self.take: Callable[[], T] = self.popleft
         """Remove and return the oldest tick; raises IndexError if there is none."""
 
     def push_many(self, items: Sequence[T], now: float) -> None:
         """Append *items*, all of which arrived at *now*."""
+        last_taken = self._pushed - len(self)
         self.extend(items)
-        self._pushed += len(items)
-        self._forget()
-        self._ends.append(self._pushed)
+        self._pushed = pushed = self._pushed + len(items)
+        ends = self._ends
+        if ends and ends[0] < last_taken:
+            self._forget()
+        ends.append(pushed)
         self._times.append(now)
 
     def backdate(self, times: Sequence[float]) -> None:
-        """Replace the arrival of the ticks that were pushed last: one time for each."""
-        if not times:
-            return
-        self._ends.pop()
-        self._times.pop()
-        if times.count(times[0]) == len(times):
-            self._ends.append(self._pushed)
-            self._times.append(times[0])
-            return
-        end = self._pushed - len(times)
-        for arrived, run in itertools.groupby(times):
-            end += sum(1 for _ in run)
-            self._ends.append(end)
-            self._times.append(arrived)
+        """Replace the arrival of the ticks that were pushed last: one time for each.
+
+        *times* must not be changed any more. They are of the last batch, all of it.
+        """
+        if times:
+            self._times[-1] = times
 
     def take_many(self, limit: int) -> list[T]:
         """Remove and return the oldest ticks, at most *limit*."""
@@ -104,9 +101,18 @@ class FifoBuffer(deque[T]):
         while ends[run] <= number:
             run += 1
         count = min(limit, ends[run] - number)
-        arrived = self._times[run]
-        take = self.popleft
-        items = [take() for _ in range(count)]
+        end, time = ends[run], self._times[run]
+        arrived = _time_at(time, end, number + 1)
+        if not isinstance(time, float):
+            begin = len(time) - (end - number)
+            alike = itertools.takewhile(arrived.__eq__, time[begin : begin + count])
+            count = len(list(alike))
+        if count == len(self):
+            items = list(self)
+            self.clear()
+        else:
+            take = self.popleft
+            items = [take() for _ in range(count)]
         self._remember(taken_before)
         return items, arrived
 
@@ -133,8 +139,13 @@ class FifoBuffer(deque[T]):
 
         Ticks that left in another way since then make no difference.
         """
-        self._forget()
-        return self._times[0]
+        last_taken = self._pushed - len(self)
+        ends = self._ends
+        while ends[0] < last_taken:
+            ends.popleft()
+            self._times.popleft()
+        time = self._times[0]
+        return time if isinstance(time, float) else _time_at(time, self._ends[0], last_taken)
 
     def oldest_arrival(self) -> float:
         """Return when the oldest tick arrived.
@@ -145,7 +156,7 @@ class FifoBuffer(deque[T]):
         number = self._pushed - len(self)
         for end, time in zip(self._ends, self._times, strict=True):
             if end > number:
-                return time
+                return _time_at(time, end, number + 1)
         raise IndexError("the buffer is empty")
 
     def measure(self) -> int:
@@ -173,3 +184,11 @@ class FifoBuffer(deque[T]):
         while ends and ends[0] < last_taken:
             ends.popleft()
             self._times.popleft()
+
+
+def _time_at(time: float | Sequence[float], end: int, number: int) -> float:
+    """Return when the tick *number* arrived, of a batch that ended with *end*."""
+    if isinstance(time, float):
+        return time
+    # Before any tick was taken its number lies before the batch.
+    return time[max(number - end - 1, -len(time))]

@@ -11,6 +11,7 @@ import trio
 from ..clock import Clock
 from ..ledger import Ledger
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .state import ChannelState
 from .statistics import ChannelStatistics
 
@@ -19,6 +20,7 @@ __all__ = ["Handle"]
 T = TypeVar("T", bound=MarketData)
 
 
+@uninterrupted
 class Handle(Generic[T]):
     """What the two handles have in common."""
 

@@ -27,7 +27,10 @@ from typing import Generic, TypeVar
 import trio
 
 from ..ticks import MarketData
+from .fifo import FifoBuffer
+from .keyed import KeyedBuffer
 from .lanes import Lanes
+from .taking import Taking
 
 __all__ = ["Home", "HomedLanes"]
 
@@ -103,6 +106,12 @@ class HomedLanes(Lanes[T], Generic[T]):
                 return
             self._homes[symbol] = home
 
+    def take_in(self, buffer: FifoBuffer[T] | KeyedBuffer[T], taking: Taking[T]) -> None:
+        """Put each tick of *buffer* into its lane."""
+        while buffer:
+            item = taking.from_buffer()
+            self.put(item.symbol, item, buffer.arrival())
+
     def put(self, symbol: str, item: T, arrived: float) -> None:
         """Put *item* at the end of its lane; if the lane is ready, wake its home."""
         if symbol in self.lines:
@@ -141,6 +150,17 @@ class HomedLanes(Lanes[T], Generic[T]):
         found = self.take_next(symbol)
         assert found is not None
         return symbol, *found
+
+    def next_tick(
+        self, home: Home, held: dict[str, None], lane: str | None
+    ) -> tuple[str, T, float] | None:
+        """Take the next tick for the worker of *home*; see :meth:`Taking.next_tick`."""
+        if lane is not None and (parked := self.take_next(lane)) is not None:
+            return lane, *parked
+        found = self.take_at(home)
+        if found is not None:
+            held[found[0]] = None
+        return found
 
     def evict(self, limit: int) -> list[T]:
         """Remove the *limit* ticks that arrived first.

@@ -19,8 +19,9 @@ cheaply. It is marked dead instead, and skipped when it reaches the head. When d
 entries are the majority of a deque, it is built anew (``_remove``), so they are at most
 as many as live ones, and 64. Lines have no dead entries: their lengths count.
 
-``_by_length`` groups the symbols by the length of their line, in the order in which
-they reached it, so that the longest line is found without a search.
+:class:`_Ranks` groups the symbols by the length of their line, in the order in which
+they reached it, so that the longest line is found without a search. Only a strategy
+that asks for that line pays for it: a buffer without ranks does not keep them.
 
 Warning: an entry's item may be replaced by another one of the same symbol only;
 ``_remove`` finds the line by the item's symbol.
@@ -32,7 +33,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ..ticks import MarketData
 
@@ -57,20 +58,58 @@ class Entry(Generic[T]):
         self.live = True
 
 
-class KeyedBuffer(Generic[T]):
-    """Ticks in the order in which they came, reachable by symbol."""
+class _Ranks:
+    """The symbols with lines of each length."""
+
+    __slots__ = ("_by_length", "longest")
 
     def __init__(self) -> None:
+        self._by_length: dict[int, dict[str, None]] = {}
+        """The symbols with lines of each length; no length without any."""
+        self.longest = 0
+        """The length of the longest line."""
+
+    def first_of_longest(self) -> str:
+        """Return the symbol with the longest line: of several, the first one."""
+        return next(iter(self._by_length[self.longest]))
+
+    def moved(self, symbol: str, old: int, new: int) -> None:
+        """Note that the line of *symbol* had the length *old*, and has *new* now."""
+        if old:
+            del self._by_length[old][symbol]
+        if new:
+            self._by_length.setdefault(new, {})[symbol] = None
+        if new > self.longest:
+            self.longest = new
+        elif old == self.longest and not self._by_length[old]:
+            self.longest = (
+                new
+                if new
+                else max(
+                    (length for length, symbols in self._by_length.items() if symbols), default=0
+                )
+            )
+        if old and not self._by_length[old]:
+            del self._by_length[old]
+
+
+class KeyedBuffer(Generic[T]):
+    """Ticks in the order in which they came, reachable by symbol.
+
+    Args:
+        ranked: whether anybody will ask for the longest line.
+    """
+
+    def __init__(self, *, ranked: bool = True) -> None:
         self._order: deque[Entry[T]] = deque()
         """All entries, oldest first; dead ones among them."""
         self._evictable: deque[Entry[T]] = deque()
         """Entries that may be evicted, oldest first; dead ones among them."""
-        self._lines: dict[str, deque[Entry[T]]] = {}
-        """The live entries of each symbol, oldest first; no symbol without any."""
-        self._by_length: dict[int, dict[str, None]] = {}
-        """The symbols with lines of each length; no length without any."""
-        self._longest = 0
-        """The length of the longest line."""
+        self.lines: Final[dict[str, deque[Entry[T]]]] = {}
+        """The live entries of each symbol, oldest first; no symbol without any.
+
+        For others to read: a strategy looks into it for each tick."""
+        self._ranks = _Ranks() if ranked else None
         self._count = 0
         """How many live entries there are."""
         self._arrival = 0.0
@@ -84,11 +123,11 @@ class KeyedBuffer(Generic[T]):
 
     def measure(self) -> int:
         """Count the ticks in the lines, for the ledger."""
-        return sum(map(len, self._lines.values()))
+        return sum(map(len, self.lines.values()))
 
     def line(self, symbol: str) -> deque[Entry[T]] | None:
         """Return the entries of *symbol*, oldest first, or ``None`` if it has none."""
-        return self._lines.get(symbol)
+        return self.lines.get(symbol)
 
     def push(self, item: T, now: float, *, evictable: bool) -> None:
         """Append *item*, which arrived at *now*."""
@@ -96,12 +135,14 @@ class KeyedBuffer(Generic[T]):
         self._order.append(entry)
         if evictable:
             self._evictable.append(entry)
-        line = self._lines.get(item.symbol)
+        symbol = item.symbol
+        line = self.lines.get(symbol)
         if line is None:
-            line = self._lines[item.symbol] = deque()
+            line = self.lines[symbol] = deque()
         line.append(entry)
         self._count += 1
-        self._moved(item.symbol, len(line) - 1, len(line))
+        if self._ranks is not None:
+            self._ranks.moved(symbol, len(line) - 1, len(line))
 
     def take(self) -> T:
         """Remove and return the oldest tick.
@@ -156,7 +197,7 @@ class KeyedBuffer(Generic[T]):
 
     def evict_from(self, symbol: str) -> T | None:
         """Remove and return the oldest tick of *symbol* that may be evicted."""
-        for entry in self._lines.get(symbol, ()):
+        for entry in self.lines.get(symbol, ()):
             if entry.evictable:
                 return self._remove(entry)
         return None
@@ -171,46 +212,31 @@ class KeyedBuffer(Generic[T]):
 
         Of several, the symbol that reached this length first.
         """
+        assert self._ranks is not None, "this buffer was made without ranks"
         if not self._count:
             return None
-        return next(iter(self._by_length[self._longest])), self._longest
+        return self._ranks.first_of_longest(), self._ranks.longest
 
     def _remove(self, entry: Entry[T]) -> T:
         """Remove *entry* from its line, mark it dead, and return its item."""
-        symbol = entry.item.symbol
-        line = self._lines[symbol]
+        item = entry.item
+        symbol = item.symbol
+        line = self.lines[symbol]
         if line[0] is entry:
             line.popleft()
         else:
             line.remove(entry)
         entry.live = False
         self._count -= 1
-        self._moved(symbol, len(line) + 1, len(line))
+        if self._ranks is not None:
+            self._ranks.moved(symbol, len(line) + 1, len(line))
         if not line:
-            del self._lines[symbol]
+            del self.lines[symbol]
         # Sweep dead entries only when they are the majority: a sweep visits every
         # entry, so that is a constant cost for each removal.
-        if len(self._order) > 2 * self._count + 64:
+        most = 2 * self._count + 64
+        if len(self._order) > most:
             self._order = deque(entry for entry in self._order if entry.live)
-        if len(self._evictable) > 2 * self._count + 64:
+        if len(self._evictable) > most:
             self._evictable = deque(entry for entry in self._evictable if entry.live)
-        return entry.item
-
-    def _moved(self, symbol: str, old: int, new: int) -> None:
-        """Update ``_by_length`` and ``_longest`` with the new length of a line."""
-        if old:
-            del self._by_length[old][symbol]
-        if new:
-            self._by_length.setdefault(new, {})[symbol] = None
-        if new > self._longest:
-            self._longest = new
-        elif old == self._longest and not self._by_length[old]:
-            self._longest = (
-                new
-                if new
-                else max(
-                    (length for length, symbols in self._by_length.items() if symbols), default=0
-                )
-            )
-        if old and not self._by_length[old]:
-            del self._by_length[old]
+        return item

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import trio
 
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .handle import Handle
 from .state import ChannelState
 
@@ -19,6 +20,7 @@ __all__ = ["TickReceiveChannel"]
 T = TypeVar("T", bound=MarketData)
 
 
+@uninterrupted
 class TickReceiveChannel(Handle[T], trio.abc.ReceiveChannel[T]):
     """The consumers' end of a channel.
 

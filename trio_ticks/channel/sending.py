@@ -16,6 +16,7 @@ import trio
 from ..events import FeedEvent
 from ..gaps import Gap
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .deliveries import Delivery
 from .handle import Handle
 from .sleepers import Watch
@@ -75,6 +76,7 @@ class _Turn(_Wait):
             self._forget()
 
 
+@uninterrupted
 class TickSendChannel(Handle[T], trio.abc.SendChannel[T]):
     """The producer's end of a channel.
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, final
 
 import trio
 
-__all__ = ["Sleepers", "Watch"]
+__all__ = ["Lingerer", "Sleepers", "Watch"]
 
 
 class Watch(Protocol):
@@ -38,6 +38,14 @@ class Watch(Protocol):
         ...
 
 
+class Lingerer(Protocol):
+    """A worker's thread that has ended its work, and has not told the loop of it."""
+
+    def recall(self) -> bool:
+        """Let its worker run, which then counts as coming; False if there is none."""
+        ...
+
+
 @final
 class Sleepers:
     """The receivers and workers of one channel that wait for ticks."""
@@ -48,6 +56,7 @@ class Sleepers:
         "coming",
         "ended",
         "item_gate",
+        "lingering",
         "receiving",
         "sleeping",
         "standing_in",
@@ -68,6 +77,8 @@ class Sleepers:
         """Workers that were woken and have not run since."""
         self.watches: list[Watch] = []
         """Sources whose readers a worker may stand in for while it waits."""
+        self.lingering: dict[Lingerer, None] = {}
+        """Threads that wait for their workers to bring more; threads write here too."""
         self.standing_in: list[Watch] = []
         """Those that a sleeping worker waits for."""
 
@@ -107,11 +118,29 @@ class Sleepers:
             self.sleeping -= 1
             self.coming += 1
 
+    def recall(self) -> bool:
+        """Let a worker come whose thread lingers, the last one first, if there is one.
+
+        Its thread is the one that is still warm, and it may have leased the symbol of
+        the tick that has just come.
+        """
+        while self.lingering:
+            try:
+                lingerer, _ = self.lingering.popitem()
+            except KeyError:
+                break  # It has told the loop meanwhile.
+            if lingerer.recall():
+                self.coming += 1
+                return True
+        return False
+
     def end(self) -> None:
-        """Say that no more ticks can come: all that sleep are woken, with the end."""
+        """Say that no more ticks can come: all that sleep or linger are woken."""
         if self.ended:
             return
         self.ended = True
+        while self.recall():
+            pass
         self._items.close()
         self._wakes.close()
         while self.standing_in:

@@ -11,7 +11,7 @@ can drive a channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
 from itertools import chain
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,7 +25,15 @@ from ..handlers.breaker import BreakerState
 from ..ledger import Ledger
 from ..overflow import Block, Fail, OverflowStrategy, Policy
 from ..ticks import MarketData
-from .admission import ALL_IN, Admission, FifoAdmission, KeyedAdmission, Verdict, is_plain
+from .admission import (
+    ALL_IN,
+    Admission,
+    FifoAdmission,
+    KeyedAdmission,
+    Verdict,
+    is_plain,
+    wants_ranks,
+)
 from .deliveries import Deliveries, Delivery
 from .drops import Drops
 from .fifo import FifoBuffer
@@ -101,6 +109,9 @@ class Receiver(Protocol):
 class ChannelState(Generic[T]):
     """The sync heart of a channel; a worker pool works on it directly."""
 
+    newest: Sequence[T] = ()
+    """The last batch that was offered, whatever became of its ticks."""
+
     def __init__(
         self,
         maxsize: int,
@@ -119,12 +130,15 @@ class ChannelState(Generic[T]):
         self.lanes: Lanes[T] = Lanes()
         self.buffer: FifoBuffer[T] | KeyedBuffer[T]
         self.admission: Admission[T]
+        self.unparked: Sized
+        """Empty exactly while the buffer is; to ask it runs no Python code."""
         if is_plain(policy) and isinstance(policy, OverflowStrategy):
-            self.buffer = fifo = FifoBuffer[T]()
+            self.buffer = self.unparked = fifo = FifoBuffer[T]()
             self.admission = FifoAdmission(policy, fifo, self.lanes, maxsize)
         else:
-            self.buffer = keyed = KeyedBuffer[T]()
+            self.buffer = keyed = KeyedBuffer[T](ranked=wants_ranks(policy, default))
             self.admission = KeyedAdmission(policy, default, keyed, self.lanes, maxsize)
+            self.unparked = keyed.lines
         self.ledger = Ledger(lambda: self.buffer.measure() + len(self.lanes) + len(self.deliveries))
         self.ages = None if max_age is None else AgeMeter(max_age, self.clock)
         self.losses = Losses(self.lanes)
@@ -136,7 +150,7 @@ class ChannelState(Generic[T]):
             admit=self._admit,
             refuse=self._act_on,
             room=lambda: self.room,
-            used=lambda: self.used,
+            used=lambda: len(self.buffer) + self.lanes.parked,
             drop=lambda items: self.drops.drop(items, "shutdown", at_head=False),
             emptied=self.end_if_over,
             low=maxsize // 2,
@@ -213,19 +227,21 @@ class ChannelState(Generic[T]):
         # counted would leave the ledger wrong for good.
         now, waits = self.now(), bool(deliveries.pending)
         room = 0 if waits else self.room
-        if waits or self._reads_symbols(len(items), room):
+        by_item = self.admission.by_item or drops.item_listeners
+        if waits or by_item or (self.receiver is not None and self._reads_symbols(items, room)):
             _check_readable(items)
         if self.ages is not None:
             self.ages.observe(items, now, arrived)
         if drops.item_listeners:
             drops.report_items(items, None)
         self.ledger.produced += len(items)
+        self.newest = items
         if not self.open_receivers:
             drops.drop(items, "shutdown", at_head=False)
             raise trio.BrokenResourceError("all receivers of this channel are closed")
         if waits:
             deliveries.advance(now)
-            waits = bool(deliveries)
+            waits = bool(deliveries.pending)
             room = 0 if waits else self.room
         elif not deliveries.episode.is_over:
             deliveries.episode.observe(self.used, now)
@@ -236,32 +252,25 @@ class ChannelState(Generic[T]):
         else:
             # Newcomers stay behind what waits.
             rest = self._admit(items, room, now, arrived)
-        while rest and not deliveries and (room := self.room) > 0:
+        while rest and not deliveries.pending and (room := self.room) > 0:
             # Tasks that waited have taken ticks, which made room again.
             rest = self._admit(rest, room, now, _tail(arrived, len(rest)))
         if rest:
             times = _tail(arrived, len(rest))
             delivery = deliveries.add(list(rest), sender, now, kept=kept, arrived=times)
-            if delivery.waits:
-                if self.receiver is not None:
-                    self.receiver.room_wanted()
-                return delivery
-            if delivery.error is not None:
-                raise delivery.error
+            if delivery is not None and self.receiver is not None:
+                self.receiver.room_wanted()
+            return delivery
         return None
 
-    def _reads_symbols(self, count: int, room: int) -> bool:
-        """Tell whether *count* newcomers may be looked at one by one, given *room*.
+    def _reads_symbols(self, items: Sequence[T], room: int) -> bool:
+        """Tell whether a FIFO channel may look at *items* one by one, given *room*.
 
-        A FIFO channel with room takes them as they are; to read each of them would cost
-        its hot path more than all else that happens to a batch.
+        With room it takes them as they are; to read each of them would cost its hot
+        path more than all else that happens to a batch.
         """
-        if self.admission.by_item or self.drops.item_listeners:
-            return True
-        if self.receiver is None:
-            return False
         losses = self.losses
-        return bool(losses.gaps.tail or losses.books.tail) or count > room
+        return bool(losses.gaps.tail or losses.books.tail) or len(items) > room
 
     def offer_now(self, item: T, sender: object = None) -> None:
         """As :meth:`offer` for one tick, but the strategy applies at once.
@@ -307,12 +316,12 @@ class ChannelState(Generic[T]):
                 self.drops.drop(held, "held", at_head=False)
             if losses.gaps.tail:
                 items = losses.mark(items)
-            before = len(self.buffer)
+            before = 0 if arrived is None else len(self.buffer)
             verdict = admission.offer(items, room, now)
             if arrived is not None:
                 assert isinstance(self.buffer, FifoBuffer)
                 self.buffer.backdate(arrived[: len(self.buffer) - before])
-            if verdict is ALL_IN:
+            if verdict is ALL_IN and behind is None:
                 items = ()
                 break
             self._act_on(verdict)
@@ -339,7 +348,8 @@ class ChannelState(Generic[T]):
             drops.merge_failed(item, error)
         if verdict.replaced:
             drops.conflate(verdict.replaced)
-        drops.drop(verdict.evicted, "evicted")
+        if verdict.evicted:
+            drops.drop(verdict.evicted, "evicted")
         if verdict.displaced:
             drops.displace(verdict.displaced)
         if not verdict.refused:
@@ -362,6 +372,8 @@ class ChannelState(Generic[T]):
                 sleepers.hand_over(self.taking.take_one)
             if sleepers.sleeping:
                 sleepers.wake(len(self.buffer))
+        elif sleepers.lingering and not sleepers.coming and sleepers.recall():
+            return
         elif sleepers.sleeping and not sleepers.coming and not receiver.anyone_free():
             sleepers.wake(1)
 

@@ -9,13 +9,14 @@ times, those in the channel trio's.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, final
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, final, overload
 
 import trio
 
 from ..buffer import Stretch
 from ..gaps import Gap
+from ..uninterrupted import uninterrupted
 from .sending import TickSendChannel
 from .state import ChannelState
 
@@ -66,6 +67,38 @@ def leave_all(state: ChannelState[Any]) -> None:
 
 
 @final
+class _Shifted(Sequence[float]):
+    """*times* less *by_s*, computed where one is asked for.
+
+    Few are: a channel asks for the arrival of the ticks that are timed, and of the
+    oldest. To compute all would cost a tick more than to queue it.
+    """
+
+    __slots__ = ("_by_s", "_times")
+
+    def __init__(self, times: Sequence[float], by_s: float) -> None:
+        self._times = times
+        self._by_s = by_s
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    @overload
+    def __getitem__(self, at: int) -> float: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[float]: ...
+
+    def __getitem__(self, at: int | slice) -> float | Sequence[float]:
+        if isinstance(at, slice):
+            return _Shifted(self._times[at], self._by_s)
+        return self._times[at] - self._by_s
+
+    def __iter__(self) -> Iterator[float]:
+        return iter([time - self._by_s for time in self._times])
+
+
+@uninterrupted
+@final
 class Bringing:
     """One stretch on its way into the channel of *send*.
 
@@ -78,6 +111,9 @@ class Bringing:
         self._gaps: dict[int, Gap] = dict(stretch.gaps)
         self._begin = 0
         """The place of the first tick that was not brought yet."""
+
+    def __len__(self) -> int:
+        return len(self._items) - self._begin
 
     def rest(self) -> list[Any]:
         """Return the ticks that were not brought yet."""
@@ -132,7 +168,7 @@ class Bringing:
             self._send.mark_gap(self._gaps[begin])
         end = min((place for place in self._gaps if place > begin), default=len(self._items))
         part = self._items[begin:end]
-        arrived = [time - offset_s for time in self._arrived[begin:end]]
+        arrived = _Shifted(self._arrived[begin:end], offset_s)
         self._begin = end
         try:
             return self._send.deliver(part, arrived=arrived)

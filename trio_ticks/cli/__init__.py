@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
 import click
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the arguments after the program's name; ``sys.argv[1:]`` unless
             given.
     """
+    _open_what_is_closed()
     words = sys.argv[1:] if arguments is None else list(arguments)
     command = f"trio-ticks {words[0]}" if words and words[0] in COMMANDS else "trio-ticks"
     try:
@@ -125,11 +127,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.EPIPE:
             return _complain(str(error), EXIT_FAILED, command)
-        # The reader of our output has gone. Without this, Python would report that once
-        # more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    finally:
+        _drop_unwritable()
     return result if isinstance(result, int) else 0
+
+
+def _open_what_is_closed() -> None:
+    """Let standard input and outputs that are closed (``>&-``) lead nowhere.
+
+    Python has ``None`` in their place, and the next file or socket that is opened would
+    get the number of one: what a library or a child process writes would go there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the end
+
+
+def _drop_unwritable() -> None:
+    """Drop what an output still holds that has no reader or no room any more.
+
+    Without this, Python would report that once more when it flushes at exit, and end
+    with a code of its own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _variable(error: click.ClickException) -> str:
@@ -154,5 +179,6 @@ def _variable(error: click.ClickException) -> str:
 
 def _complain(message: str, code: int, command: str) -> int:
     more = f" (see {command} --help)" if code == EXIT_USAGE else ""
-    click.echo(f"{command}: error: {one_line(' '.join(message.split()))}{more}", err=True)
+    with suppress(OSError):  # a closed terminal takes no more
+        click.echo(f"{command}: error: {one_line(' '.join(message.split()))}{more}", err=True)
     return code

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..logs import Redactor
 from .options import ParamType, option
 
-__all__ = ["BufferAt", "BufferUrl", "buffer_option", "warn_of_password"]
+__all__ = ["BufferAt", "BufferUrl", "buffer_argument", "buffer_option", "warn_of_password"]
 
 
 @attrs.frozen
@@ -59,6 +59,27 @@ def buffer_option(*, required: bool) -> Callable[[Any], Any]:
         "holds a password: other users can see command lines."
         + ("" if required else "  [default: none, ticks stay in this process]"),
     )
+
+
+def buffer_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the buffer's URL, for a command that is about a buffer and nothing else."""
+
+    def given(_ctx: click.Context, _param: click.Parameter, value: BufferAt | None) -> BufferAt:
+        if value is None:
+            raise click.UsageError(
+                "say which buffer: give its URL, such as redis://host:6379/0?name=ticks in "
+                "quotes, or set TRIO_TICKS_BUFFER"
+            )
+        return value
+
+    return click.argument(
+        "buffer",
+        type=BufferUrl(),
+        required=False,
+        envvar="TRIO_TICKS_BUFFER",
+        metavar="[URL]",
+        callback=given,
+    )(command)
 
 
 def warn_of_password(buffer: BufferAt) -> None:

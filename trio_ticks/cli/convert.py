@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..history.converting import Converted, Converter
 from ..observability.shown import shown
 from .inspect import ReadingBar, recording_files, venue_option
+from .interrupts import ended_by_signals
 from .loading import load_venue
 from .options import log_options, option, set_up_logging
 
@@ -63,21 +64,23 @@ def convert(
       0  all that is closed is converted
       1  a table cannot be written
       2  a bad setting, or no file is a recording
+      130, 143  Ctrl-C or SIGTERM has ended it: what was converted stays
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters)
     converter = Converter(out, None if venue is None else load_venue(venue), again=again)
     files = recording_files(paths)
     bar = ReadingBar(files)
     failed: list[ConfigError] = []
-    for path in files:
-        try:
-            done = converter.convert(path, bar)
-        except ConfigError as error:
-            failed.append(error)
-        else:
-            bar.clear()
-            click.echo(_line(done))
-        bar.next(path.stat().st_size)
+    with ended_by_signals():
+        for path in files:
+            try:
+                done = converter.convert(path, bar)
+            except ConfigError as error:
+                failed.append(error)
+            else:
+                bar.clear()
+                click.echo(_line(done))
+            bar.next(path.stat().st_size)
     bar.clear()
     if len(failed) == len(files):
         raise failed[0]

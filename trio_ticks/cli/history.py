@@ -18,6 +18,7 @@ import trio
 from ..history import Progress, klines
 from ..history.tables import CsvTable, Table, open_table
 from ..history.venues import HISTORIES
+from .interrupts import ended_by_signals
 from .options import Number, ParamType, log_options, option, set_up_logging
 
 __all__ = ["Moment", "history"]
@@ -102,6 +103,7 @@ def history(*, symbol: str, **parameters: Any) -> int:
       0  all bars are written
       1  the venue refused, or could not be reached
       2  a bad setting
+      130, 143  Ctrl-C or SIGTERM has ended it: no file is written
     """  # noqa: D301 - click needs the very character
     key = parameters["api_key"]
     set_up_logging(parameters, secrets=() if key is None else (key,))
@@ -123,7 +125,7 @@ def history(*, symbol: str, **parameters: Any) -> int:
     target: AbstractContextManager[Table]
     target = nullcontext(CsvTable(sys.stdout)) if out is None else open_table(out)
     try:
-        with target as table:
+        with ended_by_signals(), target as table:
             count = trio.run(fetch, table)
     finally:
         if show is not None:

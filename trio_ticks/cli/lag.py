@@ -15,7 +15,7 @@ from ..errors import ConfigError, TickError
 from ..logs import Redactor, one_line
 from ..observability.fetch import FetchError, HttpAddress, fetch
 from ..observability.remote import MOST_PIPELINES, Samples, read_answer
-from .buffer_options import BufferAt, BufferUrl
+from .buffer_options import BufferAt, buffer_argument
 from .options import Number, option
 from .report import json_line
 
@@ -27,7 +27,7 @@ _MOST_NAME = 60
 
 
 @click.command(short_help="Show how far the workers of a buffer are behind.")
-@click.argument("buffer", type=BufferUrl(), envvar="TRIO_TICKS_BUFFER", metavar="[URL]")
+@buffer_argument
 @option(
     "--max-lag",
     type=Number("ticks", whole=True),

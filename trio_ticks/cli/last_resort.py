@@ -1,4 +1,4 @@
-"""Ends a program whose event loop stands still, some time after SIGINT or SIGTERM.
+"""Ends a program whose event loop stands still, some time after a signal.
 
 A loop that is blocked cannot shut down: the tasks that would do it do not run. A
 supervisor would kill the program without a word after its grace period. So the thread
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, final
 
 import click
@@ -69,16 +70,19 @@ class LastResort:
         came_at, number = self._signal
         if still_s < _STILL_S or monotonic() - came_at < self._timeout_s:
             return
-        click.echo(
-            f"{number.name} came {monotonic() - came_at:.1f} s ago, and the event loop has stood "
-            f"still for {still_s:.1f} s: ended without a shutdown. The loop is here:\n"
-            f"{self._watch.stack()}",
-            err=True,
-        )
         try:
+            # A closed terminal takes none of it, but the report may go to a file.
+            with suppress(OSError):
+                click.echo(
+                    f"{number.name} came {monotonic() - came_at:.1f} s ago, and the event loop has "
+                    f"stood still for {still_s:.1f} s: ended without a shutdown. The loop is "
+                    f"here:\n{self._watch.stack()}",
+                    err=True,
+                )
             self._write_report()
         finally:
             for stream in (sys.stdout, sys.__stdout__, sys.stderr):
                 if stream is not None:
-                    stream.flush()
+                    with suppress(OSError, ValueError):
+                        stream.flush()
             os._exit(128 + number)

@@ -14,6 +14,7 @@ from ..clock import monotonic
 from ..errors import ConfigError
 from ..foresight.planning import plan as make_plan
 from .history import Moment
+from .interrupts import ended_by_signals
 from .loading import load_strategy, load_venue
 from .options import Names, Number, ParamType, log_options, option, set_up_logging
 
@@ -39,8 +40,11 @@ class Duration(ParamType):
             if text.endswith(unit):
                 text, factor = text.removesuffix(unit).strip(), seconds
                 break
-        number = Number("seconds", positive=True).convert(text, param, ctx)
-        return number * factor
+        try:
+            float(text)
+        except ValueError:
+            self.fail(f"{value!r} is no time like 50ms or 2s; 0.05 is in seconds.", param, ctx)
+        return Number("seconds", positive=True).convert(text, param, ctx) * factor
 
 
 @final
@@ -88,7 +92,8 @@ class Counts(ParamType):
     "--p99-lag",
     type=Duration(),
     default="50ms",
-    help="How late the handling of all but one in a hundred ticks may begin: 50ms, 2s.",
+    help="How late the handling of all but one in a hundred ticks may begin: 50ms, 2s; a "
+    "number alone is in seconds.",
 )
 @option(
     "--factor",
@@ -175,6 +180,7 @@ def plan(*, recording: Path, handler: str, **parameters: Any) -> int:
       1  a simulation failed
       2  a bad setting, or a busy machine
       4  a plan, but no setting that was tried meets the target
+      130, 143  Ctrl-C or SIGTERM has ended it
     """  # noqa: D301 - click needs the very character
     set_up_logging(parameters, secrets=())
     as_json, page = parameters.pop("json"), parameters.pop("html")
@@ -184,18 +190,19 @@ def plan(*, recording: Path, handler: str, **parameters: Any) -> int:
     venue, channels = parameters.pop("venue"), parameters.pop("channels")
     show = _Progress() if sys.stderr.isatty() else None
     try:
-        found = make_plan(
-            recording,
-            strategy,
-            venue=None if venue is None else load_venue(venue),
-            channels="all" if channels == ("all",) else channels,
-            start=parameters.pop("from"),
-            end=parameters.pop("to"),
-            measure_s=parameters.pop("measure"),
-            verify_s=parameters.pop("verify_for"),
-            progress=show,
-            **parameters,
-        )
+        with ended_by_signals():
+            found = make_plan(
+                recording,
+                strategy,
+                venue=None if venue is None else load_venue(venue),
+                channels="all" if channels == ("all",) else channels,
+                start=parameters.pop("from"),
+                end=parameters.pop("to"),
+                measure_s=parameters.pop("measure"),
+                verify_s=parameters.pop("verify_for"),
+                progress=show,
+                **parameters,
+            )
     finally:
         if show is not None:
             show.clear()

@@ -213,7 +213,7 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         )
         if drops
     )
-    lines = [f"  produced   {ledger.produced:>{width},}"]
+    lines = [f"  {'received' if half == 'work' else 'produced':10} {ledger.produced:>{width},}"]
     for sign, (name, number) in zip("=" + "+" * (len(parts) - 1), parts.items(), strict=True):
         share = f"{number / ledger.produced:7.1%}" if ledger.produced else ""
         lines.append(f"{sign} {name:10} {number:>{width},} {share}  {notes.get(name, '')}".rstrip())
@@ -229,7 +229,7 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
     lines += [
         "",
         f"  ran {report.duration_s:.1f} s, {report.produced_per_s:,.0f} ticks/s in, "
-        f"{report.consumed_per_s:,.0f} ticks/s handled",
+        f"{report.consumed_per_s:,.0f} ticks/s {'appended' if half == 'ingest' else 'handled'}",
         f"  queue peak {report.queue_peak:,} ticks, senders waited {report.blocked_s:.2f} s",
         f"  {report.malformed:,} malformed messages, {report.reconnects:,} reconnects",
         *_in_vain(report),

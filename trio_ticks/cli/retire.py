@@ -10,14 +10,14 @@ import trio
 
 from ..errors import BrokerError, ConfigError, TickError
 from ..logs import Redactor
-from .buffer_options import BufferAt, BufferUrl
+from .buffer_options import BufferAt, buffer_argument
 from .options import Number, option
 
 __all__ = ["retire"]
 
 
 @click.command(short_help="Keep nothing more for a group of workers that is gone for good.")
-@click.argument("buffer", type=BufferUrl(), envvar="TRIO_TICKS_BUFFER", metavar="[URL]")
+@buffer_argument
 @option("--group", metavar="NAME", required=True, help="The group; trio-ticks lag shows them all.")
 @option(
     "--timeout",
@@ -40,7 +40,7 @@ def retire(*, buffer: BufferAt, group: str, timeout: float) -> None:
 
     \b
     Examples:
-      trio-ticks retire redis://localhost?name=ticks --group backtest
+      trio-ticks retire 'redis://localhost?name=ticks' --group backtest
       TRIO_TICKS_BUFFER=rediss://user:password@host/0 trio-ticks retire --group backtest
 
     \b

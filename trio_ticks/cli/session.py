@@ -1,8 +1,8 @@
 """Run a pipeline for the command line: signals, the display, and the final report.
 
-Rules: the first SIGINT or SIGTERM begins the graceful shutdown, the second cancels at
-once, and both end in a report. If a terminal or a pipe takes no output, some of the
-display is lost, but never a tick.
+Rules: the first SIGINT, SIGTERM or SIGHUP begins the graceful shutdown, a second SIGINT
+or SIGTERM cancels at once, and both end in a report. If a terminal or a pipe takes no
+output, some of the display or the report is lost, but never a tick.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ..observability.logs import LogTail
 from ..pipeline.opening import open_pipeline
 from ..pipeline.running import Pipeline
 from ..pipeline.signals import hear_signals
+from .closed_terminal import let_go_of_closed_terminal
 from .last_resort import LastResort
 from .ports import naming
 from .report import json_line, progress_line, report_text
@@ -140,17 +141,25 @@ class Display:
 class _Stop:
     """Why the run stops.
 
-    ``reason`` is set once it does, ``code`` if a signal ended it at once.
+    ``reason`` is set once it does, ``code`` if a signal ended it at once, and
+    ``is_unread`` if the terminal that would have shown the report was closed.
     """
 
     reason: str | None = None
     code: int = 0
+    is_unread: bool = False
     begun: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def begin(self, reason: str) -> None:
         """Note why the run stops, for all who wait for that."""
         self.reason = self.reason or reason
         self.begun.set()
+
+    def on_signal(self, resort: LastResort, number: signal.Signals) -> None:
+        """Let go of a terminal that is closed; called in the signal handler."""
+        resort.on_signal(number)
+        if number.name == "SIGHUP" and let_go_of_closed_terminal():
+            self.is_unread = True
 
     @property
     def hint(self) -> str:
@@ -162,8 +171,11 @@ class _Stop:
     def obey(self, pipeline: Pipeline[Any], number: signal.Signals, again: bool) -> None:
         """Stop *pipeline* for a signal.
 
-        It stops at once if it is stopping already, for whichever reason.
+        It stops at once if it is stopping already, for whichever reason. A terminal
+        that is closed meanwhile leaves it the time that it needs.
         """
+        if self.reason is not None and number.name == "SIGHUP":
+            return
         if again or self.reason is not None:
             self.code = 128 + number
             pipeline.cancel()
@@ -208,6 +220,7 @@ async def run_session(
 
     Raises:
         ConfigError: a setting cannot work; nothing has run.
+        OSError: the report cannot be written; its counts are logged.
         Exception: the feed's error, after the report has been written.
 
     Cancellation: cancels the pipeline at once; no report is written.
@@ -226,9 +239,8 @@ async def run_session(
                 watch, timeout_s = pipeline.loop_watch, settings.get("shutdown_timeout", 5.0)
                 resort = LastResort(watch, timeout_s, partial(_write_last, display, view, pipeline))
                 stack.enter_context(resort)
-                stack.enter_context(
-                    hear_signals(partial(stop.obey, pipeline), at_once=resort.on_signal)
-                )
+                at_once = partial(stop.on_signal, resort)
+                stack.enter_context(hear_signals(partial(stop.obey, pipeline), at_once=at_once))
                 try:
                     # Not beside other tasks: the error is to come out as itself.
                     await _serve(pipeline, display)
@@ -249,10 +261,40 @@ async def run_session(
         except Exception as error:
             failure = error
     if pipeline is not None and reported:
-        display.write(pipeline)
+        try:
+            display.write(pipeline)
+            if stop.is_unread:
+                _log_unread(pipeline, "the terminal is closed")
+        except OSError as error:
+            # A write to a closed terminal may fail before its signal is heard.
+            if let_go_of_closed_terminal():
+                _log_unread(pipeline, "the terminal is closed")
+            else:
+                _log_unread(pipeline, str(error))
+                failure = failure or error
     if failure is not None:
         raise failure
     return stop.code or (display.code_of(pipeline) if pipeline is not None else 0)
+
+
+def _log_unread(pipeline: Pipeline[Any], reason: str) -> None:
+    """Log the counts of a report that nobody can read: the log may go elsewhere."""
+    report = pipeline.report
+    log_event(
+        logging.getLogger(__name__),
+        logging.WARNING,
+        "cli.report_lost",
+        "%s; produced %d, consumed %d, failed %d, dropped %d",
+        reason,
+        report.produced,
+        report.consumed,
+        report.failed,
+        report.dropped,
+        produced=report.produced,
+        consumed=report.consumed,
+        failed=report.failed,
+        dropped=report.dropped,
+    )
 
 
 def _write_last(display: Display, view: View, pipeline: Pipeline[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from ..observability.fetch import FetchError, HttpAddress
 from ..observability.readings import MOST_WORKERS
 from ..observability.remote import MOST_LABEL, RemotePipeline, Watch
 from ..pipeline.signals import hear_signals
+from .closed_terminal import let_go_of_closed_terminal
 from .options import Number, ParamType, option
 from .report import json_line, progress_line
 from .session import Display
@@ -136,13 +137,18 @@ async def _show(chosen: _Chosen, interval: float) -> None:
     """
     live, failure = Display(view="live", json=False).choose() == "live", None
     async with trio.open_nursery() as nursery:
-        with hear_signals(lambda _number, _again: nursery.cancel_scope.cancel()):
+        with hear_signals(
+            lambda _number, _again: nursery.cancel_scope.cancel(),
+            at_once=lambda _number: let_go_of_closed_terminal(),
+        ):
             try:
                 await (
                     _show_live(chosen, interval, nursery) if live else _show_lines(chosen, interval)
                 )
             except OSError as error:
-                failure = error
+                # A write to a closed terminal may fail before its signal is heard.
+                if not let_go_of_closed_terminal():
+                    failure = error
                 nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -374,4 +380,5 @@ def _keys() -> Iterator[int | None]:
     try:
         yield keys
     finally:
-        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # the terminal has gone
+            termios.tcsetattr(keys, termios.TCSADRAIN, before)

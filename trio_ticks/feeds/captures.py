@@ -191,7 +191,7 @@ def recognise(
         raise ConfigError(
             f"{str(path)!r} is not a recording that can be played: tried as {', '.join(tried)},"
             f" its first {lines:,} lines make no market data, and {junk:,} of them are junk in"
-            " each; say venue= if it is of another venue. A line is '<receive time, ns>"
+            " each; say venue=, --venue if it is of another venue. A line is '<receive time, ns>"
             " <message>', or one of the other kinds that trio_ticks.recordings.files describes"
         )
     return find_language(max(fitting, key=fitting.__getitem__), channels)

@@ -169,6 +169,11 @@ class Comeback:
         self.attempts = 0
         self._backoff.reset()
 
+    def rested(self, seconds: float) -> None:
+        """Notice that nothing was tried for *seconds*: no outage counts them."""
+        self._outage_since += seconds
+        self._auth_since += seconds
+
     def _give_up(
         self, ended: End, now: float, had_data: bool, retry_after: float | None
     ) -> GiveUp | None:

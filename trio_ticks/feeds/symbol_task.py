@@ -64,6 +64,10 @@ class SymbolTask:
         self._watch.forget(names)
         self._count_silent()
 
+    def restart(self, now: float) -> None:
+        """Let the silence of all symbols begin at *now*: nothing could come before."""
+        self._watch.restart(now)
+
     def expects_data(self) -> bool:
         """Return whether market data is to be expected now."""
         expected = self._core.options.expect_data

@@ -49,6 +49,8 @@ def simulate_growth(
     for factor in _FACTORS:
         whole = factor * target.factor
         numbers = wishes.workers or workers_around(part, mean_s, whole, wishes.most_workers)
+        # Those that are advised may still do, where the strategy lets ticks go.
+        numbers = tuple(sorted({chosen.workers, *numbers}))
         counts.append(len(numbers))
         jobs.append(simulator.job(chosen.workers, chosen.maxsize, overflow, factor=whole))
         jobs += [simulator.job(each, UNBOUNDED, overflow, factor=whole) for each in numbers]
@@ -63,12 +65,16 @@ def simulate_growth(
             losers_factor = factor
             losers = {name: lost / totals[name] for name, lost in summary.lost_by_symbol.items()}
         fitting = lowest([next(results)[0] for _ in range(count)], target)
+        if unchanged.meets(target) and (fitting is None or fitting.workers >= chosen.workers):
+            needed: tuple[int | None, int | None] = (chosen.workers, chosen.maxsize)
+        else:
+            needed = (None, None) if fitting is None else (fitting.workers, room_for(fitting.peak))
         growth.append(
             Growth(
                 factor=factor,
                 unchanged=unchanged,
-                workers=None if fitting is None else fitting.workers,
-                maxsize=None if fitting is None else room_for(fitting.peak),
+                workers=needed[0],
+                maxsize=needed[1],
             )
         )
     return growth, losers, losers_factor

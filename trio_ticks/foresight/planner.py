@@ -32,6 +32,7 @@ from .choosing import (
     sizes_around,
     workers_around,
 )
+from .filling import busiest_arrivals
 from .growing import simulate_growth
 from .hush import hushed
 from .measuring import Measured, measure
@@ -80,9 +81,16 @@ class Planner:
         self._place: Place = place
         self._wishes = wishes
         self._target = wishes.target
+        load = past.load.faster(wishes.target.factor)
+        self._arrivals = busiest_arrivals(load, wishes.measure_s)
         self._tell = tell
         self._services: dict[str, Services] = {}
-        self._simulator = Simulator(wishes, tell)
+        self._simulator = Simulator(
+            tell,
+            ordering=wishes.ordering,
+            factor=wishes.target.factor,
+            processes=wishes.processes,
+        )
         self._job = self._simulator.job
         self._patience_s = patience_s(wishes.target.p99_lag_s)
 
@@ -100,6 +108,7 @@ class Planner:
                 executor=place,
                 workers=workers,
                 limit_s=limit_s,
+                arrivals=self._arrivals,
                 ordering=self._wishes.ordering,
             )
 

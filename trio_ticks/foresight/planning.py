@@ -131,6 +131,7 @@ def plan(
         progress=lambda share: tell("reading", share, 1.0),
     )
     _check_host(tell, busy_host)
+    wishes = wishes.limited(len(past.load.counts()))
     planner = Planner(str(recording), past, handler, place, wishes, tell)
     found = planner.run(compare=executor == "auto")
     if verify and not past.bars:

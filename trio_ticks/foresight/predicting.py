@@ -22,8 +22,11 @@ _INEXACT: Final = 0.05
 """No lag is predicted more exactly than to this share of itself.
 
 A simulation leaves out what else the event loop has to do."""
-_DRAWN: Final = 2
-"""So many times services are drawn anew."""
+_DRAWN: Final = 4
+"""So many times services are drawn anew.
+
+Where a few ticks take most of the time, it matters which ones follow each other: the
+same services in another order lose 3 % more or less."""
 
 
 @final
@@ -50,6 +53,9 @@ def predict(
 ) -> Prediction:
     """Simulate a setting, also with services a little shorter and longer, and others.
 
+    What is expected is the middle one of those with the services as they were measured,
+    each time in another order.
+
     Args:
         measured: what handling costs.
         load: as it was recorded.
@@ -68,21 +74,22 @@ def predict(
         for number in range(_DRAWN + 1)
     }
     jobs = [
-        simulator.job(workers, maxsize, overflow),
+        *(simulator.job(workers, maxsize, overflow, services=name) for name in services),
         simulator.job(workers, maxsize, overflow, scale=1 - doubt),
         simulator.job(workers, maxsize, overflow, scale=1 + doubt),
-        *(
-            simulator.job(workers, maxsize, overflow, services=str(number))
-            for number in range(1, _DRAWN + 1)
-        ),
     ]
     found = simulator.run("simulating doubts", jobs, load, services)
     rows = [row for row, _ in found]
+    middle = sorted(found[: len(services)], key=_by_loss)[len(services) // 2]
     return Prediction(
-        rows[0],
-        found[0][1],
+        *middle,
         Interval.of([row.drop_rate for row in rows]),
         Interval.of(
             [row.p99_lag_s * (1 + each) for row in rows for each in (-_INEXACT, 0.0, _INEXACT)]
         ),
     )
+
+
+def _by_loss(found: tuple[Row, Summary]) -> tuple[float, float]:
+    row = found[0]
+    return row.drop_rate + row.conflated_rate, row.p99_lag_s

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import attrs
 
-__all__ = ["Handling", "Spread", "whole_passes"]
+__all__ = ["Handling", "Spread", "time_within", "whole_passes"]
 
 
 @final
@@ -19,6 +19,7 @@ class Handling:
 
     place: int
     """Of the tick in the sample."""
+    began: float
     elapsed_s: float
     ran_s: float
     """How long the worker's task ran in it."""
@@ -48,6 +49,14 @@ class Spread:
         mean = self._sum / self.count
         variance = max(0.0, self._squares / self.count - mean * mean)
         return math.sqrt(variance / self.count) / mean
+
+
+def time_within(handlings: Iterable[Handling], begin: float, end: float) -> float:
+    """Return how much of *handlings* lies between two moments, in seconds."""
+    return math.fsum(
+        max(0.0, min(end, each.began + each.elapsed_s) - max(begin, each.began))
+        for each in handlings
+    )
 
 
 def whole_passes(handlings: Sequence[Handling], size: int) -> list[Handling]:

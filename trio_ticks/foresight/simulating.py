@@ -41,19 +41,40 @@ class Wishes:
     processes: int | None
     seed: int
 
+    def limited(self, symbols: int) -> Wishes:
+        """Return the same for a load of so many *symbols*.
+
+        In order by symbol no more workers than symbols are ever busy at once.
+        """
+        if self.ordering != "symbol":
+            return self
+        return attrs.evolve(self, most_workers=min(self.most_workers, symbols))
+
 
 @final
 class Simulator:
-    """Simulates settings with what is asked for.
+    """Simulates settings.
 
     Args:
-        wishes: what is asked for.
         tell: is told of the progress.
+        ordering: of the settings, unless a job says otherwise.
+        factor: how many times as fast as recorded the ticks come, unless a job says
+            otherwise.
+        processes: how many to use; ``None``: as many as cores may be used. 1: none.
     """
 
-    def __init__(self, wishes: Wishes, tell: Progress) -> None:
-        self._wishes = wishes
+    def __init__(
+        self,
+        tell: Progress,
+        *,
+        ordering: Ordering = "symbol",
+        factor: float = 1.0,
+        processes: int | None = None,
+    ) -> None:
         self._tell = tell
+        self._ordering: Ordering = ordering
+        self._factor = factor
+        self._processes = processes
 
     def job(
         self,
@@ -66,14 +87,14 @@ class Simulator:
         services: str = "",
         ordering: Ordering | None = None,
     ) -> Job:
-        """Return a job; what is not given is as it is asked for."""
+        """Return a job; what is not given is as it was given at the beginning."""
         setting = Setting(
             workers=workers,
             maxsize=maxsize,
             overflow=overflow,
-            ordering=ordering or self._wishes.ordering,
+            ordering=ordering or self._ordering,
         )
-        factor = self._wishes.target.factor if factor is None else factor
+        factor = self._factor if factor is None else factor
         return Job(setting=setting, services=services, factor=factor, scale=scale)
 
     def run(
@@ -94,7 +115,7 @@ class Simulator:
             jobs,
             load,
             services,
-            processes=self._wishes.processes,
+            processes=self._processes,
             progress=lambda done, count: self._tell(what, done, count),
         )
         return [(_row(job, each), each) for job, each in zip(jobs, summaries, strict=True)]

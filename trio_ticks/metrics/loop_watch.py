@@ -1,14 +1,17 @@
 """Notices from a thread that the event loop stands still, and shows where.
 
 A handler or a feed that blocks the loop stops all its tasks: the socket is not read,
-pings are not answered, no metric can be asked for. So a thread of its own watches: it
-has the loop call a function ten times a second, and waits for that.
+pings are not answered, no metric can be asked for. So a task of the loop writes down
+ten times a second that the loop turns, and a thread sees whether it is overdue.
 
 Rules:
 
 - One thread a loop, however many pipelines run in it. It ends with the last of them.
-- On a virtual clock there is no thread: time does not pass there while code runs, and a
-  call from a thread would disturb the order of the tasks.
+- On a virtual clock there is no watch: time does not pass there while code runs.
+- How long the loop stood still is measured by the loop alone. The thread may come late
+  though the loop is well: where handlers compute, the loop lets go of the interpreter
+  only for an instant in each turn, and takes it back before the thread is awake. So a
+  thread beside a loop that is never idle can wait for seconds.
 - A process that got no processor, or was stopped, is not taken for a loop that blocks:
   the watch counts only the slices of its wait that took about as long as they should.
 """
@@ -16,6 +19,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -31,18 +35,22 @@ from ..clock import Clock, monotonic
 from ..logs import Lines, LogLimit, log_event
 from .latency import LatencyWindow
 
-__all__ = ["LoopWatch", "watch_loop"]
+__all__ = ["AGAIN", "LOG_EVERY_S", "LoopWatch", "watch_loop"]
 
 logger = logging.getLogger("trio_ticks.pipeline")
 
 _EVERY_S: Final = 0.1
 _SLICE_S: Final = 0.05
-_SLICES: Final = 4
-"""A loop that has not answered for so many slices in a row stands still: 0.2 s."""
+_STILL_S: Final = 0.2
+"""A loop that is overdue for so long stands still."""
 _LATE_S: Final = 0.05
 """A wait that took so much longer says more about this thread than about the loop."""
 _HELD_S: Final = 0.15
-_LOG_EVERY_S: Final = 10.0
+"""Whoever was late, while the process used a processor for so long, waited for code."""
+LOG_EVERY_S: Final = 10.0
+"""Seconds from one line of a kind to the next."""
+AGAIN: Final = 10
+"""A loop is told of again each time it has stood still for so many times as long."""
 _WINDOW_S: Final = 10.0
 _FRAMES: Final = 12
 
@@ -56,38 +64,41 @@ class LoopWatch:
     """The watch of one event loop: ``pipeline.loop_watch``.
 
     Args:
-        token: of the loop.
         thread: the identity of the loop's thread.
     """
 
-    def __init__(self, token: trio.lowlevel.TrioToken, thread: int) -> None:
+    def __init__(self, thread: int) -> None:
         self.users = 0
         """How many pipelines of the loop want the watch."""
         self.blocks = 0
         """How often the loop has stood still for 0.2 s or longer."""
         self.delays = LatencyWindow(_WINDOW_S, 10)
-        """How long the loop took to answer; ten times a second."""
+        """How late the loop was for its next turn; ten times a second.
+
+        Up to a millisecond of it is the system's timer."""
         self.guards: tuple[Guard, ...] = ()
         """Replaced as a whole: the thread reads it."""
         self.beats: tuple[Callable[[], None], ...] = ()
-        """Called in the loop ten times a second, whenever it answers."""
-        self._token = token
+        """Called in the loop ten times a second."""
         self._loop_thread = thread
-        self._asked_at: float | None = None
-        self._answered_at = 0.0
-        self._answered = threading.Event()
+        self._turns = 0
+        """How often the loop has turned by itself."""
+        self._due_at = math.inf
+        """When it is to turn next."""
+        self._stood_in = -1
+        """The last turn that the thread has waited for in vain."""
+        self._turning = trio.CancelScope()
         self._stopped = threading.Event()
-        self._limit = LogLimit(monotonic, _LOG_EVERY_S)
+        self._limit = LogLimit(monotonic, LOG_EVERY_S)
         self._thread: threading.Thread | None = None
 
     def delay_s(self) -> float:
-        """Return the longest that the loop took to answer in the last 10 s, in seconds.
+        """Return how late the loop was at most in the last 10 s, in seconds.
 
         The wait that is going on counts. Call it in the loop.
         """
-        now, asked_at = monotonic(), self._asked_at
-        current = 0.0 if asked_at is None else now - asked_at
-        return max(current, self.delays.stats(now).max / 1e3)
+        now = monotonic()
+        return max(0.0, now - self._due_at, self.delays.stats(now).max / 1e3)
 
     def stack(self) -> str:
         """Return where the loop is, as lines of a traceback: the innermost frames."""
@@ -95,52 +106,40 @@ class LoopWatch:
         return "" if frame is None else "".join(traceback.format_list(_frames_of_task(frame)))
 
     def start(self) -> None:
-        """Begin to watch, in a thread."""
+        """Begin to watch, in a thread; call it in the loop."""
+        self._due_at = monotonic() + _EVERY_S
+        trio.lowlevel.spawn_system_task(self._turn)
         self._thread = threading.Thread(target=self._run, name="trio-ticks-loop", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread, and wait for its end; call it in the loop."""
         self._stopped.set()
-        self._answered.set()
+        self._turning.cancel()
         if self._thread is not None:
             # It may be writing to a log that the application has made slow.
             self._thread.join(1.0)
 
-    # In the thread
+    async def _turn(self) -> None:
+        """Write down ten times a second that the loop turns, until :meth:`stop`."""
+        with self._turning:
+            while True:
+                used_s = time.process_time()
+                await trio.sleep(_EVERY_S)
+                self._turned(time.process_time() - used_s)
 
-    def _run(self) -> None:
-        while True:
-            timer = _Timer()
-            if self._stopped.wait(_EVERY_S):
-                return
-            try:
-                self._ask(timer.held_s(_EVERY_S))
-            except trio.RunFinishedError:
-                return
+    def _turned(self, used_s: float) -> None:
+        """Write down that the loop has turned.
 
-    def _ask(self, held_s: float) -> None:
-        """Ask the loop; *held_s*: for how long this thread was kept from asking."""
-        self._answered.clear()
-        if self._stopped.is_set():
-            # stop() waits for this thread in the loop, which could not answer now.
-            return
-        self._asked_at = asked_at = monotonic() - held_s
-        try:
-            self._token.run_sync_soon(self._answer)
-            still = self._wait(asked_at, held_s)
-        finally:
-            self._asked_at = None
-        if still and not self._stopped.is_set():
-            self._note(self._answered_at - asked_at)
-
-    def _answer(self) -> None:
-        """Called by the loop, so that :attr:`delays` is written there alone."""
-        now, asked_at = monotonic(), self._asked_at
-        if asked_at is not None:
-            self.delays.record(now - asked_at, now)
-        self._answered_at = now
-        self._answered.set()
+        Args:
+            used_s: for how long the process used a processor since the last turn.
+        """
+        now = monotonic()
+        late_s = max(0.0, now - self._due_at)
+        self.delays.record(late_s, now)
+        # The thread could not see it if C code kept the interpreter to itself.
+        if self._stood_in == self._turns or (late_s >= _STILL_S and used_s >= _HELD_S):
+            self._note(late_s)
         for beat in self.beats:
             try:
                 beat()
@@ -148,23 +147,28 @@ class LoopWatch:
                 # trio would end the whole loop by it.
                 if times := self._limit.due("beat"):
                     log_event(logger, logging.ERROR, "loop.beat", times=times, exc_info=error)
+        self._due_at = monotonic() + _EVERY_S
+        self._turns += 1
 
-    def _wait(self, asked_at: float, held_s: float) -> bool:
-        """Wait until the loop has answered; return whether it had stood still."""
-        slices, still = 0, False
+    # In the thread
+
+    def _run(self) -> None:
+        turns, still_s, tell_at_s = -1, 0.0, 0.0
         while True:
             timer = _Timer()
-            answered = self._answered.wait(_SLICE_S)
-            held_s += timer.held_s(_SLICE_S)
-            if answered:
-                return still or held_s >= _SLICES * _SLICE_S
-            slices += timer.is_punctual(_SLICE_S)
-            if not still and (slices >= _SLICES or held_s >= _SLICES * _SLICE_S):
-                still = True
-                self._report(monotonic() - asked_at)
-            if still:
+            if self._stopped.wait(_SLICE_S):
+                return
+            if turns != self._turns:
+                turns, still_s, tell_at_s = self._turns, 0.0, 0.0
+                continue
+            late_s = monotonic() - self._due_at
+            # Of this slice, only what is after the turn was due.
+            still_s += max(0.0, min(late_s, timer.kept_s(_SLICE_S)))
+            if still_s >= _STILL_S:
+                is_new, self._stood_in = self._stood_in != turns, turns
+                tell_at_s = self._tell(late_s, tell_at_s, is_new=is_new)
                 for guard in self.guards:
-                    guard(monotonic() - asked_at)
+                    guard(late_s)
 
     def _note(self, delay_s: float) -> None:
         self.blocks += 1
@@ -177,9 +181,25 @@ class LoopWatch:
             facts = {"seconds": delay_s, "times": times}
             log_event(logger, logging.WARNING, "loop.moved", text, delay_s, **facts)
 
-    def _report(self, since_s: float) -> None:
-        if not (times := self._limit.due("blocked")):
-            return
+    def _tell(self, since_s: float, tell_at_s: float, *, is_new: bool) -> float:
+        """Log where the loop is if that is due; return when to log it again.
+
+        A line that is not due yet is tried again: the loop may never go on. And so it
+        is told of again after much longer: it may be elsewhere by then.
+
+        Args:
+            since_s: for how long it has stood still.
+            tell_at_s: for how long it is to have; 0: it was not told of yet.
+            is_new: whether it is asked for the first time.
+        """
+        if since_s < tell_at_s:
+            return tell_at_s
+        if tell_at_s:
+            times = min(1, self._limit.due("still"))
+        else:
+            times = self._limit.due("blocked", 1 if is_new else 0)
+        if not times:
+            return tell_at_s
         log_event(
             logger,
             logging.WARNING,
@@ -192,6 +212,7 @@ class LoopWatch:
             seconds=since_s,
             times=times,
         )
+        return AGAIN * since_s
 
 
 class _Timer:
@@ -204,16 +225,18 @@ class _Timer:
         """Whether the wait took *seconds*, or little longer."""
         return monotonic() - self._began <= seconds + _LATE_S
 
-    def held_s(self, seconds: float) -> float:
-        """Return how much longer it took since another thread held the interpreter.
+    def kept_s(self, seconds: float) -> float:
+        """Return for how long others have had the time to run, in seconds.
 
-        That is so if the process has used a processor for so long meanwhile: Python
-        offers the interpreter to another thread every 5 ms, unless C code keeps it. If
-        the process got no processor, or was stopped, the answer is 0.
+        That is *seconds*, or all of a longer wait in which the process has used a
+        processor: another thread held the interpreter then. If the process got no
+        processor, or was stopped, the answer is 0.
         """
-        if self.is_punctual(seconds) or time.process_time() - self._used < _HELD_S:
+        if self.is_punctual(seconds):
+            return seconds
+        if time.process_time() - self._used < _HELD_S:
             return 0.0
-        return monotonic() - self._began - seconds
+        return monotonic() - self._began
 
 
 _running: trio.lowlevel.RunVar[LoopWatch] = trio.lowlevel.RunVar("trio_ticks.loop_watch")
@@ -231,7 +254,7 @@ def watch_loop(clock: Clock, beat: Callable[[], None]) -> Iterator[LoopWatch]:
     with suppress(LookupError):
         watch = _running.get()
     if watch is None or not watch.users:
-        watch = LoopWatch(trio.lowlevel.current_trio_token(), threading.get_ident())
+        watch = LoopWatch(threading.get_ident())
         _running.set(watch)
         if not clock.is_virtual:
             watch.start()

@@ -240,7 +240,7 @@ class PipelineMetrics:
     overdue: Overdue | None = None
     """Ticks whose handler does not return; ``None``: there are none."""
     loop_delay_ms: float = 0.0
-    """The longest that the event loop took to answer in the last 10 s."""
+    """How late the event loop was at most in the last 10 s."""
     loop_blocks: int = 0
     """How often the event loop has stood still for 0.2 s or longer.
 

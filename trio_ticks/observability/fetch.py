@@ -18,6 +18,7 @@ import h11
 import trio
 
 from ..errors import ConfigError, TickError
+from ..hosts import ascii_host
 from ..logs import one_line
 
 __all__ = ["FetchError", "HttpAddress", "fetch"]
@@ -67,6 +68,7 @@ class HttpAddress:
             )
         if not url.isascii() or not url.isprintable() or " " in url:
             raise ConfigError("the address must be ASCII without spaces")
+        ascii_host("the address", parts.hostname)
         tls = parts.scheme == "https"
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         shown = (

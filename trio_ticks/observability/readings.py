@@ -48,7 +48,9 @@ _SAMPLED: Final = (
     "Where quick handlers follow each other densely it is sampled: "
     "its count is of samples, not of ticks."
 )
-_NO_LOOP: Final = "One sample a batch; none where handlers run in the event loop."
+_NO_LOOP: Final = (
+    "One sample a batch, of lone ticks one in 16; none where handlers run in the event loop."
+)
 _RECENT: Final = ("mean", "p50", "p99", "p999", "max")
 _FEED_GAPS: Final = ("sequence", "reconnect", "malformed", "breaker", "throttle", "unsubscribed")
 _STATES: Final = ("idle", "busy", "ended")
@@ -444,7 +446,7 @@ class Readings:
         watch = self._pipeline.loop_watch
         if watch is None:
             return
-        text = "How long the event loop took to answer a thread that asks ten times a second."
+        text = "How late the event loop was for a turn that it owes ten times a second."
         self._read_histogram(sink, "event_loop_delay_seconds", text, watch.delays)
         text = "The longest that it took in the last 10 s; what goes on now counts."
         sink.gauge("event_loop_longest_delay_seconds", text, watch.delay_s())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, Final, final
 
 import trio
@@ -25,7 +24,6 @@ from ..overflow import OverflowStrategy
 from ..settings import Settings
 from ..simulation.events import Setting
 from ..simulation.live import Present, advise
-from ..simulation.loads import Shares
 from ..simulation.recent import EVERY_S, Look, Recent
 from ..workers.pool import WorkerPool
 
@@ -43,8 +41,6 @@ _MOST_S: Final = 3600.0
 """An advice is made anew after this long at most, in seconds, if more was lost."""
 _STEPS: Final = 100
 """Events of a simulation in one piece: half a millisecond."""
-_LANES: Final = 32
-_SHARES: Final[dict[str, Shares]] = {"loop": "loop", "thread": "lock", "process": "nothing"}
 
 
 @final
@@ -121,14 +117,17 @@ class AdviceTask:
         return look
 
     def _some_symbol(self) -> str | None:
-        """Return the symbol of a queued tick; ``None`` if there is none."""
-        state = self._state
-        if len(state.buffer):
-            symbol: str = next(iter(state.buffer)).symbol
-            return symbol
-        lanes = state.lanes.lines
-        parked = [(len(lane), name) for name, lane in islice(lanes.items(), _LANES) if lane]
-        return max(parked)[1] if parked else None
+        """Return the symbol of a tick of the last batch; ``None`` if it has none.
+
+        Symbols are to be seen as often as they come. What is queued will not do: nearly
+        all of it may be of one hot symbol, and the load would seem to be all that
+        symbol's.
+        """
+        newest = self._state.newest
+        if not newest:
+            return None
+        symbol = getattr(self._state.random.choice(newest), "symbol", None)
+        return symbol if isinstance(symbol, str) else None
 
     def _present(self) -> Present | None:
         """Return the settings as they are; ``None`` if they cannot be simulated."""
@@ -148,9 +147,12 @@ class AdviceTask:
             )
         except ConfigError:
             return None
+        batches = self._meters.hand_over.total().count
+        handled = self._state.ledger.consumed + self._state.ledger.failed
         return Present(
             setting=setting,
-            shares=_SHARES[self._pool.place],
+            executor=self._pool.place,
+            per_batch=max(1.0, handled / batches) if batches else 1.0,
             peak=self._state.peak,
             sizes_itself=self._pool.scaling is not None,
         )

@@ -33,6 +33,7 @@ from ..overflow import Overflow
 from ..recordings.recorder import Recorder
 from ..results import Results
 from ..settings import OnCrash, OnError, OnFeed, OnGap, Ordering, Settings
+from ..uninterrupted import interruptible, uninterrupted
 from .halves import check_halves, make_pipeline
 from .recorded import recorded
 from .running import Pipeline
@@ -272,6 +273,8 @@ def _make(
     _check_in_trio()
     check_halves(feed, handler, buffer, settings, shared_symbols=shared_symbols)
     one, context = _one_feed(feed, shared_symbols), copy_context()
+    for users in (handler, settings.on_error, settings.on_gap, settings.on_feed, settings.results):
+        interruptible(users)
     if plays_the_past(one):
         context.run(begin_replaying)  # worker processes are told when they are made
     return context.run(make_pipeline, one, handler, buffer, settings)
@@ -405,6 +408,7 @@ def _begin(pipeline: Pipeline[Any], nursery: trio.Nursery) -> None:
         nursery.start_soon(_supervise_ingest, pipeline, pipeline.ingest)
 
 
+@uninterrupted
 async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:
     if pipeline._replays:
         begin_replaying()
@@ -415,6 +419,7 @@ async def _supervise(pipeline: Pipeline[Any], block: trio.CancelScope) -> None:
         pipeline.ingest.shutdown()  # nobody takes any more what it brings
 
 
+@uninterrupted
 async def _supervise_ingest(pipeline: Pipeline[Any], ingest: Pipeline[Any]) -> None:
     """Run the half that brings the ticks; after its end, end the other half."""
     await ingest._run()
@@ -449,11 +454,12 @@ async def run_pipeline(
     Without a feed (see ``buffer``) it runs until a signal ends it.
 
     Returns the report. The first SIGINT, SIGTERM or SIGHUP (where that would end the
-    process) begins a graceful shutdown of all pipelines that run so in this process,
-    the second cancels them at once; all of them end in a report. After the last has
-    ended, the application's own signal handlers are put back. Only the main thread can
-    install signal handlers: a pipeline in another thread hears of signals while one
-    runs in the main thread; a warning in the log says where none does.
+    process) begins a graceful shutdown of all pipelines that run so in this process, a
+    second SIGINT or SIGTERM cancels them at once; all of them end in a report. After
+    the last has ended, the application's own signal handlers are put back. Only the
+    main thread can install signal handlers: a pipeline in another thread hears of
+    signals while one runs in the main thread; a warning in the log says where none
+    does.
 
     Args:
         feed: as for :func:`open_pipeline`.

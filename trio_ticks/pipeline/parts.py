@@ -29,6 +29,7 @@ from ..metrics.observed import GapCounts, ItemListener, WorkerRow, WorkerStatist
 from ..overflow import Block, DropNewest, Throttle, sheds
 from ..settings import OnError, Settings
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from ..workers.overdue import OverdueWatch
 from ..workers.pool import WorkerPool
 from .advising import AdviceTask
@@ -182,6 +183,7 @@ class Parts(Generic[T]):
         if self.throttle is not None:
             self.throttle.check()
 
+    @uninterrupted
     async def watch_buffer(self) -> None:
         """Look again and again how full the buffer behind an ingest is.
 

@@ -31,6 +31,7 @@ from ..logs import log_event
 from ..metrics.observed import Pausing, Phase
 from ..settings import Settings
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .parts import Parts
 from .sink_end import SinkOf
 from .source_feed import SourceFeed
@@ -72,6 +73,8 @@ class Phases(Generic[T]):
     ) -> None:
         self._phase: Phase = "running"
         self._paused: Pausing = None
+        self._is_suspended = False
+        """Whether the feed was suspended by us, and not resumed since."""
         self.failure: BaseException | None = None
         """The first error; it is raised when the block is left."""
         self.stopping = trio.Event()
@@ -128,8 +131,10 @@ class Phases(Generic[T]):
         can, silent = self.parts.feed_can, ("unsubscribe", "feed only")
         if can.suspend is not None and can.resume is not None:
             if paused in silent and before not in silent:
+                self._is_suspended = True
                 can.suspend()
             elif before in silent and paused not in silent:
+                self._is_suspended = False
                 can.resume()
 
     def shutdown(self) -> None:
@@ -179,8 +184,19 @@ class Phases(Generic[T]):
             # begun.
             self.parts.close()
             self._phase = "stopped"
+            self._resume_ended_feed()
             self.parts.queue_changed()
             self.ended.set()
+
+    def _resume_ended_feed(self) -> None:
+        """End the pause of a feed that has ended: another pipeline may run it again."""
+        resume = self.parts.feed_can.resume
+        if self._is_suspended and resume is not None:
+            self._is_suspended = False
+            try:
+                resume()
+            except Exception as error:
+                self.fail(error)
 
     async def _run_feed(self) -> None:
         tap = self.tap
@@ -227,6 +243,7 @@ class Phases(Generic[T]):
             if cancelled is not None:
                 raise cancelled from None
 
+    @uninterrupted
     async def _stop_in_phases(self) -> None:
         await self.stopping.wait()
         queued = self.parts.ledger.queued
@@ -261,6 +278,7 @@ class Phases(Generic[T]):
             await trio.sleep_forever()  # the workers end, and with them this task
         source.leave_all()
 
+    @uninterrupted
     async def _run_throttle(self) -> None:
         if self.parts.throttle is not None:
             try:
@@ -268,6 +286,7 @@ class Phases(Generic[T]):
             except Exception as error:
                 self.fail(error)
 
+    @uninterrupted
     async def _tell_events(self) -> None:
         try:
             await self.parts.events.run()
@@ -277,6 +296,7 @@ class Phases(Generic[T]):
     def _on_book_lost(self) -> None:
         self._book_lost.set()
 
+    @uninterrupted
     async def _ask_for_snapshots(self) -> None:
         """Ask the feed for snapshots of books that lost an update, until they came."""
         request = self.parts.feed_can.request_snapshot

@@ -1,6 +1,7 @@
 """Brings SIGINT, SIGTERM and SIGHUP to all pipelines, whatever their thread.
 
-The command line's programs that run no pipeline hear of them in the same way.
+The command line's programs that run no pipeline hear of them in the same way, or are
+interrupted by them, if they compute and no loop could pass a signal on.
 
 Plan: Python lets only the main thread install signal handlers, and runs them there. So
 the first pipeline of the main thread installs ours. They pass each signal on to every
@@ -12,6 +13,8 @@ Rules:
 
 - SIGHUP, which a terminal sends that is closed, is heard only if it would end the
   process: ``nohup`` and services that read their settings anew at it go before.
+- SIGHUP is never the second signal, which ends at once. A closed terminal sends it more
+  than once (the system does, and so does the shell), and systemd right after SIGTERM.
 - Only this module installs signal handlers; it has one ``_owner`` for the process.
 - The signal handler takes no lock, logs nothing and raises nothing. It reads a tuple
   that is replaced as a whole.
@@ -34,7 +37,7 @@ import trio
 
 from ..logs import log_event
 
-__all__ = ["hear_signals"]
+__all__ = ["hear_signals", "interrupted_by_signals"]
 
 logger = logging.getLogger("trio_ticks.pipeline")
 
@@ -47,7 +50,7 @@ OnSignal = Callable[[signal.Signals, bool], None]
 
 @contextmanager
 def hear_signals(
-    on_signal: OnSignal, *, at_once: Callable[[signal.Signals], None] | None = None
+    on_signal: OnSignal, *, at_once: Callable[[signal.Signals], object] | None = None
 ) -> Iterator[None]:
     """Call *on_signal* for each SIGINT, SIGTERM and SIGHUP while the block lasts.
 
@@ -56,7 +59,8 @@ def hear_signals(
     Args:
         on_signal: called in this trio loop, outside of any task: it must not raise. Its
             second argument is False for the first signal, and True if a pipeline that
-            got an earlier signal is still running.
+            got an earlier signal is still running. A SIGHUP that is not the first
+            signal is not passed on.
         at_once: called for each signal in the signal handler itself, also while the
             loop stands still. It must take no lock, log nothing and raise nothing.
     """
@@ -69,13 +73,56 @@ def hear_signals(
         _owner.remove(listener)
 
 
+@contextmanager
+def interrupted_by_signals(on_signal: Callable[[signal.Signals], object]) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does.
+
+    They raise ``KeyboardInterrupt``, where they would end the program otherwise. In a
+    trio loop it comes out of the main task at its next checkpoint.
+
+    Args:
+        on_signal: called in the signal handler for each SIGTERM and SIGHUP. It must
+            take no lock, log nothing and raise nothing. A SIGHUP that is not the first
+            signal is ignored.
+    """
+    heard = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if number == _HANGUP and heard:
+            return
+        heard = True
+        on_signal(signal.Signals(number))
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        assert callable(on_interrupt)
+        on_interrupt(signal.SIGINT, frame)
+
+    before: dict[signal.Signals, Any] = {}
+    if _in_main_thread():
+        ending = [number for number in (signal.SIGTERM, _HANGUP) if number is not None]
+        before = {
+            each: signal.SIG_DFL for each in ending if signal.getsignal(each) is signal.SIG_DFL
+        }
+        # A program in the background of a script ignores SIGINT, and then trio does not
+        # hear of it: an interrupt would come out anywhere in its loop.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            before[signal.SIGINT] = signal.SIG_IGN
+    try:
+        for each in before:
+            signal.signal(each, signal.default_int_handler if each is signal.SIGINT else interrupt)
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 @attrs.define(eq=False)
 class _Listener:
     """A pipeline that gets signals."""
 
     token: trio.lowlevel.TrioToken
     on_signal: OnSignal
-    at_once: Callable[[signal.Signals], None] | None = None
+    at_once: Callable[[signal.Signals], object] | None = None
     got_one: bool = False
     """Whether a signal was passed on to it. Only the signal handler sets it."""
     gone: bool = False
@@ -83,9 +130,13 @@ class _Listener:
 
     def pass_on(self, number: signal.Signals, again: bool) -> None:
         """Pass a signal on to the pipeline's loop. Called by the signal handler."""
-        self.got_one = True
         if self.at_once is not None and not self.gone:
             self.at_once(number)
+        if number is _HANGUP:
+            if self.got_one:
+                return
+            again = False
+        self.got_one = True
         with suppress(trio.RunFinishedError):
             self.token.run_sync_soon(self._hear, number, again)
 

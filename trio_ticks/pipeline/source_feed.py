@@ -7,7 +7,7 @@ room. Ticks that are withdrawn are counted as given back, once.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Final, final
@@ -67,6 +67,16 @@ class SourceLinks:
         self.left_again = left_again
         self.keeper = keeper
         self.on_error = on_error
+
+
+def _joined(parts: Sequence[tuple[int, Stretch]]) -> Stretch:
+    """Return all of *parts* as one stretch."""
+    if len(parts) == 1:
+        return parts[0][1]
+    found = Stretch()
+    for _shard, stretch in parts:
+        found.extend(stretch)
+    return found
 
 
 @final
@@ -171,8 +181,12 @@ class SourceFeed:
         """
         self._send = send
 
+        async def give_up_all() -> None:
+            for shard in set(self._homes.values()):
+                await self.give_up(shard)
+
         async def work() -> None:
-            await self._sources.run(self, self, self._give_up_all, self._links.left_again)
+            await self._sources.run(self, self, give_up_all, self._links.left_again)
             await self._report_all()
 
         try:
@@ -183,10 +197,6 @@ class SourceFeed:
                 nursery.cancel_scope.cancel()
         finally:
             self._first.check()
-
-    async def _give_up_all(self) -> None:
-        for shard in set(self._homes.values()):
-            await self.give_up(shard)
 
     def leave_all(self) -> None:
         """Give back whatever no worker has begun, since the time is up."""
@@ -215,11 +225,17 @@ class SourceFeed:
 
     async def deliver(self, shard: int, stretch: Stretch, /) -> None:
         """Hand over what came of *shard*, as :class:`~trio_ticks.buffer.Send` says."""
+        await self.deliver_all([(shard, stretch)])
+
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
+        """Hand over *parts*, as :class:`~trio_ticks.buffer.Send` says."""
         if self._places is not None:
-            self._places.add(shard, stretch)
+            for shard, stretch in parts:
+                self._places.add(shard, stretch)
         # From here on the ticks are unfinished, also while others are brought.
-        bringing = Bringing(self._send, stretch)
+        bringing = Bringing(self._send, _joined(parts))
         self._bringing.append(bringing)
+        self._brought += len(bringing)
         try:
             # An entry of a broker has few ticks, and a checkpoint costs more than all
             # of these: there is one only to wait for others or for room, and at times.
@@ -229,14 +245,14 @@ class SourceFeed:
                 await self._turn.acquire()
             try:
                 if self._links.keeper is not None:
-                    await self._tell_gained(self._links.keeper, shard, stretch)
+                    for shard, stretch in parts:
+                        await self._tell_gained(self._links.keeper, shard, stretch)
                 await bringing.run()
             finally:
                 self._turn.release()
         finally:
             bringing.abandon()
             self._bringing.remove(bringing)
-        self._brought += len(stretch.items)
         if self._brought >= _MANY:
             self._brought = 0
             await trio.lowlevel.checkpoint()

@@ -28,11 +28,12 @@ from ..checks import check_count, check_flag, check_instance, check_seconds
 from ..clock import Clock, new_random
 from ..errors import ConfigError
 from ..feeds.websocket.backoff import Backoff, BackoffPolicy, parse_retry_after
-from ..feeds.websocket.connect import Target, ascii_host, make_ssl_context
+from ..feeds.websocket.connect import Target, make_ssl_context
 from ..feeds.websocket.environment import ProxyVariables
 from ..feeds.websocket.headers import USER_AGENT, check_headers, header_secrets
 from ..feeds.websocket.pacing import Pace
 from ..feeds.websocket.proxy import Proxy
+from ..hosts import ascii_host
 from ..logs import LogLimit, Redactor, log_event
 from .answers import Failure, Inflater, Judge, TooLargeError, judge_status, next_wait
 from .library import library

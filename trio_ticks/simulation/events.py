@@ -12,13 +12,15 @@ pipeline trio would decide by chance. Nothing is logged, and nobody is told of g
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from heapq import heappop, heappush
-from typing import Any, Final, Literal, final
+from itertools import repeat
+from typing import Any, Final, Literal, NamedTuple, final
 
 import attrs
 
@@ -38,7 +40,7 @@ from ..overflow import (
 from .loads import KINDS, Load, Services
 from .outcomes import NEVER, Outcome
 
-__all__ = ["EventLoop", "Setting", "simulate"]
+__all__ = ["Begins", "EventLoop", "Item", "Setting"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,21 +49,28 @@ Begins = Callable[[int, float, float], None]
 """Called with a tick's number, when its handling begins, and when that ends."""
 
 
-class _Item:
-    """A tick, as far as the channel looks at it."""
+class Item(NamedTuple):
+    """A tick, as far as the channel looks at it.
 
-    __slots__ = ("number", "symbol")
-    timestamp: Final = _EPOCH
+    It is a tuple, since making one runs no Python code: millions are made.
+    """
 
-    def __init__(self, symbol: str, number: int) -> None:
-        self.symbol = symbol
-        self.number = number
+    symbol: str
+    number: int
+    timestamp = _EPOCH  # type: ignore[misc]  # of the class: mypy takes it for a field
 
 
-_STAND_INS: Final[tuple[type[_Item], ...]] = tuple(
-    type(f"_{kind.__name__}", (_Item,), {"__slots__": ()}) for kind in KINDS
+_STAND_INS: Final[tuple[type[Item], ...]] = tuple(
+    type(f"_{kind.__name__}", (Item,), {"__slots__": ()}) for kind in KINDS
 )
 """A class for each of ``KINDS``: a strategy may be given for a kind."""
+
+
+def _items(load: Load) -> Iterator[Item]:
+    """Make the ticks of *load*, in order."""
+    kinds = repeat(Item) if load.kinds is None else map(_STAND_INS.__getitem__, load.kinds)
+    pairs = zip(map(load.names.__getitem__, load.symbols), itertools.count(), strict=False)
+    return map(tuple.__new__, kinds, pairs)
 
 
 @final
@@ -105,9 +114,10 @@ class Setting:
         return found or DropNewest()
 
 
-@final
 class EventLoop:
     """Plays a load through a channel of its own to workers with given services.
+
+    The workers take one tick at a time, as they do in an event loop.
 
     Args:
         load: what comes, and when.
@@ -121,6 +131,8 @@ class EventLoop:
     ) -> None:
         self._load = load
         self._times = load.times
+        self._items = _items(load)
+        """The ticks that were not brought yet, in order."""
         self._services = services
         self._begins = begins
         self._clock = [0.0]
@@ -132,22 +144,28 @@ class EventLoop:
         self.state: Final[Any] = receive.state
         """The channel's state: for whoever wants to hear what comes and is dropped."""
         self.state.drops.is_silent = True
+        self._offer = self.state.offer
         self._taking = self.state.taking
-        self._pending = self.state.deliveries.pending
+        self._release = self.state.losses.release
+        self._ages = self.state.ages
+        self._ledger = self.state.ledger
+        self._ready = self.state.lanes.ready
+        self._unparked = self.state.unparked
+        self._deliveries = self.state.deliveries
+        self._pending = self._deliveries.pending
         self._ordered = setting.ordering == "symbol"
         self._free = setting.workers
         self._ends: list[tuple[float, int]] = []
-        """A heap: when each handling ends, and the number of its tick."""
+        """A heap: when each handling ends, and the number of its tick or worker."""
         self._next = 0
         """The number of the tick that is brought next."""
         self._delivery: Delivery[Any] | None = None
         """What the sender waits for."""
-        self._in_loop = services.shares == "loop" and any(services.busy)
-        self._in_lock = services.shares == "lock" and any(services.busy)
+        self._in_loop = services.executor == "loop" and any(services.busy)
         self._busy_until = -math.inf
-        """Until when a handler computes, where handlers share what they compute in."""
+        """Until when a handler computes, where others cannot meanwhile."""
         self._wakes_at = math.inf
-        """When a worker takes a tick that it could not take while another computed."""
+        """When workers look again, at what none could take while one computed."""
         self._busy_s = 0.0
         self._handled = 0
         self._lags = array("f", [NEVER]) * len(load)
@@ -160,9 +178,36 @@ class EventLoop:
 
     def advance(self, steps: int) -> bool:
         """Play on for so many events at most; return False at the end."""
+        ends, times, clock, in_loop = self._ends, self._times, self._clock, self._in_loop
+        count, never = len(times), math.inf
         for _ in range(steps):
-            if not self._step():
+            # Let time pass until something happens, and let it.
+            moment = end = ends[0][0] if ends else never
+            delivery, due = self._delivery, never
+            if delivery is not None:
+                if delivery.until < moment:
+                    moment = delivery.until
+            elif self._next < count:
+                due = times[self._next]
+                if due < moment:
+                    moment = due
+            if self._wakes_at < moment:
+                moment = self._wakes_at
+            if moment == never:
                 return False
+            # While a handler computes in the loop, whatever is due waits for its end.
+            now = self._busy_until if in_loop and self._busy_until > moment else moment
+            if now > clock[0]:
+                clock[0] = now
+            if moment == end:
+                if not self._end(heappop(ends)[1], now):
+                    continue
+            elif moment == due:
+                self._bring()
+            elif delivery is not None and moment == delivery.until:
+                self._expire(delivery)
+            else:
+                self._wake(now)
             self._take_all()
             while self._delivery is not None and not self._delivery.waits:
                 # A worker made room: its own step ends first, then the sender goes on.
@@ -188,102 +233,55 @@ class EventLoop:
             busy_s=self._busy_s,
         )
 
-    def _step(self) -> bool:
-        """Let time pass until something happens, and let it; False at the end."""
-        delivery, ends, times = self._delivery, self._ends, self._times
-        due = until = math.inf
-        if delivery is not None:
-            until = delivery.until
-        elif self._next < len(times):
-            due = times[self._next]
-        end = ends[0][0] if ends else math.inf
-        moment = min(end, due, until, self._wakes_at)
-        if moment == math.inf:
-            return False
-        # While a handler computes in the loop, whatever is due waits for its end.
-        now = max(moment, self._busy_until) if self._in_loop else moment
-        if now > self._clock[0]:
-            self._clock[0] = now
-        if moment == end:
-            number = heappop(ends)[1]
-            self._free += 1
-            self._handled += 1
-            if self._ordered:
-                self._release(number)
-        elif moment == due:
-            self._bring()
-        elif moment == until:
-            self._expire()
-        else:
-            self._wakes_at = math.inf
-        return True
-
     # The sender
 
     def _bring(self) -> None:
         """Bring what is due: what came at one moment comes together."""
         self._delivery = None
-        load, times, now = self._load, self._times, self._clock[0]
-        names, symbols, kinds, count = load.names, load.symbols, load.kinds, len(times)
-        offer, number = self.state.offer, self._next
+        times, now, number, items = self._times, self._clock[0], self._next, self._items
+        count = len(times)
         while number < count and (moment := times[number]) <= now:
-            begin = number
+            together = [next(items)]
+            number += 1
             while number < count and times[number] == moment:
+                together.append(next(items))
                 number += 1
-            items: list[_Item]
-            if kinds is None:
-                items = [_Item(names[symbols[each]], each) for each in range(begin, number)]
-            else:
-                items = [
-                    _STAND_INS[kinds[each]](names[symbols[each]], each)
-                    for each in range(begin, number)
-                ]
-            self._delivery = offer(items, self._send, kept=True)
+            self._delivery = self._offer(together, self._send, kept=True)
             if self._delivery is not None:
                 break
         self._next = number
 
-    def _expire(self) -> None:
+    def _expire(self, delivery: Delivery[Any]) -> None:
         """Pass the verdict on what waits; the sender goes on if nothing is left."""
-        assert self._delivery is not None
-        self.state.deliveries.expire(self._delivery, self._clock[0])
-        if not self._delivery.waits:
+        self.state.deliveries.expire(delivery, self._clock[0])
+        if not delivery.waits:
             self._bring()
 
     # The workers
 
     def _take_all(self) -> None:
         """Let each free worker begin with the next tick that may be handled."""
-        state, taking, now = self.state, self._taking, self._clock[0]
-        buffer, lanes, ordered, ledger = state.buffer, state.lanes, self._ordered, state.ledger
-        while self._free and (buffer or lanes.ready or self._pending):
-            if self._in_loop and not self._may_take(now):
+        now = self._clock[0]
+        while self._free and (self._unparked or self._ready or self._pending):
+            if self._in_loop and (now < self._busy_until or self._is_due(now)):
+                # Whatever became due while a handler computed comes before a worker.
+                self._wakes_at = max(now, self._busy_until)
                 return
-            found = taking.next_tick(set(), None, ordered=ordered)
+            found = self._taking.next_tick({}, None, ordered=self._ordered)
             if self._pending:
-                taking.move_up()
+                self._deliveries.advance(now)
             if found is None:
-                if not buffer:
+                if not self._unparked:
                     return
                 continue  # all that there was is parked, and something has moved up
             _lane, item, arrived = found
-            if state.ages is not None and taking.drop_if_stale(item, arrived):
-                if ordered:
-                    state.losses.release(item.symbol)
+            if self._ages is not None and self._taking.drop_if_stale(item, arrived):
+                if self._ordered:
+                    self._release(item.symbol)
                 continue
-            ledger.delivered += 1
+            self._ledger.delivered += 1
             self._free -= 1
             self._begin(item.number, now)
-
-    def _may_take(self, now: float) -> bool:
-        """Tell whether the loop is free for a worker; if not, it comes back later.
-
-        Whatever became due while a handler computed comes before it.
-        """
-        if now >= self._busy_until and not self._is_due(now):
-            return True
-        self._wakes_at = max(now, self._busy_until)
-        return False
 
     def _is_due(self, now: float) -> bool:
         if self._ends and self._ends[0][0] <= now:
@@ -300,25 +298,25 @@ class EventLoop:
             seconds = services.busy[place]
             self._busy_until = now + seconds
             end += seconds
-        elif self._in_lock:
-            begin = self._busy_until if self._busy_until > now else now
-            self._busy_until = begin + services.busy[place]
-            end += self._busy_until - now
         self._busy_s += end - now
         self._lags[number] = now - self._times[number]
         heappush(self._ends, (end, number))
         if self._begins is not None:
             self._begins(number, now, end)
 
-    def _release(self, number: int) -> None:
-        load = self._load
-        self.state.losses.release(load.names[load.symbols[number]])
+    def _end(self, number: int, _now: float) -> bool:
+        """Count the tick *number* as handled, and free its worker and its symbol.
 
+        Returns:
+            Whether workers may find something to take now that they did not before.
+        """
+        self._free += 1
+        self._handled += 1
+        if self._ordered:
+            load = self._load
+            self._release(load.names[load.symbols[number]])
+        return True
 
-def simulate(load: Load, services: Services, setting: Setting) -> Outcome:
-    """Return what becomes of *load* in a pipeline with *setting*.
-
-    The handling of each tick takes what *services* say, and there is one for each tick.
-    All decisions are those of the real channel; see the module.
-    """
-    return EventLoop(load, services, setting).run()
+    def _wake(self, _now: float) -> None:
+        """Let a worker look again that could not take a tick; see ``_may_take``."""
+        self._wakes_at = math.inf

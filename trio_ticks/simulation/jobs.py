@@ -25,9 +25,10 @@ from ..overflow import (
     Policy,
     check_policy,
 )
-from .events import Setting, simulate
+from .events import Setting
 from .loads import KINDS, Load, Services
 from .outcomes import NEVER, Outcome, quantile
+from .playing import simulate
 
 __all__ = ["Job", "Stretch", "Summary", "check_services", "packed", "run", "summarised", "unpacked"]
 
@@ -36,6 +37,8 @@ _STRATEGIES: Final[dict[str, type[Any]]] = {
 }
 _LOSERS: Final = 20
 """Symbols whose losses are kept."""
+_COLUMNS: Final = {"busy": "d", "waits": "d", "places": "I"}
+"""The columns of services, and the codes of their arrays."""
 
 
 @final
@@ -226,12 +229,8 @@ def packed(value: Any) -> bytes:
             "kinds": value.kinds,
         }
     elif isinstance(value, Services):
-        plain = {
-            "busy": _column(value.busy, "d"),
-            "waits": _column(value.waits, "d"),
-            "places": _column(value.places, "I"),
-            "shares": value.shares,
-        }
+        plain = attrs.asdict(value, recurse=False)
+        plain |= {name: _column(plain[name], code) for name, code in _COLUMNS.items()}
     else:
         plain = attrs.asdict(value)
     return msgspec.msgpack.encode((type(value).__name__, plain))
@@ -248,7 +247,7 @@ def unpacked(content: bytes) -> Any:
         symbols = _array(plain["code"], plain["symbols"])
         return Load(_array("d", plain["times"]), symbols, tuple(plain["names"]), plain["kinds"])
     if kind == "Services":
-        busy, waits = _array("d", plain["busy"]), _array("d", plain["waits"])
-        return Services(busy, waits, _array("I", plain["places"]), plain["shares"])
+        plain |= {name: _array(code, plain[name]) for name, code in _COLUMNS.items()}
+        return Services(**plain)
     plain["stretches"] = tuple(Stretch(**each) for each in plain["stretches"])
     return Summary(**plain)

@@ -16,10 +16,12 @@ from typing import Final, final
 
 import attrs
 
+from ..handlers.kinds import Place
 from ..metrics.advice import NOW
-from .events import EventLoop, Setting
+from .events import Setting
 from .jobs import Summary, summarised
-from .loads import Load, Services, Shares
+from .loads import Load, Services
+from .playing import event_loop
 from .recent import Look, Recent, services
 
 __all__ = ["Present", "advise"]
@@ -44,8 +46,10 @@ class Present:
     """A pipeline as it is set now."""
 
     setting: Setting
-    shares: Shares
-    """What handlers share if they compute."""
+    executor: Place
+    """Where the handler runs."""
+    per_batch: float
+    """How many ticks a worker takes at a time, on average."""
     peak: int
     """Most ticks that were ever queued."""
     sizes_itself: bool
@@ -70,8 +74,12 @@ def advise(
     stretch = recent.stretch()
     lost, produced = _between(stretch)
     load = recent.load(stretch, random) if produced else None
-    drawn = None if load is None else services(stretch, counts, load, present.shares, random)
-    if load is None or drawn is None:
+    if load is None:
+        yield {}
+        return
+    place, per_batch = present.executor, present.per_batch
+    drawn = services(stretch, counts, load, place, per_batch, random)
+    if drawn is None:
         yield {}
         return
     really = lost / produced
@@ -83,7 +91,7 @@ def advise(
         changes = _less(present)
     summaries: dict[str, Summary] = {}
     for change, setting in {NOW: present.setting, **changes}.items() if changes else ():
-        loop = EventLoop(load, drawn, setting)
+        loop = event_loop(load, drawn, setting)
         while loop.advance(steps):
             yield None
         summaries[change] = summarised(loop.outcome(), setting, 1)
@@ -94,7 +102,7 @@ def advise(
     if not summaries:
         yield {}
     else:
-        yield _better(summaries) if lost else _as_good(summaries)
+        yield _as_counted(_better(summaries), really) if lost else _as_good(summaries)
 
 
 def _between(stretch: Sequence[Look]) -> tuple[int, int]:
@@ -165,6 +173,15 @@ def _better(summaries: Mapping[str, Summary]) -> dict[str, float]:
             # The smallest change that is nearly as good as the greatest.
             found |= [next(pair for pair in shares if pair[1] <= max(1.2 * least, _LOST / 2))]
     return found if len(found) > 1 else {}
+
+
+def _as_counted(shares: Mapping[str, float], really: float) -> dict[str, float]:
+    """Return *shares* in proportion to what was *really* lost with what is set now.
+
+    A simulation begins with an empty queue, and so loses less at first: what users see
+    beside the drops that were counted must agree with them.
+    """
+    return {change: share * really / shares[NOW] for change, share in shares.items()}
 
 
 def _as_good(summaries: Mapping[str, Summary]) -> dict[str, float]:

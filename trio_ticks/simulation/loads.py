@@ -13,30 +13,24 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
-from statistics import fmean, pstdev
-from typing import Final, Literal, final
+from statistics import NormalDist, fmean, pstdev
+from typing import Any, Final, final
 
 import attrs
 
 from ..errors import ConfigError
+from ..handlers.kinds import Place
 from ..ticks import Bar, BookUpdate, Tick, Trade
 
-__all__ = ["KINDS", "Load", "Services", "Shares"]
+__all__ = ["KINDS", "Load", "Services"]
 
 KINDS: tuple[type, ...] = (Tick, Trade, BookUpdate, Bar, object)
 """The kinds of items that a load tells apart; the last stands for all others."""
 
-_DIFFERENT: Final = 3.0
-"""By more standard errors than this, a symbol's mean differs from that of all."""
+_BY_CHANCE: Final = 0.001
+"""How probable it may be that any symbol is taken for a special one, if none is."""
 _USUAL: Final = 0.95
 """This share of the ticks is compared as it is."""
-
-Shares = Literal["nothing", "loop", "lock"]
-"""What handlers share while they compute.
-
-``"loop"``: the event loop, in which nothing else happens meanwhile. ``"lock"``: the
-interpreter's lock, for which threads wait while the event loop goes on.
-"""
 
 
 @final
@@ -148,12 +142,23 @@ class Services:
     """
 
     busy: Sequence[float] = attrs.field(repr=False)
-    """The table: how long nobody else can compute, in seconds; see ``shares``."""
+    """The table: how long a tick computes, in seconds.
+
+    In the event loop nothing else happens meanwhile; threads wait for the interpreter's
+    lock, and the event loop goes on; processes go on."""
     waits: Sequence[float] = attrs.field(repr=False)
     """The table: how long the worker is occupied besides, in seconds."""
     places: Sequence[int] = attrs.field(repr=False)
     """For each tick its place in the table."""
-    shares: Shares = "nothing"
+    executor: Place = "loop"
+    """Where the ticks are handled: a thread or a process takes several at a time."""
+    hand_over_s: float = 0.0
+    """How long a worker needs from one batch to the next, in seconds.
+
+    Half of it passes before the batch's first tick begins. Of the event loop, whose
+    workers take one tick at a time, it is part of the tables."""
+    per_batch: float = 1.0
+    """How many ticks a batch held, on average, when this was measured."""
 
     @classmethod
     def each(cls, seconds: Sequence[float]) -> Services:
@@ -168,9 +173,9 @@ class Services:
         waits: Sequence[float],
         symbols: Sequence[int],
         *,
-        shares: Shares,
         random: Random,
         least: int = 50,
+        **more: Any,
     ) -> Services:
         """Give each tick of *load* a service that was measured on one like it.
 
@@ -179,10 +184,10 @@ class Services:
             busy: of each measured tick; see above.
             waits: of each measured tick.
             symbols: the place of each measured tick's symbol in ``load.names``.
-            shares: what the handlers share.
             random: draws which; the same seed gives each tick the same.
             least: a symbol with fewer measured ticks draws from all of them. So does
                 one whose ticks take as long as the others'.
+            **more: where they were measured, and what a batch cost there: see above.
 
         Raises:
             ConfigError: nothing was measured.
@@ -203,10 +208,10 @@ class Services:
                 deck += pools[symbol]
                 random.shuffle(deck)
             places.append(deck.pop())
-        return cls(busy, waits, places, shares)
+        return cls(busy, waits, places, **more)
 
     def scaled(self, factor: float) -> Services:
-        """Return services that take *factor* times as long."""
+        """Return services that take *factor* times as long; not so the batches."""
         return attrs.evolve(
             self,
             busy=array("d", (seconds * factor for seconds in self.busy)),
@@ -214,8 +219,11 @@ class Services:
         )
 
     def mean_s(self) -> float:
-        """Return how long a tick occupies its worker on average, in seconds."""
-        return self.mean_busy_s() + self._mean(self.waits)
+        """Return how long a tick occupies its worker on average, in seconds.
+
+        With its part of what a batch costs, in batches as they were measured.
+        """
+        return self.mean_busy_s() + self._mean(self.waits) + self.hand_over_s / self.per_batch
 
     def mean_busy_s(self) -> float:
         """Return how long a tick computes on average, in seconds."""
@@ -247,10 +255,12 @@ def _pools_of_their_own(
     most = sorted(whole)[int(_USUAL * (len(whole) - 1))]
     whole = [min(each, most) for each in whole]
     mean, deviation = fmean(whole), pstdev(whole)
+    # Of many symbols one differs by three standard errors sooner or later.
+    most_errors = NormalDist().inv_cdf(1 - _BY_CHANCE / 2 / len(pools))
     return {
         symbol: pool
         for symbol, pool in pools.items()
         if len(pool) >= least
         and abs(fmean(whole[place] for place in pool) - mean)
-        > _DIFFERENT * deviation / math.sqrt(len(pool))
+        > most_errors * deviation / math.sqrt(len(pool))
     }

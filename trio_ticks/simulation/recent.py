@@ -19,8 +19,9 @@ from typing import Final, final
 
 import attrs
 
+from ..handlers.kinds import Place
 from ..metrics.latency import BOUNDS_S, quantiles_s
-from .loads import Load, Services, Shares
+from .loads import Load, Services
 
 __all__ = ["EVERY_S", "Look", "Recent", "services"]
 
@@ -99,7 +100,8 @@ def services(
     stretch: Sequence[Look],
     counts: Sequence[int],
     load: Load,
-    shares: Shares,
+    executor: Place,
+    per_batch: float,
     random: Random,
 ) -> Services | None:
     """Return services like those that were measured; ``None`` if none was.
@@ -108,7 +110,8 @@ def services(
         stretch: looks between which ticks were handled.
         counts: how many handlings took how long, by the buckets of ``BOUNDS_S``.
         load: the ticks.
-        shares: what handlers share if they compute.
+        executor: where they were handled.
+        per_batch: how many ticks a worker took at a time there, on average.
         random: draws.
     """
     first, last = stretch[0], stretch[-1]
@@ -123,7 +126,10 @@ def services(
     if (last.thread_s - first.thread_s) / span_s > _COMPUTES and mean_s > 0:
         scale = span_s / handled / mean_s
         busy = array("d", (each * scale for each in table))
-        return Services(busy, array("d", [0.0]) * _TABLE, places, shares)
+        return Services(busy, array("d", [0.0]) * _TABLE, places, executor)
     turnaround_s = max(0.0, (last.busy_s - first.busy_s) / handled - mean_s)
-    waits = array("d", (each + turnaround_s for each in table))
-    return Services(array("d", [0.0]) * _TABLE, waits, places)
+    nothing = array("d", [0.0]) * _TABLE
+    if executor == "loop":
+        waits = array("d", (each + turnaround_s for each in table))
+        return Services(nothing, waits, places)
+    return Services(nothing, table, places, executor, turnaround_s * per_batch, per_batch)

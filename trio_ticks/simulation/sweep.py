@@ -174,8 +174,11 @@ def _read(file: IO[bytes]) -> bytes | None:
 
 def main() -> None:
     """Answer the jobs on standard input, until that ends: the program of a process."""
-    # Ctrl-C reaches every process of a terminal; the one that started this ends it.
+    # Ctrl-C reaches every process of a terminal, and so does the end of the terminal.
+    # The one that started this ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     source, target = sys.stdin.buffer, sys.stdout.buffer
     # Whatever prints must not write into the answers.
     sys.stdout = sys.stderr

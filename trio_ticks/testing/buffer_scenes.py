@@ -32,6 +32,10 @@ _TURNS: Final = 5
 _TURNS_S: Final = 3.0
 """The most seconds that these may take."""
 _POLL_S: Final = 0.005
+_STEP: Final = 12
+"""Ticks of each symbol that are put in while workers come and go."""
+_JOIN_S: Final = 10.0
+"""The most seconds that a newcomer is waited for."""
 
 
 def _ticks(count: int, first: int = 0, symbols: Sequence[str] = _SYMBOLS) -> list[Tick]:
@@ -377,50 +381,86 @@ async def _bound(scene: Scene) -> None:
         scene.compare(seen, range(count), symbol)
 
 
+@final
+class _Team:
+    """The workers of one scene that share a buffer, and what they were given."""
+
+    def __init__(self, scene: Scene, feed: _Feed, nursery: trio.Nursery) -> None:
+        self._scene = scene
+        self._feed = feed
+        self._nursery = nursery
+        self._next = 0
+        self._came: dict[str, set[int]] = {symbol: set() for symbol in _SYMBOLS}
+        self.seen = Seen()
+
+    async def join(self, cancelled: bool = False) -> trio.Event:
+        """Start a worker, and have ticks handled until it has its share of them.
+
+        One that gets none is left alone: there may be a single shard, and then it waits
+        for its turn.
+
+        Args:
+            cancelled: whether it is cancelled at its end, not shut down.
+
+        Returns:
+            What ends it.
+        """
+        leave, own = trio.Event(), Seen()
+
+        async def handler(tick: Tick) -> None:
+            await trio.sleep(0.001)
+            self._came[tick.symbol].add(self.seen.add(tick))
+            own.add(tick)
+
+        async def worker() -> None:
+            async with self._scene.work(handler, workers=2, shutdown_timeout=1.0) as pipeline:
+                await leave.wait()
+                if cancelled:
+                    self._scene.cancel(pipeline)
+
+        if self._next:
+            await self.step(lambda: self._nursery.start_soon(worker))
+        else:
+            self._nursery.start_soon(worker)
+        end = trio.current_time() + _JOIN_S
+        while not own.items and trio.current_time() < end:
+            await self.step()
+            await trio.sleep(0.02)
+        return leave
+
+    async def step(self, change: Callable[[], None] | None = None) -> None:
+        """Have ticks handled, and make a *change* of workers in the midst of them."""
+        before, numbers = len(self.seen.items), range(self._next, self._next + _STEP)
+        self._next += _STEP
+        self._feed.put(_ticks(_STEP, numbers[0]))
+        await self._scene.until(
+            lambda: len(self.seen.items) > before + 10,
+            f"lost: the ticks from {numbers[0]} on do not come",
+        )
+        if change is not None:
+            change()
+        await self._scene.until(
+            lambda: all(came.issuperset(numbers) for came in self._came.values()),
+            f"lost: the ticks from {numbers[0]} on do not come, of workers that join and leave",
+        )
+
+
 async def _shared(scene: Scene) -> None:
     """Workers join, leave and are cancelled while others run."""
-    seen, per_step, steps = Seen(), 12, 5
-    go = [trio.Event() for _ in range(3)]
-
-    async def handler(tick: Tick) -> None:
-        await trio.sleep(0.001)
-        seen.add(tick)
-
-    async def worker(index: int) -> None:
-        async with scene.work(handler, workers=2, shutdown_timeout=1.0) as pipeline:
-            await go[index].wait()
-            if index:
-                scene.cancel(pipeline)
-
-    def have(step: int) -> bool:
-        numbers = range(step * per_step)
-        return all(set(numbers) <= set(seen.numbers(symbol)) for symbol in _SYMBOLS)
-
     async with trio.open_nursery() as nursery:
         async with scene.ingest() as (feed, _pipeline):
-            nursery.start_soon(worker, 0)
-            for step in range(steps):
-                before = len(seen.items)
-                feed.put(_ticks(per_step, step * per_step))
-                await scene.until(
-                    lambda before=before: len(seen.items) > before + 10,  # type: ignore[misc]
-                    f"lost: ticks of step {step} do not come",
-                )
-                if step == 1:
-                    nursery.start_soon(worker, 1)
-                if step == 2:
-                    go[0].set()  # it is shut down
-                if step == 3:
-                    nursery.start_soon(worker, 2)
-                    go[1].set()  # it is cancelled
-                await scene.until(
-                    lambda step=step: have(step + 1),  # type: ignore[misc]  # bound now
-                    f"lost: ticks of step {step} do not come, of workers that join and leave",
-                )
-        go[2].set()
+            team = _Team(scene, feed, nursery)
+            leave = await team.join()
+            for cancelled in (True, False):
+                leave_before = leave
+                # Who leaves before the newcomer has joined hands nothing over to it.
+                leave = await team.join(cancelled)
+                await team.step(leave_before.set)
+            await team.step()
+        leave.set()
     for symbol in _SYMBOLS:
         newest = -1
-        for number in seen.numbers(symbol):
+        for number in team.seen.numbers(symbol):
             if number > newest + 1:
                 scene.fail(f"skipped: tick {number} of {symbol!r} was handled before {newest + 1}")
             newest = max(newest, number)

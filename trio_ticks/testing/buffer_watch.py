@@ -7,7 +7,7 @@ happens, and raised by :meth:`WatchedBuffer.check`, since a buffer may swallow e
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any, Final, final
 
@@ -149,6 +149,11 @@ class _WatchedSend:
     async def deliver(self, shard: int, stretch: Stretch, /) -> None:
         self._look_at(shard, stretch)
         await self._send.deliver(shard, stretch)
+
+    async def deliver_all(self, parts: Sequence[tuple[int, Stretch]], /) -> None:
+        for shard, stretch in parts:
+            self._look_at(shard, stretch)
+        await self._send.deliver_all(parts)
 
     def give_up(self, shard: int, /) -> Any:
         return self._send.give_up(shard)

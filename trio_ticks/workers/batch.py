@@ -28,17 +28,36 @@ class Batch(Generic[T]):
     Args:
         items: the ticks.
         arrivals: when they arrived.
-        symbols: the symbols that are leased for it.
+        symbols: the symbols that are leased for it, in the order of their leases. They
+            are released in that order: the order of a set differs in every process.
         calls_back: whether its runner takes the ticks one by one, out of ``todo``.
     """
 
+    __slots__ = (
+        "arrivals",
+        "began_at",
+        "broken",
+        "done",
+        "failures",
+        "first",
+        "items",
+        "kept",
+        "reporting",
+        "sent_at",
+        "stale",
+        "symbols",
+        "thread",
+        "todo",
+        "values",
+    )
+
     def __init__(
-        self, items: list[T], arrivals: list[float], symbols: set[str], *, calls_back: bool
+        self, items: list[T], arrivals: list[float], symbols: dict[str, None], *, calls_back: bool
     ) -> None:
         self.items = items
         self.arrivals = arrivals
         self.symbols = symbols
-        self.todo = deque(zip(items, arrivals, strict=True) if calls_back else ())
+        self.todo = deque(zip(items, arrivals, strict=True)) if calls_back else deque()
         """Ticks that have not been begun, with their arrivals.
 
         The runner takes them at the left, the loop calls them back from the right.

@@ -1,8 +1,8 @@
 """How a worker with a thread, a process or a batch handler takes its ticks: in batches.
 
 Plan: a worker leases a batch, its runner runs the batch, and the worker settles it: it
-counts the outcomes and reports the failures. A thread's batch is sized so that it holds
-a few milliseconds of work, which outweighs what handing it over costs.
+counts the outcomes and reports the failures. Which ticks a batch holds is decided in
+``leases.py``.
 
 Rules:
 
@@ -11,23 +11,20 @@ Rules:
 - A failure is reported before the symbol's next tick begins. Therefore a failure ends a
   run, and the rest of the batch is run again.
 - Ticks of a thread's batch that wait behind a slow one are called back after
-  ``_LATE_S``, for workers that are free. Until then they keep their room in the
-  channel.
+  ``LATE_S``, for workers that are free. Until then they keep their room in the channel.
 - Only :meth:`BatchWork._settle` counts what came of a batch.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import trio
 
 from ..channel.ends import TickReceiveChannel
-from ..channel.lanes import Lanes
 from ..channel.state import ChannelState
 from ..failures import split
 from ..gaps import Gap
@@ -35,9 +32,11 @@ from ..handlers.batches import BatchOptions
 from ..handlers.breaker import BreakerState
 from ..handlers.kinds import refuse_awaitable
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .batch import Batch
 from .crew import Crew
 from .hand_over import HandOver
+from .leases import LATE_S, Leases, Take
 from .runners import Runner
 from .worker import Worker
 
@@ -45,18 +44,19 @@ __all__ = ["BatchWork"]
 
 T = TypeVar("T", bound=MarketData)
 
-_BATCH_S = 0.005
-"""How much work a thread is given at once, in seconds of handler time."""
-_DEEP = 4
-"""A deep batch holds this many times as many ticks: see ``BatchWork._lease_limit``."""
-_MAX_BATCH = 256
-"""No batch holds more ticks than this, except a batch handler's."""
-_LATE_S = 0.01
-"""Ticks behind one that takes longer than this are called back, in seconds."""
 _REPORT_S = 0.5
 """How long ``on_error`` may take for a batch that is being cancelled, in seconds."""
 _TIMED_TICKS = 16
 """At most this many ticks of a batch are recorded in the latencies."""
+_MAX_UNTIMED = 15
+"""Where ticks come one by one, record one of 16 on average.
+
+To record each takes a tenth of all the work. How many go unrecorded is random: a fixed
+number could fall into step with a rhythm in the feed, and always record the same
+symbol."""
+_DENSE_S = 0.001
+"""Only ticks behind a batch that ended within this many seconds after the one before go
+unrecorded."""
 
 
 def _arrival(worker: Worker[Any]) -> float | None:
@@ -76,6 +76,7 @@ def _arrival(worker: Worker[Any]) -> float | None:
         return None
 
 
+@uninterrupted
 class BatchWork(Generic[T]):
     """Leases batches for the workers of a pool, and settles what came of them."""
 
@@ -86,17 +87,20 @@ class BatchWork(Generic[T]):
         crew: Crew[T],
         runner: Runner[T],
         options: BatchOptions | None,
-        batch_s: float = _BATCH_S,
+        leases: Leases[T] | None = None,
     ) -> None:
         self._crew = crew
         self._state = crew.state
         self._ordered = crew.ordered
         self._runner = runner
         self._options = options
-        self._batch_s = batch_s
-        self._limit = 1 if options is None else options.max_size
+        self._leases = leases or Leases(
+            crew.state,
+            ordered=crew.ordered,
+            calls_back=runner.calls_back,
+            fixed=None if options is None else options.max_size,
+        )
         self._now = crew.state.now
-        self._lane_numbers = itertools.count()
         self._hand_over = HandOver(crew.place)
         self.interrupt = self.take_all_back
         self._owes: Callable[[Worker[T], Batch[T]], bool] = lambda _worker, _batch: False
@@ -127,7 +131,8 @@ class BatchWork(Generic[T]):
 
     async def work(self, worker: Worker[T], receive: TickReceiveChannel[T]) -> None:
         """Lease, run and settle batches until no more come, or *worker* is to leave."""
-        crew, options = self._crew, self._options
+        crew, options, leases = self._crew, self._options, self._leases
+        sleepers = self._state.sleepers
         while not worker.leaving:
             if crew.gate.closed:
                 await crew.gate.passed(worker)
@@ -136,8 +141,14 @@ class BatchWork(Generic[T]):
                 await crew.gate.passed(worker)
             if worker.leaving:
                 return
-            batch, gaps = self._lease(worker)
-            if not batch.items:
+            size = leases.size(len(crew.workers), all_busy=not crew.resting)
+            batch, gaps = leases.lease(self._take_for(worker), size)
+            if sleepers.lingering and self._state.lanes.parked:
+                # A tick may have been parked behind the last one of a thread that
+                # lingers.
+                while sleepers.recall():
+                    pass
+            if batch is None:
                 crew.move_up()
                 if not await self._wait(worker, receive):
                     return
@@ -157,10 +168,9 @@ class BatchWork(Generic[T]):
             while batch.items:
                 await self._run(worker, batch)
                 if batch.items and crew.gate.closed and not self._owes(worker, batch):
-                    self._put_back(batch, batch.call_back_all(), ())
+                    leases.put_back(batch, batch.call_back_all(), ())
             worker.batch = None
-            for symbol in batch.symbols:
-                self._state.losses.release(symbol)
+            leases.release(batch)
             # The ticks of the batch kept their room until they had begun.
             crew.move_up()
             crew.announce_release()
@@ -298,42 +308,41 @@ class BatchWork(Generic[T]):
                 self._crew.record_outcome(symbol, failed=bad)
         batch.done = done
         if not old:
-            self._measure(batch, done)
+            self._measure(worker, batch, done)
             batch.settle()
         else:
-            # Treat stale ticks as if they had been found in the channel: each leaves a
-            # gap, and its book may need a snapshot. So the ticks behind them go back to
-            # the queue, to be inspected again when they are taken.
-            batch.settle()
-            self._put_back(batch, batch.call_back_all(), {item.symbol for item, _, _ in failures})
-            self._state.ledger.delivered -= len(old)
-            self._state.drops.drop(old, "stale")
+            self._leases.drop_stale(batch, old, {item.symbol for item, _, _ in failures})
         worker.held = batch.items
         return failures
 
-    def _measure(self, batch: Batch[T], done: int) -> None:
+    def _measure(self, worker: Worker[T], batch: Batch[T], done: int) -> None:
         """Record latencies of some of the first *done* ticks; size the next batch."""
         turns, meters = batch.began_at, self._crew.meters
         if not done or len(turns) < 2:
             return
-        now = self._now()
-        taken_s = turns[-1] - turns[0]
-        handed_s = max(0.0, now - batch.sent_at - taken_s)
-        meters.hand_over.record(handed_s, now)
-        self._hand_over.record(handed_s, taken_s, now)
-        if self._options is not None:
-            meters.handled(batch.items[0], batch.arrivals[0], turns[0], turns[-1])
-            return
-        count = min(done, len(turns) - 1)
-        for index in range(0, count, -(-count // _TIMED_TICKS)):
-            meters.handled(
-                batch.items[index], batch.arrivals[index], turns[index], turns[index + 1]
-            )
-        mean = (turns[count] - turns[0]) / count
-        self._limit = max(
-            1,
-            min(_MAX_BATCH, int(self._batch_s / mean) if mean > 0 else _MAX_BATCH, self._limit * 2),
-        )
+        began, ended = turns[0], turns[-1]
+        taken_s = ended - began
+        handed_s = max(0.0, self._now() - batch.sent_at - taken_s)
+        if done == 1 and worker.untimed:
+            worker.untimed -= 1
+        else:
+            meters.hand_over.record(handed_s, ended)
+            self._hand_over.record(handed_s, taken_s, ended)
+            if self._options is not None:
+                meters.handled(batch.items[0], batch.arrivals[0], began, ended)
+                return
+            count = min(done, len(turns) - 1)
+            for index in range(0, count, -(-count // _TIMED_TICKS)):
+                meters.handled(
+                    batch.items[index], batch.arrivals[index], turns[index], turns[index + 1]
+                )
+            worker.untimed = self._crew.random.randrange(2 * _MAX_UNTIMED + 1)
+        # This counts from the next batch on: if slow ones were always recorded, they
+        # would seem more frequent than they are.
+        if ended - worker.batch_ended >= _DENSE_S:
+            worker.untimed = 0
+        worker.batch_ended = ended
+        self._leases.learn(batch, done, handed_s)
 
     async def attend(self, _receive: TickReceiveChannel[T]) -> None:
         """Put ticks that wait behind a slow one of their batch back, for other workers.
@@ -344,29 +353,23 @@ class BatchWork(Generic[T]):
         with self._watching:
             while True:
                 await self._batch_begun.wait()
-                await trio.sleep(_LATE_S)
+                await trio.sleep(LATE_S)
                 self._batch_begun = trio.Event()
                 for worker in self._crew.workers:
                     batch = worker.batch
-                    if batch is None or not (batch.todo or len(batch.symbols) > 1):
+                    if batch is None or not self._leases.may_be_late(batch):
                         continue
-                    if batch.began_at and self._now() - batch.began_at[-1] < _LATE_S:
+                    if self._leases.is_late(batch, self._now()):
+                        self._take_back(worker, batch)
+                    else:
                         self._batch_begun.set()
-                        continue
-                    self._take_back(worker, batch)
                 self._crew.move_up()
                 if self._state.deliveries and self.reserved():
                     self._batch_begun.set()
 
     def _take_back(self, worker: Worker[T], batch: Batch[T]) -> None:
         """Put the ticks that *batch* has not begun back, for other workers."""
-        rest = batch.call_back()
-        under_way = {item.symbol for item in batch.items[batch.settled :]}
-        # A thread appends a failure before it counts the tick as done: reading them in
-        # the reverse order misses none. The symbol's next tick must not begin before
-        # the failure is reported.
-        failed = {batch.items[index].symbol for index, _error in tuple(batch.failures)}
-        self._put_back(batch, rest, under_way | failed | batch.reporting)
+        self._leases.take_back(batch)
         self._crew.keep_one_free(worker)
         self._crew.announce_release()
 
@@ -377,97 +380,9 @@ class BatchWork(Generic[T]):
                 if worker.batch is not None and worker.batch.todo:
                     self._take_back(worker, worker.batch)
 
-    def _put_back(
-        self, batch: Batch[T], rest: list[tuple[T, float]], busy: Collection[str]
-    ) -> None:
-        """Put *rest*, the end of *batch*, before all queued ticks of the same symbols.
-
-        Symbols in *busy* stay leased for the batch.
-        """
-        state, lanes = self._state, self._state.lanes
-        state.ledger.delivered -= len(rest)
-        if self._ordered:
-            for symbol in dict.fromkeys(item.symbol for item, _arrived in rest):
-                # A gap at the head was found behind the batch, so announce it behind
-                # the ticks that come back now.
-                state.losses.defer_gap(symbol)
-            for item, arrived in reversed(rest):
-                lanes.park_first(item.symbol, item, arrived)
-            kept = {symbol for symbol in batch.symbols if symbol in busy}
-            for symbol in batch.symbols - kept:
-                state.losses.release(symbol)
-            batch.symbols = kept
-        else:
-            # Without order nothing is leased. Each tick gets a lane with a name of its
-            # own, so that any worker may take it at once.
-            for item, arrived in rest:
-                name = f"{item.symbol} {next(self._lane_numbers)}"
-                lanes.lines[name] = None
-                lanes.park(name, item, arrived)
-                state.losses.release(name)
-        if (over := state.used - state.maxsize) > 0:
-            # A strategy that evicts has let in others meanwhile. What was put back is
-            # the oldest, so evict that.
-            state.drops.drop(lanes.evict(over), "evicted")
-
-    def _lease(self, worker: Worker[T]) -> tuple[Batch[T], list[Gap]]:
-        """Take the ticks of a batch and, with order, lease their symbols.
-
-        Ticks of symbols that other workers have leased are parked.
-
-        Returns:
-            The batch, and the gaps to announce before it. With order, a tick with a gap
-            before it begins a new batch.
-        """
-        state, taking, losses = self._state, self._state.taking, self._state.losses
-        lanes: Lanes[Any] = state.lanes  # a lane also holds marked ticks
-        limit = self._lease_limit()
-        items: list[T] = []
-        arrivals: list[float] = []
-        symbols: set[str] = set()
-        gaps: list[Gap] = []
-        lane: str | None = None
-        while len(items) < limit and (found := self._next_tick(worker, symbols, lane)) is not None:
-            lane, item, arrived = found
-            if taking.drop_if_stale(item, arrived):
-                continue
-            if losses.attention:
-                plain, gap = taking.inspect(item)
-                if plain is None:
-                    continue
-                if gap is not None:
-                    if items and self._ordered:
-                        marked = losses.marked_again(plain, gap)
-                        lanes.park_first(plain.symbol, marked, arrived)
-                        break
-                    gaps.append(gap)
-                item = plain
-            items.append(item)
-            arrivals.append(arrived)
-        state.ledger.delivered += len(items)
-        if not items:
-            for symbol in symbols:
-                losses.release(symbol)
-        return Batch(items, arrivals, symbols, calls_back=self._runner.calls_back), gaps
-
-    def _lease_limit(self) -> int:
-        """Return how many ticks to take for the next batch.
-
-        Take deep batches only if every worker is busy and the queue holds two deep
-        batches each; otherwise an idle worker would starve. Deep batches are worth it
-        because each way to a thread and back costs as much as handling several ticks.
-        """
-        limit = self._limit
-        if not self._runner.calls_back or self._crew.resting:
-            return limit
-        more = min(limit * _DEEP, _MAX_BATCH)
-        return more if self._state.used > 2 * more * len(self._crew.workers) else limit
-
-    def _next_tick(
-        self, worker: Worker[T], held: set[str], lane: str | None
-    ) -> tuple[str | None, Any, float] | None:
-        """Take the next tick for *worker*; see :meth:`Taking.next_tick`."""
-        return self._state.taking.next_tick(held, lane, ordered=self._ordered)
+    def _take_for(self, _worker: Worker[T]) -> Take:
+        """Return what takes the next tick for a worker; see :meth:`Leases.lease`."""
+        return self._leases.take
 
 
 def _takable(state: ChannelState[Any]) -> tuple[int, float]:

@@ -30,6 +30,7 @@ from ..metrics.meters import Meters
 from ..settings import Settings
 from ..ticks import MarketData
 from ..tracebacks import bound
+from ..uninterrupted import uninterrupted
 from .failings import Failings
 from .gate import Gate
 from .last_words import report_last
@@ -94,6 +95,7 @@ class Work(Protocol[T]):
         """
 
 
+@uninterrupted
 class Crew(Generic[T]):
     """What the workers of one pool share. For the channel it is the receiver."""
 
@@ -230,6 +232,8 @@ class Crew(Generic[T]):
         """
         self.work.interrupt()
         sleepers = self.state.sleepers
+        while sleepers.recall():
+            pass
         sleepers.wake(sleepers.sleeping)
         self.announce_release()
         self.gate.stir()

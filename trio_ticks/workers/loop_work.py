@@ -31,6 +31,7 @@ from ..failures import is_request_to_end
 from ..gaps import Gap
 from ..handlers.contexts import call_apart, renew
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .crew import Crew
 from .worker import Worker
 
@@ -49,13 +50,16 @@ _MAX_UNTIMED = 255
 
 The number of untimed ticks is random: a fixed one could fall into step with a rhythm in
 the feed, and always time the same symbol."""
+_WARY_AT_FIRST = 128
+"""Time this many ticks one by one after a slow sprint: slow ticks may have been among
+them. Or another program had the processor meanwhile; then these ticks are quick."""
 _WARY = 2 * _MAX_UNTIMED
-"""Time this many ticks one by one after a slow sprint: slow ticks were among them."""
+"""Time this many ticks one by one if one of those was slow."""
 _DENSE_S = 0.001
 """The load is dense if a tick begins sooner than this after the last timed one, in
 seconds. Only under a dense load do ticks go untimed."""
 _SLOW_S = 0.001
-"""A sprint that took longer than this was slow, in seconds: see ``_WARY``."""
+"""A sprint that took longer than this was slow, and so was a tick, in seconds."""
 _CREDIT_S = 0.005
 """Time the next tick if none was timed for this many seconds.
 
@@ -64,6 +68,7 @@ _SPRINT = 63
 """How many ticks are handled at most between two readings of the clock."""
 
 
+@uninterrupted
 class LoopWork(Generic[T]):
     """Takes ticks for the workers of a pool and awaits their handlers."""
 
@@ -199,7 +204,7 @@ class LoopWork(Generic[T]):
                 self._taking.move_up()
             now = self._now()
             if now - began > _SLOW_S:
-                worker.wary = _WARY
+                worker.wary = max(worker.wary, _WARY_AT_FIRST)
                 worker.untimed = 0
             began = now
             if not buffer or now - worker.burst_began > _BURST_S:
@@ -308,7 +313,7 @@ class LoopWork(Generic[T]):
         """
         state = self._state
         self._claim()
-        found = self._taking.next_tick(set(), None, ordered=self._ordered)
+        found = self._taking.next_tick({}, None, ordered=self._ordered)
         if state.deliveries.pending:
             self._taking.move_up()
         if found is None:
@@ -368,7 +373,7 @@ class LoopWork(Generic[T]):
         dense = began - worker.timed_at < _DENSE_S
         worker.timed_at = ended
         if worker.wary:
-            worker.wary -= 1
+            worker.wary = _WARY if ended - began > _SLOW_S else worker.wary - 1
         elif dense:
             worker.untimed = self._crew.random.randrange(
                 2 * min(_MAX_UNTIMED, int(_SAMPLE_S / max(ended - began, 1e-9))) + 1
@@ -380,11 +385,13 @@ class LoopWork(Generic[T]):
         worker.burst_began = self._now()
 
 
+@uninterrupted
 def _is_held(crew: Crew[Any], worker: Worker[Any]) -> bool:
     """Tell whether a look at the pool is due before the next tick of *worker*."""
     return crew.breaker is not None or crew.gate.closed or worker.leaving
 
 
+@uninterrupted
 async def _break(
     crew: Crew[T], worker: Worker[T], item: T, error: BaseException, claim: Callable[[], None]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar, final
 
 from ..channel.stretches import leave_all
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .crew import Crew
 
 __all__ = ["PoolOutcomes"]
@@ -14,6 +15,7 @@ __all__ = ["PoolOutcomes"]
 T = TypeVar("T", bound=MarketData)
 
 
+@uninterrupted
 @final
 class PoolOutcomes(Generic[T]):
     """Answers for one pool.

@@ -23,6 +23,7 @@ from ..handlers.contexts import call_apart
 from ..handlers.kinds import refuse_awaitable
 from ..logs import log_event
 from ..results import Place, Result, Results, ResultStore
+from ..uninterrupted import uninterrupted
 from .batch import Batch
 from .runners import Runner
 from .worker import Worker
@@ -46,6 +47,7 @@ def _in_memory(_item: Any) -> tuple[None, int]:
     return None, 1
 
 
+@uninterrupted
 @final
 class Outlet:
     """Writes results for the workers of one pool, and counts them.
@@ -244,6 +246,7 @@ def _collecting(handler: Callable[[Any], Any], worker: Worker[Any]) -> Callable[
     return collected
 
 
+@uninterrupted
 @final
 class KeepingRunner:
     """Runs batches by another runner, and then writes the results of their ticks.

@@ -32,6 +32,7 @@ from ..handlers.prepared import prepared
 from ..logs import log_event
 from ..settings import Settings
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 from .batch_work import BatchWork
 from .crew import Crew, Work
 from .hangs import HangWatch
@@ -48,6 +49,7 @@ logger = logging.getLogger("trio_ticks.workers")
 T = TypeVar("T", bound=MarketData)
 
 
+@uninterrupted
 class WorkerPool(Generic[T]):
     """Runs a handler over what a channel delivers."""
 
@@ -81,8 +83,8 @@ class WorkerPool(Generic[T]):
             None if self.place == "process" else Lives(handler, in_thread=in_thread, shared=shared)
         )
         self._hangs: HangWatch[T] | None = None
-        self._limiter: trio.CapacityLimiter | None = None
-        """How many threads may run at once; ``None`` without threads."""
+        self._threads: ThreadRunner[T] | None = None
+        """Whose threads end with their workers; ``None`` without threads."""
         self._work = self.crew.work = self._make_work(handler)
         state.attach(self.crew)
         size = settings.pool_size
@@ -113,11 +115,8 @@ class WorkerPool(Generic[T]):
             from .processes.work import ProcessWork  # needs an extra
 
             return ProcessWork(crew, handler, options)
-        size = settings.pool_size
-        limit = size.maximum if isinstance(size, AutoWorkers) else size
-        is_stale = crew.state.taking.is_stale if crew.state.ages else None
-        threads = ThreadRunner[T](limit, is_stale, crew.state.now, whole=options is not None)
-        crew.pause, self._limiter = threads.pause, threads.limiter
+        threads = ThreadRunner[T](crew.state, whole=options is not None)
+        crew.pause, self._threads = threads.pause, threads
         if settings.handler_timeout is not None:
             self._hangs = HangWatch(crew, settings.handler_timeout)
         if crew.outlet is not None:
@@ -194,6 +193,8 @@ class WorkerPool(Generic[T]):
     async def _run_workers(self) -> None:
         self._context = copy_context()
         async with trio.open_nursery() as self._nursery:
+            if self._threads is not None:
+                self._threads.nursery = self._nursery
             self._nursery.start_soon(self._work.attend, self._receive)
             if self._hangs is not None:
                 self._nursery.start_soon(self._hangs.run)
@@ -249,8 +250,6 @@ class WorkerPool(Generic[T]):
 
     def _hire(self) -> Worker[T]:
         worker = self.crew.roster.add()
-        if self._limiter is not None and self._limiter.total_tokens < self.size:
-            self._limiter.total_tokens = self.size
         # It counts as idle until its handler, or its process, is ready.
         worker.rest()
         return worker
@@ -313,6 +312,8 @@ class WorkerPool(Generic[T]):
 
     def _end(self, worker: Worker[T]) -> None:
         worker.end()
+        if self._threads is not None:
+            self._threads.dismiss(worker)
         if all(worker.ended for worker in self.crew.workers):
             self._work.stop()
             if self._hangs is not None:

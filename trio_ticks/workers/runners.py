@@ -12,15 +12,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
+from ..channel.state import ChannelState
 from ..failures import is_request_to_end
 from ..handlers.batches import failures_of
 from ..handlers.contexts import call_apart
 from ..handlers.kinds import refuse_awaitable
+from ..uninterrupted import uninterrupted
 from .batch import Batch
+from .threads import WorkerThread
 from .worker import Worker
 
 __all__ = ["LoopRunner", "Runner", "ThreadRunner"]
@@ -59,10 +63,13 @@ def _break_off(batch: Batch[Any], error: BaseException, indexes: Iterable[int]) 
 
 def _run_batch(
     handler: Callable[[T], Any], batch: Batch[T], now: Callable[[], float], is_stale: IsStale | None
-) -> None:
+) -> bool:
     """Run *batch* tick by tick, until its end or its first failure. Runs in a thread.
 
     It also ends before the first tick behind stale ones: their gap is announced first.
+
+    Returns:
+        Whether the loop has to act on it.
     """
     batch.thread = threading.get_ident()
     take, began = batch.todo.popleft, batch.began_at.append
@@ -96,12 +103,17 @@ def _run_batch(
         batch.done += 1
     began(now())
     batch.thread = None
+    return bool(batch.failures or batch.stale) or batch.kept is not None
 
 
 def _run_whole(
     handler: Callable[[list[T]], Any], batch: Batch[T], now: Callable[[], float]
-) -> None:
-    """Call *handler*, a batch handler, with all of *batch*. Runs in a thread."""
+) -> bool:
+    """Call *handler*, a batch handler, with all of *batch*. Runs in a thread.
+
+    Returns:
+        Whether the loop has to act on it.
+    """
     batch.thread = threading.get_ident()
     batch.began_at.append(now())
     try:
@@ -115,28 +127,30 @@ def _run_whole(
     batch.began_at.append(now())
     batch.done = len(batch.items)
     batch.thread = None
+    return bool(batch.failures) or batch.kept is not None
 
 
+@uninterrupted
 class ThreadRunner(Generic[T]):
-    """Runs batches in trio's worker threads, which trio keeps and uses again.
+    """Runs batches in threads: each worker has one of its own, from its first batch on.
 
     Args:
-        limit: how many threads may run at once.
-        is_stale: tells which ticks are too old; ``None`` if none can be.
-        now: the time. Called in the threads.
+        state: of the channel.
         whole: whether the handler takes a batch at once.
     """
 
-    def __init__(
-        self, limit: int, is_stale: IsStale | None, now: Callable[[], float], *, whole: bool
-    ) -> None:
-        self._is_stale = is_stale
-        self._now = now
+    def __init__(self, state: ChannelState[Any], *, whole: bool) -> None:
+        self._state = state
+        self._is_stale = state.taking.is_stale if state.ages else None
+        """Tells which ticks are too old; ``None`` if none can be."""
+        self._now = state.now
         self._whole = whole
         # A batch handler gets all ticks at once. If they were called back before its
         # thread began, it would get an empty batch.
         self.calls_back = not whole
-        self.limiter = trio.CapacityLimiter(limit)
+        self.nursery: trio.Nursery | None = None
+        """In which the threads are lent; the pool sets it."""
+        self._threads: dict[Worker[Any], WorkerThread] = {}
         self._left = threading.Event()
         """Set when a thread was abandoned: then all threads of the pool are."""
 
@@ -153,38 +167,44 @@ class ThreadRunner(Generic[T]):
             worker.pausing = False
 
     async def run(self, worker: Worker[Any], batch: Batch[T]) -> None:
-        """Run *worker*'s handler over *batch* in one thread.
+        """Run *worker*'s handler over *batch* in its thread.
 
         Cancellation: the thread is abandoned at once. It finishes its current tick,
         whose outcome is ignored, and begins no further one. *batch* holds what was done
         until then.
         """
+        thread = self._threads.get(worker) or self._lend(worker)
+        if self._whole:
+            job = partial(_run_whole, worker.handler, batch, self._now)
+        else:
+            job = partial(_run_batch, worker.handler, batch, self._now, self._is_stale)
         try:
-            if self._whole:
-                await trio.to_thread.run_sync(
-                    _run_whole,
-                    worker.handler,
-                    batch,
-                    self._now,
-                    limiter=self.limiter,
-                    abandon_on_cancel=True,
-                )
-            else:
-                await trio.to_thread.run_sync(
-                    _run_batch,
-                    worker.handler,
-                    batch,
-                    self._now,
-                    self._is_stale,
-                    limiter=self.limiter,
-                    abandon_on_cancel=True,
-                )
+            await thread.call(job)
         except BaseException:
             self._left.set()
             batch.stop()
             raise
+        if thread.has_lingered:
+            # Neither the worker's work, nor the way to its thread and back.
+            waited_s = self._now() - batch.began_at[-1]
+            worker.idled(waited_s)
+            batch.sent_at += waited_s
+
+    def dismiss(self, worker: Worker[Any]) -> None:
+        """Let *worker*'s thread end."""
+        thread = self._threads.pop(worker, None)
+        if thread is not None:
+            thread.dismiss()
+
+    def _lend(self, worker: Worker[Any]) -> WorkerThread:
+        assert self.nursery is not None
+        thread = self._threads[worker] = WorkerThread(self._state)
+        name = f"trio_ticks {worker.name}"
+        self.nursery.start_soon(thread.serve, name, name=f"{name}'s thread")
+        return thread
 
 
+@uninterrupted
 class LoopRunner(Generic[T]):
     """Runs async batch handlers in the event loop.
 

@@ -26,12 +26,14 @@ class Worker(Generic[T]):
 
     __slots__ = (
         "_born",
+        "_busy_s",
         "_ended_at",
         "_idle_s",
         "_idle_since",
         "_now",
         "arrived",
         "batch",
+        "batch_ended",
         "burst_began",
         "clean",
         "consumed",
@@ -89,13 +91,16 @@ class Worker(Generic[T]):
         """Whether it takes no more ticks."""
         self._now = now
         self._born = self.burst_began = now()
-        # The next three are loop_work.py's.
+        # The next three are loop_work.py's; batch_work.py has ``untimed``, too.
         self.timed_at = self._born
         """When the handling of the last timed tick ended."""
         self.untimed = 0
         """How many ticks it may handle without timing them."""
         self.wary = 0
         """How many ticks it has still to time one by one, after a slow sprint."""
+        self.batch_ended = -math.inf
+        """When its last batch ended; batch_work.py's."""
+        self._busy_s = 0.0
         self._idle_s = 0.0
         self._idle_since: float | None = None
         self._ended_at = math.inf
@@ -149,16 +154,24 @@ class Worker(Generic[T]):
             self._idle_s += now - self._idle_since
             self._idle_since = None
 
+    def idled(self, seconds: float) -> None:
+        """Count *seconds* as idle that have counted as busy so far."""
+        self._idle_s += seconds
+
     def end(self) -> None:
         """Take no more ticks; the times stop here."""
         self.ended = True
         self._ended_at = self._now()
 
     def busy_s(self, now: float) -> float:
-        """Return how long it did not wait for ticks, up to *now*, in seconds."""
+        """Return how long it did not wait for ticks, up to *now*, in seconds.
+
+        Never less than before.
+        """
         now = min(now, self._ended_at)
         idle = self._idle_s + (now - self._idle_since if self._idle_since is not None else 0.0)
-        return max(0.0, now - self._born - idle)
+        self._busy_s = max(self._busy_s, now - self._born - idle)
+        return self._busy_s
 
     def life_s(self, now: float) -> float:
         """Return how long it has existed up to *now*, in seconds."""

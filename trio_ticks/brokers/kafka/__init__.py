@@ -12,7 +12,9 @@ reads it::
 A packed record holds up to ``pack`` ticks of one partition, in order; its key is the
 partition's number. The partition of a symbol is ``crc32(symbol) % partitions``, which
 is what librdkafka's partitioner ``consistent`` computes from the key. Timestamps are
-MessagePack's timestamps. Members may be added at the end of each list.
+MessagePack's timestamps. Members may be added at the end of each list. librdkafka
+compresses records by lz4, unless ``settings`` or ``producer_settings`` have another
+``compression.type``.
 
 **Promises.** At least once. The producer is idempotent, so its own retries append
 nothing twice. The ticks of a symbol are in order: what is repeated after a crash is a

@@ -3,7 +3,9 @@
 What a process that died may have begun is handled again. If one of these ticks kills
 its process, the next process dies as well, and so on. So each of them is delivered
 alone, after a mark has been committed that says it is being begun, for the how manieth
-time. A tick that has been begun so often goes to the dead letters instead.
+time. A tick that has been begun so often goes to the dead letters instead. That a tick
+is through is committed before one of another shard is begun: else it would be suspected
+when the process dies of that one.
 
 Rules: sync, no I/O, no clock. The partition's other ticks wait here meanwhile.
 """
@@ -64,10 +66,9 @@ class Careful:
         self.current = None
         self.phase = "idle"
 
-    def next(self) -> Single | None:
-        """Go on to the next tick, begun ``begun`` times before; ``None``: not now."""
-        if self.waiting:
-            self.current = self.waiting.popleft()
+    def next(self) -> Single:
+        """Go on to the next tick that waits, begun ``begun`` times before."""
+        self.current = self.waiting.popleft()
         return self.current
 
     def rest(self) -> list[Single]:
@@ -101,6 +102,10 @@ class Suspects:
         self._is_marked = is_marked
         self._deliver = deliver
         self.shards: dict[int, Careful] = {}
+        self._ended: int | None = None
+        """The shard of the last tick that is through, if no commit says so yet."""
+        self._is_noting = False
+        """Whether such a commit is on its way."""
 
     def alone(self) -> int | None:
         """Return the shard whose next tick is to be the only one in the process.
@@ -137,22 +142,45 @@ class Suspects:
                 self._deliver(shard, current.stretch())
             elif careful.phase == "handling" and id(current.item) not in unfinished:
                 careful.finish()
+                self._ended = shard
         if any(careful.current is not None for careful in self.shards.values()):
             return []
         for shard, careful in sorted(self.shards.items(), key=lambda each: -each[1].begun):
             if careful.left <= 0:
+                if not self._is_noted(unfinished):
+                    return []
                 del self.shards[shard]
                 for single in careful.rest():
                     self._deliver(shard, single.stretch())
             elif careful.begun and careful.waiting and busy:
                 # What is handled now is ended before a suspect is handled again.
                 return []
-            elif (found := careful.next()) is not None:
+            elif careful.waiting:
+                # The mark of the next tick of the same shard says it as well.
+                if shard != self._ended and not self._is_noted(unfinished):
+                    return []
+                found = careful.next()
                 if careful.begun >= self._most:
                     careful.phase = "handling"
                     return [(shard, found)]
                 careful.begun += 1
                 careful.phase = "marking"
+                self._ended, self._is_noting = None, False
                 self._mark(shard, careful, unfinished)
                 return []
         return []
+
+    def _is_noted(self, unfinished: frozenset[int]) -> bool:
+        """Tell whether it is committed that the last tick is through; if not, do so."""
+        ended = None if self._ended is None else self.shards.get(self._ended)
+        if self._ended is None or ended is None:
+            self._ended, self._is_noting = None, False
+            return True
+        if not self._is_noting:
+            self._is_noting = True
+            self._mark(self._ended, ended, unfinished)
+            return False
+        if not self._is_marked(self._ended):
+            return False
+        self._ended, self._is_noting = None, False
+        return True

@@ -18,8 +18,6 @@ from typing import Any, Final, Protocol, final
 import attrs
 import trio
 
-from ...buffer import Stretch
-from ..packing import JunkEntryError, Unpacker
 from .committing import Mark
 from .health import Health
 from .library import confluent
@@ -88,13 +86,11 @@ class Order:
 
 @attrs.frozen(slots=True)
 class Entry:
-    """A record, read."""
+    """A record, as it came."""
 
     shard: int
     offset: int
-    stretch: Stretch | None
-    junk: JunkEntryError | None = None
-    body: bytes = b""
+    body: bytes
 
 
 @attrs.frozen(slots=True)
@@ -134,7 +130,6 @@ class Consuming:
         self._kafka = kafka
         self._health = health
         self._partitions = partitions
-        self._unpacker = Unpacker()
         self._answer: Collection[int] | None = None
         self._under_way: deque[_Commit] = deque()
         self._held: set[int] = set()
@@ -167,7 +162,8 @@ class Consuming:
         for message in self._fetch(order):
             error = message.error()
             if error is None:
-                turn.entries.append(self._entry(message))
+                body = message.value() or b""
+                turn.entries.append(Entry(message.partition(), message.offset(), body))
             elif error.name() in _GONE:
                 turn.topic_is_gone = True
             else:
@@ -208,14 +204,6 @@ class Consuming:
             if order.records > 1:
                 messages += client.consume(order.records - 1, 0)
         return messages
-
-    def _entry(self, message: Any) -> Entry:
-        body = message.value() or b""
-        try:
-            stretch = self._unpacker.unpack(body)
-        except JunkEntryError as error:
-            return Entry(message.partition(), message.offset(), None, error, body)
-        return Entry(message.partition(), message.offset(), stretch)
 
     def _pause(self, paused: bool) -> None:
         if paused != self._paused:

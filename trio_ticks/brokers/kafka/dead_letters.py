@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from ...logs import log_event
+from ...uninterrupted import uninterrupted
 from ..packing import Record
 from .health import Health
 from .library import confluent
@@ -57,6 +58,7 @@ class Letter:
         ]
 
 
+@uninterrupted
 @final
 class DeadLetters:
     """Writes dead letters, one after another."""

@@ -6,13 +6,14 @@ cancelled alone, when its partition goes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import final
 
 import attrs
 import trio
 
 from ...buffer import Send, Stretch
+from ...uninterrupted import uninterrupted
 from .holding import Holding
 
 __all__ = ["Delivering"]
@@ -26,6 +27,7 @@ class _Delivery:
     ended: trio.Event = attrs.field(factory=trio.Event)
 
 
+@uninterrupted
 @final
 class Delivering:
     """The task that delivers.
@@ -33,11 +35,21 @@ class Delivering:
     Args:
         holding: says what is next.
         send: the workers' channel.
+        read: reads more, and returns whether there was any.
+        delivered: is called after each delivery.
     """
 
-    def __init__(self, holding: Holding, send: Send) -> None:
+    def __init__(
+        self,
+        holding: Holding,
+        send: Send,
+        read: Callable[[], bool],
+        delivered: Callable[[], None],
+    ) -> None:
         self._holding = holding
         self._send = send
+        self._read = read
+        self._delivered = delivered
         self._new = trio.Event()
         self._delivery: _Delivery | None = None
 
@@ -53,18 +65,24 @@ class Delivering:
         while True:
             found = self._holding.next_ready()
             if found is None:
+                if self._read():
+                    continue
                 self._new = trio.Event()
                 await self._new.wait()
                 continue
             shard, stretch = found
+            found = None  # so that what is finished is freed before more is read
             with trio.CancelScope() as scope:
                 self._delivery = delivery = _Delivery(shard, stretch, scope)
                 await self._send.deliver(shard, stretch)
             self._delivery = None
             delivery.ended.set()
+            del delivery
             # After a cancellation its ticks count as not delivered.
             if not scope.cancelled_caught:
                 self._holding.delivered(stretch)
+            del stretch
+            self._delivered()
 
     def is_at(self, shards: Collection[int]) -> bool:
         """Tell whether ticks of *shards* are being delivered."""

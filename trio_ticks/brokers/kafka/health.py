@@ -73,6 +73,11 @@ class Health:
         self.round_trip_s: float | None = None
         """How long its last answer took, in seconds."""
         self._refusal: str | None = None
+        self._let_go = False
+
+    def let_go(self) -> None:
+        """Log nothing more of a client that goes on by itself: nobody waits for it."""
+        self._let_go = True
 
     def heard(self, began: float | None = None) -> None:
         """Note an answer of the broker; *began* is when it was asked."""
@@ -91,7 +96,7 @@ class Health:
     def away(self, why: str) -> None:
         """Note that the broker does not answer."""
         self.connected = False
-        if not self._told_away:
+        if not self._told_away and not self._let_go:
             self._told_away = True
             log_event(
                 _logger,
@@ -137,7 +142,7 @@ class Health:
 
     def log(self, level: int, text: str, *args: object) -> None:
         """Write a line of librdkafka's to the log, at most one in 5 s of a level."""
-        count = self._limit.due(logging.getLevelName(level))
+        count = 0 if self._let_go else self._limit.due(logging.getLevelName(level))
         if count:
             line = self._redact(text % args if args else text)
             log_event(_logger, level, "broker.client", "%s", line, lines=count)

@@ -20,6 +20,7 @@ from ...buffer import Stretch
 from ..acknowledging import Outstanding
 from .careful import Careful, Single, Suspects
 from .committing import CommitBook, Mark
+from .consuming import Entry
 from .progress import Progress, read, write
 from .ready import Ready
 from .settings import KafkaSettings
@@ -67,6 +68,8 @@ class Holding:
         self.book = CommitBook()
         self.keeps_metadata: bool | None = None
         """Whether the broker keeps commit metadata; ``None``: not known yet."""
+        self.unread: deque[Entry] = deque()
+        """Records that came and are not read yet."""
         self._ready = Ready()
         self._careful = Suspects(
             kafka.max_deliveries,
@@ -108,6 +111,7 @@ class Holding:
     def gain(self, shard: int, offset: int | None, metadata: str | None) -> None:
         """Begin with *shard*, at the committed *offset* if it is known."""
         self.shards.pop(shard, None)
+        self.unread = _of_others(self.unread, [shard])
         found = read(metadata)
         state = self.shards[shard] = _Shard(offset, offset)
         self.takeovers += 1
@@ -269,6 +273,7 @@ class Holding:
 
     def recall(self, shards: Collection[int]) -> None:
         """Deliver no more of *shards*; what was not delivered stays unfinished."""
+        self.unread = _of_others(self.unread, shards)
         self._ready.recall(shards)
         for shard in shards:
             self._careful.shards.pop(shard, None)
@@ -325,6 +330,11 @@ class Holding:
         if mark is not None:
             self.book.add(shard, Mark(offset, self._metadata(shard), mark.ticks))
         return offset
+
+
+def _of_others(unread: Iterable[Entry], shards: Collection[int]) -> deque[Entry]:
+    """Return what is not of *shards*: what is of them comes to their next holder."""
+    return deque(entry for entry in unread if entry.shard not in shards)
 
 
 def _without(state: _Shard, offset: int, stretch: Stretch, done: frozenset[int]) -> Stretch:

@@ -7,8 +7,9 @@ metadata of commits, what is done behind a tick that is withdrawn comes again: t
 they go on for nine tenths.
 
 Rules: called in the event loop, from inside a turn of the client's thread. A tick that
-is withdrawn is no longer unfinished, and yet not handled: what was withdrawn is found
-in the same step in which it is withdrawn.
+is withdrawn is no longer in the channel, and yet not handled: what was withdrawn is
+found in the same step in which it is withdrawn, and stays unfinished until its
+partition is given up.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class Parting:
         self._letters = letters
         self.fenced = 0
         """Partitions that were lost."""
+        self._gone: frozenset[int] = frozenset()
+        """The identities of ticks that were withdrawn and whose partition is not given
+        up yet: whoever asks must not take them for handled."""
         self.seeks: dict[int, int] = {}
         """From where partitions are to be fetched once more."""
         self.last: dict[int, Mark] = {}
@@ -72,7 +76,7 @@ class Parting:
     def unfinished(self) -> frozenset[int]:
         """Return the identities of all ticks without an outcome."""
         waiting = [*self._outcomes.unfinished(), *self._letters.tokens]
-        return self._holding.unfinished(waiting)
+        return self._holding.unfinished(waiting) | self._gone
 
     def gained(self, found: Mapping[int, tuple[int | None, str | None]], /) -> None:
         """Take partitions."""
@@ -86,6 +90,12 @@ class Parting:
 
         Cancellation: they are not given up.
         """
+        try:
+            return await self._hand_over(shards)
+        finally:
+            self._gone = frozenset()
+
+    async def _hand_over(self, shards: Collection[int]) -> dict[int, Mark]:
         holding = self._holding
         # Of those that were given up already, what is not committed yet.
         marks = {shard: self.last.pop(shard) for shard in shards if shard in self.last}
@@ -94,10 +104,10 @@ class Parting:
         whole_s = self._kafka.hand_over_s
         first_s = whole_s * (_FIRST if holding.keeps_metadata is not False else _WITHOUT_METADATA)
         await self._wait_for(shards, first_s)
-        gone = await self._withdraw(shards)
+        self._gone = await self._withdraw(shards)
         await self._wait_for(shards, whole_s - first_s)
         begun = identities(self._outcomes.unfinished())
-        undone = self.unfinished() | gone
+        undone = self.unfinished()
         for shard in shards:
             mark = holding.leave(shard, undone, begun)
             if mark is not None:

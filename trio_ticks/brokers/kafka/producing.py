@@ -24,6 +24,9 @@ __all__ = ["Producing", "Report", "Sending", "split"]
 
 _DEFAULTS: Final = {
     "linger.ms": 5,
+    # Costs the ingest 0.05 µs a tick, and saves a broker on the same machine 0.4
+    # (measured with tansu).
+    "compression.type": "lz4",
     "queue.buffering.max.messages": 100_000,
     "reconnect.backoff.max.ms": 1000,
 }

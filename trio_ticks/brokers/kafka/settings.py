@@ -107,7 +107,7 @@ class KafkaSettings:
         default=100_000, kw_only=True, validator=checked(check_count, of="ticks")
     )
     pack: int = attrs.field(
-        default=128, kw_only=True, validator=checked(check_count, of="ticks", below=10_001)
+        default=256, kw_only=True, validator=checked(check_count, of="ticks", below=10_001)
     )
     prefetch: int = attrs.field(
         default=2000, kw_only=True, validator=checked(check_count, of="ticks")
@@ -202,7 +202,9 @@ def _from_text(key: str, value: str) -> Any:
         return value == "true"
     if key != "group":
         raise ConfigError(
-            f"a Kafka buffer has no setting {key!r:.60}; librdkafka's own settings have a dot"
+            f"a Kafka buffer has no setting {key!r:.60}; it may have "
+            f"{', '.join(sorted({*_WHOLE, 'create', 'group'}))}, and librdkafka's own, which have "
+            "a dot"
         )
     return value
 

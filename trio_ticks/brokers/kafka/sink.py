@@ -20,6 +20,7 @@ import trio
 from ...buffer import BufferStatistics, Receive, Stretch
 from ...clock import Clock
 from ...logs import LogLimit, log_event
+from ...uninterrupted import uninterrupted
 from ..packing import Packer
 from .backlog import Backlog
 from .health import Health
@@ -34,11 +35,14 @@ _logger = logging.getLogger("trio_ticks.brokers")
 _LISTEN_S: Final = 0.1
 _AGAIN_S: Final = 0.1
 """Seconds before what failed is sent again."""
+_FULL_S: Final = 0.05
+"""Seconds from one look to the next while the topic is full."""
 _GONE: Final = ("_NOENT", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 _HOPELESS: Final = ("MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_RECORD", "INVALID_TIMESTAMP")
 """Errors that are the record's own: it counts as failed."""
 
 
+@uninterrupted
 @final
 class KafkaSink:
     """Appends what comes out of a channel to the topic of *kafka*."""
@@ -64,6 +68,8 @@ class KafkaSink:
         self._in_doubt = self._appended = self._failed = 0
         self._full_s = 0.0
         self._full_since: float | None = None
+        self._filled = trio.Event()
+        """Set while the topic is full."""
 
     def statistics(self) -> BufferStatistics:
         """Return the counters of this end."""
@@ -289,7 +295,11 @@ class KafkaSink:
 
     async def _watch(self, admin: Admin, health: Health) -> None:
         while True:
-            await trio.sleep(self._kafka.poll_s)
+            if self._full_since is None:
+                with trio.move_on_after(self._kafka.poll_s):
+                    await self._filled.wait()
+            # While the topic is full, ticks wait here for nothing but this look.
+            await trio.sleep(min(_FULL_S, self._kafka.poll_s))
             await self._look(admin, health)
 
     async def _look(self, admin: Admin, health: Health) -> None:
@@ -318,9 +328,11 @@ class KafkaSink:
         now = self._clock.now()
         if full and self._full_since is None:
             self._full_since = now
+            self._filled.set()
         elif not full and self._full_since is not None:
             self._full_s += now - self._full_since
             self._full_since = None
+            self._filled = trio.Event()
 
     def _notify(self) -> None:
         self._changed.set()

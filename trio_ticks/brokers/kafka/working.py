@@ -17,13 +17,14 @@ from typing import Final, final
 
 import trio
 
-from ...buffer import BufferStatistics, Outcomes, Send, Stretch
+from ...buffer import BufferStatistics, Outcomes, Send
 from ...errors import KilledProcessError
-from ...logs import LogLimit, log_event
+from ...logs import log_event
+from ...uninterrupted import uninterrupted
 from ..packing import Packer
 from .careful import Single
 from .committing import Mark
-from .consuming import Consuming, Entry, Order, Turn, session_s
+from .consuming import Consuming, Order, Turn, session_s
 from .dead_letters import DeadLetters, Letter
 from .delivering import Delivering
 from .health import Health
@@ -31,6 +32,7 @@ from .holding import Holding
 from .leaving import leave
 from .library import confluent
 from .parting import Parting
+from .reading import PART, Reading
 from .settings import KafkaSettings
 from .topics import Admin, prepare
 
@@ -57,9 +59,9 @@ _LEAVE_GROUP_S: Final = 5.0
 _CLOSE_S: Final = 2.0
 """Seconds that the client may take to end when all is cancelled."""
 _MOST_RECORDS: Final = 1000
-_MOST_DIFFERENCE_S: Final = 3600.0
 
 
+@uninterrupted
 @final
 class Working:
     """One run of a source."""
@@ -79,28 +81,29 @@ class Working:
         self._outcomes = outcomes
         self._holding = Holding(kafka, f"{send.random.getrandbits(64):016x}")
         self._letters = DeadLetters(kafka, health)
-        self._delivering = Delivering(self._holding, send)
+        self._reading = Reading(kafka, send, self._holding, self._letters)
+        self._delivering = Delivering(self._holding, send, self._reading.read, self._settle_soon)
         self._parting = Parting(
             kafka, send, outcomes, self._holding, self._delivering, self._letters
         )
         self._packer = Packer(kafka.partitions, 1)
-        self._limit = LogLimit(send.clock.now)
         self._session_s = session_s(kafka)
         self._full_since: float | None = None
         self._commit_at = self._measure_at = self._sent_at = self._poll_at = 0.0
         self._topic_at = self._parting.awake_at + _TOPIC_S
         self._behind: int | None = None
         self._open = 0
-        self._mean = float(kafka.pack)
-        self._difference_s = 0.0
-        self._dead = self._junk = 0
+        self._capacity = 0
+        """The most room that was seen in the channel."""
+        self._dead = 0
 
     def statistics(self) -> BufferStatistics:
         """Return the counters."""
         health, holding = self._health, self._holding
         # Without a partition nothing is known of what is in them.
         behind = self._behind if holding.shards else None
-        lag = None if behind is None else round(behind * self._mean)
+        unread = self._reading.waiting
+        lag = None if behind is None else round(behind * self._reading.mean) + unread
         times = [state.arrived[0][1] for state in holding.shards.values() if state.arrived]
         oldest = min(times, default=None)
         if oldest is None:
@@ -119,12 +122,12 @@ class Working:
             unacknowledged=holding.unacknowledged,
             fenced=self._parting.fenced,
             dead=self._dead,
-            junk=self._junk,
+            junk=self._reading.junk,
             lag=None if lag is None else lag + holding.unacknowledged,
             lag_s=lag_s,
             shards=len(holding.shards),
             takeovers=holding.takeovers,
-            clock_difference_s=self._difference_s or None,
+            clock_difference_s=self._reading.difference_s or None,
         )
 
     def give_back(self) -> int:
@@ -179,6 +182,7 @@ class Working:
         with trio.move_on_after(_CLOSE_S, shield=True) as patience:
             await trio.to_thread.run_sync(consuming.close, limiter=limiter, abandon_on_cancel=True)
         if patience.cancelled_caught:
+            self._health.let_go()
             text = "%s does not let us leave its group, which notices that we are gone"
             facts = {"broker": self._kafka.shown}
             log_event(_logger, logging.WARNING, "broker.not_left", text, self._kafka.shown, **facts)
@@ -201,6 +205,9 @@ class Working:
             for shard, single in holding.step(unfinished):
                 self._bury(shard, single)
             self._delivering.look()
+            self._capacity = max(self._capacity, self._send.room)
+            if self._draining.is_set():
+                holding.unread.clear()
             if self._draining.is_set() and not self._letters.tokens:
                 if unfinished and not self._outcomes.busy:
                     # The rest will never have an outcome.
@@ -218,6 +225,16 @@ class Working:
             self._take(turn)
             if turn.topic_is_gone or not holding.shards:
                 await self._check_topic(admin)
+
+    def _settle_soon(self) -> None:
+        """Free what is finished, if that is nearly all, before more is read.
+
+        Else it is left to the next turn: to ask what is unfinished costs something for
+        each tick that is.
+        """
+        out = self._holding.outstanding.ticks
+        if out >= PART // 2 and 4 * (self._capacity - self._send.room) <= out:
+            self._holding.settle(self._parting.unfinished())
 
     @staticmethod
     async def _poll(
@@ -247,6 +264,7 @@ class Working:
             # One slow tick holds up the commits of its partition, not all fetching.
             2 * self._kafka.prefetch - holding.outstanding.ticks,
         )
+        room -= self._reading.waiting
         if room > 0:
             self._full_since = None
         elif self._full_since is None:
@@ -260,7 +278,7 @@ class Working:
             self._poll_at = now + _POLL_S
         commits: dict[int, Mark] = {}
         waiting = holding.unacknowledged - holding.outstanding.ticks
-        urgent = holding.is_urgent or waiting > holding.window // 2
+        urgent = holding.is_urgent or waiting > holding.window // 4
         if book.pending and (now >= self._commit_at or urgent):
             commits = book.take()
             if commits:
@@ -271,7 +289,7 @@ class Working:
         records = 1 if due and not paused else 0
         if room > 0 and not draining:
             # Beyond the window one at a time: answers to commits come with records.
-            most = room / self._mean if holding.unacknowledged < holding.window else 1
+            most = room / self._reading.mean if holding.unacknowledged < holding.window else 1
             records = max(1, min(_MOST_RECORDS, int(most)))
         measure = now >= self._measure_at
         if measure:
@@ -299,20 +317,10 @@ class Working:
             holding.confirm(turn.refused)
             if not turn.refused:
                 self._health.heard(self._sent_at)
-        ticks = records = 0
-        for entry in turn.entries:
-            if entry.shard not in holding.shards or self._draining.is_set():
-                # It is not committed, and so it comes to the next holder.
-                continue
-            if entry.stretch is None:
-                self._junk_entry(entry)
-                continue
-            records += 1
-            ticks += len(entry.stretch.items)
-            self._to_our_clock(entry.stretch)
-            holding.receive(entry.shard, entry.offset, entry.stretch)
-        if records:
-            self._mean = max(1.0, 0.7 * self._mean + 0.3 * ticks / records)
+        if turn.entries and not self._draining.is_set():
+            # What is of no partition of ours is not committed, and so it comes to the
+            # next holder.
+            holding.unread += [each for each in turn.entries if each.shard in holding.shards]
             self._delivering.look()
 
     def _verified(self, kept: bool) -> None:
@@ -331,31 +339,7 @@ class Working:
             )
         self._holding.verified(kept)
 
-    def _to_our_clock(self, stretch: Stretch) -> None:
-        """Take our clock to be behind if a stamp lies in the future."""
-        if not stretch.arrived:
-            return
-        now = self._send.clock.wall()
-        if stretch.arrived[-1] + self._difference_s > now:
-            self._difference_s = max(now - stretch.arrived[-1], -_MOST_DIFFERENCE_S)
-        if self._difference_s:
-            difference_s = self._difference_s
-            stretch.arrived = [min(now, time + difference_s) for time in stretch.arrived]
-
     # Dead letters
-
-    def _junk_entry(self, entry: Entry) -> None:
-        self._junk += 1
-        why = str(entry.junk)
-        due = self._limit.due("junk")
-        if due:
-            text = "%d records cannot be read, and go to %s: at %d of partition %d, %s"
-            shown = (due, self._kafka.dead_topic, entry.offset, entry.shard, why)
-            log_event(_logger, logging.WARNING, "broker.junk", text, *shown, records=due)
-        token = object()
-        self._holding.junk(entry.shard, entry.offset, token)
-        key = str(entry.shard)
-        self._letters.put(Letter(entry.body, key, "junk", why, entry.shard, entry.offset, token))
 
     def _bury(self, shard: int, single: Single) -> None:
         """Have a tick dead-lettered that has killed its process again and again."""

@@ -16,8 +16,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import attrs
 
 from ...errors import ConfigError
+from ...hosts import ascii_host
 
-__all__ = ["FORMS", "Target", "parse_url"]
+__all__ = ["FORMS", "QUERY", "Target", "parse_url"]
 
 FORMS: Final = (
     "redis://user:password@host:6379/0, rediss://… (TLS), unix:///path/of/socket, or "
@@ -26,11 +27,12 @@ FORMS: Final = (
 _SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
-_QUERY: Final = {
+QUERY: Final = {
     "unix": {"db"},
     "redis+sentinel": {"sentinel_username", "sentinel_password"},
     "rediss+sentinel": {"sentinel_username", "sentinel_password"},
 }
+"""What of where the server is stands behind the question mark, by scheme."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -119,7 +121,7 @@ def parse_url(url: object) -> Target:
 
 def _query(parts: SplitResult) -> dict[str, str]:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(set(query) - _QUERY.get(parts.scheme, set()))
+    unknown = sorted(set(query) - QUERY.get(parts.scheme, set()))
     if unknown:
         raise ConfigError(
             f"url must not say {', '.join(unknown)} behind its question mark: give it to "
@@ -146,5 +148,5 @@ def _addresses(hosts: str, port: int) -> tuple[tuple[str, int], ...]:
             host, number = None, None
         if not host or number == 0:
             raise ConfigError(f"url must name a host and its port (host:{port}) as in {FORMS}")
-        found.append((host, port if number is None else number))
+        found.append((ascii_host("url", host), port if number is None else number))
     return tuple(found)

@@ -11,13 +11,15 @@ Rules: sync; no I/O, no clock. ``withdraw`` of the outcomes is called here alone
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any, final
 
 import attrs
 
 from ...buffer import Outcomes
 from ..acknowledging import Held, Outstanding, identities
-from .shards import Entry, Memo, Shard
+from .memos import Memos
+from .shards import Entry, Shard
 
 __all__ = ["Holdings", "Lost"]
 
@@ -30,6 +32,13 @@ class Lost:
     items: list[Any]
     told: bool = False
     """Whether the handler is being told that the shard is gone."""
+
+
+def _fetched(shard: Shard, entries: list[Held[Entry]]) -> list[Held[Entry]]:
+    """Return *entries* up to the first that the server may not count as ours yet."""
+    if not shard.unfetched:
+        return entries
+    return list(takewhile(lambda held: held.position.id not in shard.unfetched, entries))
 
 
 @final
@@ -46,13 +55,17 @@ class Holdings:
         """Those for which we have a lease, by number."""
         self.outstanding: Outstanding[Entry] = Outstanding()
         self.lost: dict[int, Lost] = {}
-        self._memos: dict[int, dict[bytes, Memo]] = {}
-        """How far the entries of lost shards have been handled."""
+        self.memos = Memos()
         self._withdrawn: dict[int, Any] = {}
         """Ticks that :meth:`give_back` took out, by identity; they are held here until
         their shard is released, so that no other tick gets their identity."""
         self.takeovers = 0
         self.given_back = 0
+
+    @property
+    def queued(self) -> int:
+        """How many ticks were fetched and are not delivered yet, at most."""
+        return sum(entry.waiting for shard in self.shards.values() for entry in shard.queue)
 
     def unfinished(self) -> frozenset[int]:
         """Return the identities of the ticks that have no outcome yet."""
@@ -93,17 +106,16 @@ class Holdings:
         unhandled = self._withdraw(gone)
         for shard in gone:
             items = []
-            memos = self._memos.setdefault(shard.number, {})
             for held in self.outstanding.drop(shard.number):
                 items += held.items
                 if held.items:
                     held.position.finish(unhandled)
-                memos[held.position.id] = held.position.memo()
+                self.memos.keep(shard, held.position)
             for entry in shard.queue:
                 if entry.current is not None:
                     items.append(entry.current)
                     self._settle_trial(entry, unhandled)
-                memos[entry.id] = entry.memo()
+                self.memos.keep(shard, entry)
             self._forget(items)
             # If it was lost before, and has been blocked since, nothing has come.
             self.lost.setdefault(shard.number, Lost(shard.number, items))
@@ -189,11 +201,11 @@ class Holdings:
 
     def finished(self, blocking: frozenset[int]) -> list[tuple[Shard, list[Held[Entry]]]]:
         """Return what may be acknowledged: for each shard, its first entries."""
+        finished = self.outstanding.finished
         return [
             (shard, found)
-            for shard in self.shards.values()
-            if shard.number in self.outstanding
-            and (found := self.outstanding.finished(shard.number, blocking))
+            for number in self.outstanding.shards()
+            if (found := _fetched(shard := self.shards[number], finished(number, blocking)))
         ]
 
     def is_busy(self, shard: Shard, unfinished: frozenset[int]) -> bool:
@@ -217,18 +229,10 @@ class Holdings:
         """Forget *shard*, which was given up in good order."""
         for held in self.outstanding.drop(shard.number):
             self._forget(held.items)
-        self.forget_memos(shard.number)
+        self.memos.forget(shard.number)
         if self.shards.get(shard.number) is shard:
             del self.shards[shard.number]
 
     def _forget(self, items: list[Any]) -> None:
         for item in items:
             self._withdrawn.pop(id(item), None)
-
-    def forget_memos(self, number: int) -> None:
-        """Forget how far entries have been handled: none is pending any more."""
-        self._memos.pop(number, None)
-
-    def memo(self, number: int, entry_id: bytes) -> Memo | None:
-        """Return how far an entry of a shard that we had before has been handled."""
-        return self._memos.get(number, {}).pop(entry_id, None)

@@ -16,6 +16,7 @@ from typing import Final, final
 import trio
 
 from ...logs import log_event
+from ...uninterrupted import uninterrupted
 from .connection import LostError
 from .holdings import Holdings
 from .link import Link
@@ -31,6 +32,7 @@ _LONGEST_S: Final = 1.0
 """The longest time between two beats, in seconds."""
 
 
+@uninterrupted
 @final
 class Leases:
     """Keeps the leases of one worker.
@@ -65,6 +67,16 @@ class Leases:
         self.used: int | None = None
         self.lag: int | None = None
         self.lag_s: float | None = None
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """How long the server took for the last beat, in seconds."""
+        return self._link.round_trip_s
+
+    @property
+    def are_valid(self) -> bool:
+        """Whether the server cannot have given our shards away yet."""
+        return trio.current_time() < self._valid_until
 
     def leave(self) -> None:
         """Take no more shards; tell the others at once."""

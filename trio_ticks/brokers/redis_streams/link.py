@@ -22,7 +22,7 @@ from ...clock import Clock
 from ...errors import BrokerError
 from ...logs import LogLimit, Redactor, log_event
 from .clocks import ServerClock
-from .connection import Command, Connection, LostError, NotRespError, ReplyError
+from .connection import Caller, Command, LostError, Meanwhile, NotRespError, ReplyError
 from .options import Options
 from .refusals import AwayError, MovedError, ReplicaError, judge
 from .scripts import ALL, LAYOUT, SETUP
@@ -72,7 +72,7 @@ class Link:
         self._topology = Topology(target, buffer.ssl_context, buffer.timeout, self._shown)
         self._redactor = Redactor(target.secrets)
         self._limit = LogLimit(clock.now, _REMIND_S)
-        self._connection: Connection | None = None
+        self._connection: Caller | None = None
         self._bound_s = _FIRST_WAIT_S
         self._good = True
         """Whether a command has worked on this connection, or none was sent."""
@@ -86,24 +86,29 @@ class Link:
         self.connections = 0
         """How many were made."""
         self.round_trip_s: float | None = None
-        """How long the last answer took, in seconds."""
+        """How long the last answer took for which nothing else was done, in seconds."""
 
     @property
     def connected(self) -> bool:
         """Whether the server answered last, and has not been lost since."""
         return self._connection is not None and self._lost_at is None
 
-    async def call_all(self, commands: Sequence[Command], patience_s: float = 0.0) -> list[Any]:
+    async def call_all(
+        self,
+        commands: Sequence[Command],
+        patience_s: float = 0.0,
+        meanwhile: Meanwhile | None = None,
+    ) -> list[Any]:
         """Send *commands* at once; return their replies, none of which is an error.
 
-        Args:
-            commands: each with its arguments.
-            patience_s: by how much longer than usual the answer may take.
+        Args, and *meanwhile*, which is not awaited if they cannot be sent: as
+        :meth:`~.connection.Caller.call_all`.
 
         Raises:
             LostError: the server is away, or was lost on the way. Call
                 :meth:`connect`, and send again.
             BrokerError: it refuses us.
+            Exception: what *meanwhile* raises.
 
         Cancellation: the next call raises :class:`LostError`.
         """
@@ -113,7 +118,7 @@ class Link:
             raise LostError("not connected")
         sent = self._clock.wall()
         try:
-            replies = await connection.call_all(commands, patience_s)
+            replies = await connection.call_all(commands, patience_s, meanwhile)
             for reply in replies:
                 if isinstance(reply, ReplyError):
                     raise self._judge(reply)
@@ -126,7 +131,7 @@ class Link:
         except NotRespError as error:
             await self._drop("no Redis")  # noqa: ASYNC120  # as above
             raise self._not_redis(error) from error
-        if not patience_s:
+        if not patience_s and meanwhile is None:
             self.round_trip_s = self._clock.wall() - sent
         if not self._good:
             self._recover()
@@ -268,7 +273,7 @@ class Link:
         self._good = self._waits = False
         self._replica_since = None
 
-    async def _prepare(self, connection: Connection) -> None:
+    async def _prepare(self, connection: Caller) -> None:
         """Look at the server, load the scripts, agree on the settings: a round trip."""
         buffer = self._buffer
         keys = buffer.keys

@@ -9,7 +9,7 @@ from functools import partial
 
 import attrs
 
-from .connection import Connection
+from .connection import Caller
 from .keys import Keys
 from .options import Options
 from .scripts import LAG
@@ -69,7 +69,7 @@ async def look(buffer: Options) -> BufferLook:
     return await visit(buffer, partial(_look, buffer=buffer))
 
 
-async def _look(connection: Connection, buffer: Options) -> BufferLook:
+async def _look(connection: Caller, buffer: Options) -> BufferLook:
     maxsize, keys = await kept_settings(connection, buffer)
     state, groups, dead_kept, clock, *lengths = await ask(
         connection,
@@ -95,7 +95,7 @@ async def _look(connection: Connection, buffer: Options) -> BufferLook:
     )
 
 
-async def _group(connection: Connection, keys: Keys, name: str, now: float) -> GroupLook:
+async def _group(connection: Caller, keys: Keys, name: str, now: float) -> GroupLook:
     lag, members, leases, *pending = await ask(
         connection,
         ("EVAL", LAG.body, 2 + len(keys.streams), keys.state, keys.done, *keys.streams, name),

@@ -44,7 +44,7 @@ class Options:
     maxsize: int = attrs.field(default=100_000, validator=checked(check_count, below=2**50))
     group: str = attrs.field(default="workers", kw_only=True, validator=checked(_word))
     shards: int = attrs.field(default=64, kw_only=True, validator=checked(check_count, below=1025))
-    pack: int = attrs.field(default=128, kw_only=True, validator=checked(check_count, below=1025))
+    pack: int = attrs.field(default=256, kw_only=True, validator=checked(check_count, below=1025))
     prefetch: int = attrs.field(default=4096, kw_only=True, validator=checked(check_count))
     lease: float = attrs.field(
         default=10.0, kw_only=True, validator=checked(check_seconds, positive=True)

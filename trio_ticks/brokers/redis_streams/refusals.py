@@ -79,7 +79,7 @@ def judge(text: str, shown: str) -> AwayError | BrokerError:
 
 def _advice(text: str, codes: list[str]) -> str:
     if "WRONGPASS" in codes or text.startswith("ERR invalid password"):
-        return f"user name or password is wrong; correct them in the url ({text})"
+        return f"the server refuses this user name or password; correct them in the url ({text})"
     if "NOAUTH" in codes or text.startswith("ERR AUTH"):
         if "without any password" in text:
             return f"the server wants no password; leave it out of the url ({text})"

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from ...errors import BrokerError
-from .connection import Command, Connection
+from .connection import Caller, Command
 from .options import Options
 from .scripts import FREE, RETIRE
 from .visiting import ask, kept_settings, visit
@@ -37,7 +37,7 @@ async def retire(buffer: Options, group: str) -> int:
     return await visit(buffer, partial(_retire, buffer=buffer, group=group))
 
 
-async def _retire(connection: Connection, buffer: Options, group: str) -> int:
+async def _retire(connection: Caller, buffer: Options, group: str) -> int:
     _, keys = await kept_settings(connection, buffer)
     own = [keys.groups, keys.state, keys.done]
     rest = [keys.leases(group), keys.members(group), keys.progress(group), *keys.streams]

@@ -75,9 +75,9 @@ _HELD = (
     _NOW
     + """
 local function held(lease, me, token)
-  if not lease then return false end
-  local owner, number, till = lease:match('^(.-)|(%d+)|(%d+)$')
-  return owner == me and number == token and tonumber(till) >= now
+  local start = me .. '|' .. token .. '|'
+  if not lease or lease:sub(1, #start) ~= start then return false end
+  return (tonumber(lease:sub(#start + 1)) or 0) >= now
 end
 """
 )
@@ -265,12 +265,13 @@ FETCH = Script.of(
     + """
 -- KEYS: leases, streams.  ARGV: group, me, ticks, ticks an entry, then for each: shard, token.
 local group, me, left, size = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local found, live, shards = {}, {}, {}
-for i = 5, #ARGV, 2 do
-  local key = KEYS[(i - 5) / 2 + 2]
-  if held(redis.call('HGET', KEYS[1], ARGV[i]), me, ARGV[i + 1]) then
-    live[#live + 1] = key; shards[key] = ARGV[i]
-  else found[#found + 1] = {ARGV[i], -1} end
+local found, live, shards, numbers = {}, {}, {}, {}
+for i = 5, #ARGV, 2 do numbers[#numbers + 1] = ARGV[i] end
+local leases = redis.call('HMGET', KEYS[1], unpack(numbers))
+for i, number in ipairs(numbers) do
+  if held(leases[i], me, ARGV[4 + 2 * i]) then
+    live[#live + 1] = KEYS[i + 1]; shards[KEYS[i + 1]] = number
+  else found[#found + 1] = {number, -1} end
 end
 while left > 0 and #live > 0 do
   -- So many entries that they fit even if all are large.
@@ -306,6 +307,7 @@ ACKNOWLEDGE = Script.of(
 -- ARGV: group, me, then for each shard: shard, token, how many, and their ids and ticks.
 local group, me = ARGV[1], ARGV[2]
 local groups, noted = redis.call('SMEMBERS', KEYS[5]), redis.call('HLEN', KEYS[4]) > 0
+local sole = #groups == 1 and groups[1] == group
 local answers, i, key, acked, out = {}, 3, 5, 0, 0
 while ARGV[i] do
   key = key + 1
@@ -319,6 +321,8 @@ while ARGV[i] do
       last = ARGV[i]
       -- An entry counts once, however often its acknowledgement is sent.
       if redis.call('XACK', KEYS[key], group, last) == 1 then acked = acked + ARGV[i + 1] end
+      -- Without other groups it is deleted unread: free() reads what it deletes.
+      if sole and redis.call('XDEL', KEYS[key], last) == 1 then out = out + ARGV[i + 1] end
       if noted then redis.call('HDEL', KEYS[4], shard .. ':' .. last) end
       i = i + 2
     end

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import attrs
 
 from ...errors import ConfigError
-from .addresses import parse_url
+from .addresses import QUERY, parse_url
 from .options import Options
 from .retiring import retire
 from .sink import RedisSink
@@ -87,6 +87,7 @@ class RedisStreams(Options):
             parse_url(url)
             raise
         rest, found = [], dict[str, Any]()
+        places, unknown = QUERY.get(parts.scheme, set()), []
         for key, value in parse_qsl(parts.query, keep_blank_values=True):
             if key in _WORDS:
                 found[key] = value
@@ -94,9 +95,19 @@ class RedisStreams(Options):
                 found[key] = _number(key, value, int)
             elif key in _SECONDS:
                 found[key] = _number(key, value, float)
-            else:
+            elif key in places:
                 rest.append((key, value))
-        return cls(urlunsplit(parts._replace(query=urlencode(rest))), **{**found, **settings})
+            else:
+                unknown.append(key)
+        place = urlunsplit(parts._replace(query=urlencode(rest)))
+        if unknown:
+            parse_url(place)
+            known = sorted({*_WORDS, *_WHOLE, *_SECONDS, *places})
+            raise ConfigError(
+                f"url must not set {unknown[0]!r:.40}, which is unknown; it may set "
+                f"{', '.join(known)}"
+            )
+        return cls(place, **{**found, **settings})
 
     def sink(self) -> RedisSink:
         """Return a new end for an ingest."""

@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
 import attrs
 
 from ...buffer import Stretch
-from ..packing import JunkEntryError, Unpacker
+from ..packing import JunkEntryError
 
-__all__ = ["Entry", "Memo", "Shard", "later", "merged", "read_entry"]
+__all__ = ["Entry", "Memo", "Read", "Shard", "later", "new_entry", "pending_entry"]
 
 _RECORD: Final = re.compile(rb"^([cft])([0-9a-f]{1,300})\|(-?\d{1,9})\|(\d{1,9})$")
 JUNK: Final = b"j"
+Read = Callable[[bytes], Stretch]
+"""Reads the body of an entry. Raises JunkEntryError if that is not possible."""
 
 
 @attrs.frozen(slots=True)
@@ -68,7 +70,29 @@ class Entry:
     buried: bool = False
     """Whether the dead letter of the junk is written."""
     body: bytes = b""
-    """What it holds, if it is junk."""
+    """What it holds, as long as it was not read, and if it is junk."""
+    unread: bool = False
+    """Whether its ticks are still to be read from its body."""
+
+    @property
+    def waiting(self) -> int:
+        """How many of its ticks are still to be delivered, at most."""
+        return 0 if self.junk is not None else self.ticks
+
+    def read(self, read: Read) -> None:
+        """Read its ticks; if that is not possible it is junk."""
+        self.unread = False
+        try:
+            self.stretch = read(self.body)
+            self.stretch.origins = [(0, self.id.decode(), 0)]
+            if len(self.stretch.items) != self.ticks:
+                raise JunkEntryError(
+                    f"an entry of {len(self.body)} bytes is junk: its counts disagree"
+                )
+        except JunkEntryError as error:
+            self.junk, self.stretch = error, Stretch()
+        else:
+            self.body = b""
 
     def learn(self, memo: Memo) -> None:
         """Take over how far it has been handled."""
@@ -137,58 +161,35 @@ def _memo(record: bytes, *, mine: bool) -> Memo:
     return Memo(done, suspect=True, at=at, deaths=max(1, deaths - mine))
 
 
-def read_entry(
-    unpacker: Unpacker,
-    written: list[Any],
-    *,
-    memo: Memo | None = None,
-    pending: bool = False,
-) -> Entry:
-    """Read one entry as the server gives it.
+def new_entry(written: list[Any]) -> Entry:
+    """Return an entry as the server gives it: its id and its fields. It is unread."""
+    entry_id, fields = written[0], written[1]
+    # The server's scripts count the same way.
+    count = fields[1] if fields[0] == b"n" else b""
+    ticks = int(count) if count.isdigit() and len(count) < 10 else 0
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    body = found.get(b"t") or b" ".join(each for pair in found.items() for each in pair)
+    return Entry(entry_id, ticks, Stretch(), body=body, unread=True)
+
+
+def pending_entry(read: Read, written: list[Any], memo: Memo | None) -> Entry:
+    """Return an entry that had been fetched before, read.
 
     Args:
-        unpacker: of the bodies.
-        written: its id and its fields; of a pending one also its record, and whether it
-            was fetched by this very process.
+        read: of its ticks.
+        written: its id and its fields, its record, and whether it was fetched by this
+            very process.
         memo: how far it has been handled, if that is known here.
-        pending: whether it had been fetched before.
     """
-    fields = dict(zip(written[1][::2], written[1][1::2], strict=True))
-    # The server's scripts count the same way.
-    count = written[1][1] if written[1][0] == b"n" else b""
-    body = fields.get(b"t", b"")
-    ticks = int(count) if count.isdigit() and len(count) < 10 else 0
-    entry = Entry(written[0], ticks, Stretch())
-    if pending and written[2] == JUNK:
-        entry.buried, entry.junk = True, JunkEntryError("junk")
+    entry = new_entry(written)
+    if written[2] == JUNK:
+        entry.unread, entry.buried, entry.junk = False, True, JunkEntryError("junk")
         return entry
-    try:
-        entry.stretch = unpacker.unpack(body)
-        entry.stretch.origins = [(0, entry.id.decode(), 0)]
-        if len(entry.stretch.items) != ticks:
-            raise JunkEntryError(f"an entry of {len(body)} bytes is junk: its counts disagree")
-    except JunkEntryError as error:
-        entry.junk, entry.stretch = error, Stretch()
-        entry.body = body or b" ".join(each for pair in fields.items() for each in pair)
-        return entry
-    if pending:
+    entry.read(read)
+    if entry.junk is None:
         mine = bool(written[3])
         entry.learn(memo if mine and memo is not None else _memo(written[2], mine=mine))
     return entry
-
-
-def merged(stretches: list[Stretch]) -> Stretch:
-    """Return *stretches* one after another as one."""
-    if len(stretches) == 1:
-        return stretches[0]
-    whole = Stretch()
-    for each in stretches:
-        start = len(whole.items)
-        whole.gaps += [(start + place, gap) for place, gap in each.gaps]
-        whole.origins += [(start + place, entry, at) for place, entry, at in each.origins]
-        whole.items += each.items
-        whole.arrived += each.arrived
-    return whole
 
 
 def later(one: bytes, other: bytes) -> bytes:
@@ -214,6 +215,9 @@ class Shard:
     """The id of the last entry that came, and of the last one that cannot come."""
     queue: deque[Entry] = attrs.field(factory=deque)
     """What was fetched and is not delivered; at its head may be a suspect entry."""
+    unfetched: set[bytes] = attrs.field(factory=set)
+    """Ids of entries that are here, and that the server has not said are ours yet. None
+    of them may be acknowledged, and when they are fetched they do not come again."""
     leaving: bool = False
     """Whether it is given up as soon as its ticks are finished."""
     farewell: str = ""
@@ -225,9 +229,30 @@ class Shard:
         head = self.queue[0] if self.queue else None
         return head if head is not None and head.suspect else None
 
-    def fast(self) -> list[Entry]:
-        """Take the entries that may be delivered whole out of the queue."""
-        found = []
-        while self.queue and not self.queue[0].suspect and self.queue[0].junk is None:
+    @property
+    def is_fast(self) -> bool:
+        """Whether nothing in the queue is suspect or junk, as far as it was read."""
+        return not any(entry.suspect or entry.junk is not None for entry in self.queue)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the next entry is none that may be delivered whole."""
+        head = self.queue[0] if self.queue else None
+        return head is not None and (head.suspect or head.junk is not None)
+
+    def fast(self, read: Read, most: int) -> list[Entry]:
+        """Take entries that may be delivered whole out of the queue, and read them.
+
+        Args:
+            read: of their ticks.
+            most: after so many ticks no other entry is taken.
+        """
+        found: list[Entry] = []
+        while most > 0 and self.queue and not self.blocked:
+            if self.queue[0].unread:
+                # It may be found to be junk.
+                self.queue[0].read(read)
+                continue
             found.append(self.queue.popleft())
+            most -= found[-1].ticks
         return found

@@ -20,6 +20,7 @@ import trio
 
 from ...buffer import BufferStatistics, Receive, Stretch
 from ...logs import LogLimit, log_event
+from ...uninterrupted import uninterrupted
 from ..packing import Packer, Record
 from .clocks import ServerClock
 from .connection import LostError
@@ -42,11 +43,13 @@ _IDLE_S: Final = 1.0
 """After so long without a tick the server is asked how full it is."""
 _FULL_WAITS_S: Final = (0.002, 0.05)
 """The first and the longest wait for room, in seconds."""
-_MORE_ROOM_S: Final = (0.002, 0.01)
+_MORE_ROOM_S: Final = (0.002, 0.02, 0.05)
 """How long a nearly full server is left to drain before ticks are taken for the little
-room that there is: a look in seconds, and all of them."""
+room that there is: until the first look, the longest time between two looks, and all of
+it, in seconds. The workers have the rest of the buffer to do meanwhile."""
 
 
+@uninterrupted
 @final
 class RedisSink:
     """The broker's end at an ingest. Made by :meth:`RedisStreams.sink`."""
@@ -105,12 +108,18 @@ class RedisSink:
 
         Each entry has its price, and few ticks make small entries.
         """
-        look_s, patience_s = _MORE_ROOM_S
+        shortest_s, longest_s, patience_s = _MORE_ROOM_S
+        look_s = shortest_s
         enough = min(_MOST, self._buffer.maxsize // 4)
         until = receive.clock.now() + patience_s
         while self._room < enough and not receive.is_over:
+            before = self._room
             await trio.sleep(look_s)
             await self._append([])
+            # Until the workers have made room for the rest, at the pace since then.
+            gained, missing = self._room - before, enough - self._room
+            look_s = look_s * missing / gained if gained > 0 else longest_s
+            look_s = min(max(look_s, shortest_s), longest_s)
             if receive.clock.now() >= until:
                 return
 

@@ -4,12 +4,20 @@ Four tasks: the turns (one round trip acknowledges, releases and fetches for all
 shards), the beats that keep the leases, a watch on the streams that wakes the turns
 when a tick comes, and one for each shard whose handler is told that it goes.
 
+Under load a turn fetches half of what there is room for, and the half that came before
+is read and delivered while the server works.
+
+A lone tick is delivered while it is fetched: the watch has read it already. It is
+acknowledged once the fetch has said that it is ours. If the answer is lost, that is
+asked again, before anything else is done with its shard.
+
 Rules: nothing is delivered of a shard that is not held at this moment. What was fetched
 and not delivered is bounded by the room in the channel.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -19,31 +27,41 @@ from typing import Any, Final, final
 import trio
 
 from ...buffer import BufferStatistics, Outcomes, Send, Stretch
+from ...uninterrupted import uninterrupted
+from ..packing import Unpacker
 from .clocks import ServerClock
 from .connection import Command, LostError
 from .holdings import Holdings, Lost
 from .leases import Leases
 from .link import Link
 from .options import Options
-from .shards import Shard, merged
+from .shards import Shard
 from .trials import Trials
 from .turn import Planner
+from .watching import Watch
 from .worker import Counts, Reply, Worker
 
 __all__ = ["RedisSource"]
 
-_WAITS_S: Final = (0.001, 0.02)
-"""The first and the longest wait between two turns that move nothing, in seconds."""
+_WAITS_S: Final = (0.003, 0.02)
+"""The first and the longest wait between two turns that move nothing, in seconds. Where
+ticks come more often, what was handled is acknowledged as the next are fetched."""
 _IDLE_S: Final = 0.25
 """The wait if nothing is outstanding, in seconds: the watch wakes us."""
 _FEW: Final = 64
 """After a turn that moved fewer ticks, the next one waits a little, so that each
 costs its round trip for more."""
 _MANY: Final = 1024
-"""So many ticks make a turn large. After a smaller one the next waits a little, too."""
-_BLOCK_MS: Final = 250
+"""So many ticks make a turn large. After a smaller one the next waits a little, too.
+Those of a large one are delivered while the next one is under way."""
+_PACE_S: Final = 0.001
+"""The least time between two fetches of few ticks, in seconds: so that ticks that come
+one by one, and often, are fetched together. Also the first wait for room."""
+_PART: Final = 256
+"""Ticks that are read and delivered at once, about."""
 
 
+@uninterrupted
 @final
 class RedisSource:
     """The broker's end at the workers. Made by :meth:`RedisStreams.source`."""
@@ -58,12 +76,11 @@ class RedisSource:
         self._nursery: trio.Nursery
         self._starting = trio.CancelScope()
         self._failures: list[Exception] = []
-        self._rung: frozenset[int] = frozenset()
         self._worker: Worker
         self._trials: Trials
         self._wake = trio.Event()
-        self._armed = trio.Event()
-        self._watched: list[Shard] = []
+        self._watch = Watch(buffer.keys, self._wake_up)
+        self._unpacker = Unpacker()
         self._holdings: Holdings | None = None
         self._leases: Leases | None = None
         self._link: Link | None = None
@@ -94,7 +111,7 @@ class RedisSource:
         self._send = send
         worker = self._worker = Worker(buffer, self._me, holdings, self._counts)
         trials = self._trials = Trials(worker, send, self._times.server_time)
-        planner = Planner(worker, trials)
+        planner = Planner(worker, trials, self._read)
         try:
             with self._starting:
                 await main.connect()
@@ -102,7 +119,7 @@ class RedisSource:
                 return
             async with trio.open_nursery() as self._nursery:
                 self._start(leases.run)
-                self._start(self._watch, link(told=False))
+                self._start(self._watch.run, link(told=False))
                 self._start(self._turns, main, planner)
         finally:
             await main.aclose()
@@ -127,8 +144,9 @@ class RedisSource:
         assert send is not None
         assert holdings is not None
         assert leases is not None
-        wait_s, longest_s = _WAITS_S
-        most = max(send.room, 1)
+        watch = self._watch
+        first_s, longest_s = _WAITS_S
+        wait_s, most, overdue, fetched_at = first_s, max(send.room, 1), False, -math.inf
         while True:
             if self._draining:
                 holdings.give_back_left()
@@ -139,64 +157,104 @@ class RedisSource:
                 return
             self._wake = trio.Event()
             most = max(most, send.room)
-            room = send.room
-            fetchable = room - sum(
-                len(entry.stretch.items)
-                for shard in holdings.shards.values()
-                for entry in shard.queue
+            found, quiet = watch.take_found(), watch.quiet()
+            if found:
+                fetched_at = trio.current_time()
+            steps = planner.plan(
+                unfinished,
+                send.room,
+                self._fetchable(most),
+                quiet=frozenset() if overdue else quiet,
+                # Not on if we were stopped since: another worker may have them.
+                found=found if leases.are_valid else (),
+                draining=self._draining,
             )
-            # Nothing is fetched for a little room: each fetch has its price.
-            if fetchable < most // 4:
-                fetchable = 0
-            rung, self._rung = self._rung, frozenset()
-            steps = planner.plan(unfinished, room, fetchable, rung=rung, draining=self._draining)
-            if steps and not await self._do(link, steps):
+            overdue = False
+            if not await self._do(link, steps):
                 continue
-            await self._deliver()
-            if self._worker.moved >= _FEW:
-                wait_s = _WAITS_S[0]
+            moved = self._worker.moved
+            if moved >= _FEW:
                 # Not until the watch rings, which costs a round trip of its own.
-                await trio.sleep(0 if self._worker.moved >= _MANY else wait_s)
+                await trio.sleep(0 if moved >= _MANY else _PACE_S)
                 continue
-            wait_s = _WAITS_S[0] if self._worker.moved else min(2 * wait_s, longest_s)
+            if moved:
+                wait_s = _PACE_S if planner.starved else first_s
+            else:
+                wait_s = min(2 * wait_s, longest_s)
             # The watch has rung for a tick that does not come: then not at once again.
-            fruitless = bool(rung) and not self._worker.moved
+            fruitless = bool(found) and not moved
             if not fruitless:
                 self._arm(planner)
-            idle = not holdings.outstanding.ticks and not holdings.lost and not fruitless
-            idle = (
-                idle
-                and not self._draining
-                and not any(
-                    shard.queue or shard.pending or shard.leaving
-                    for shard in holdings.shards.values()
-                )
-            )
-            with trio.move_on_after(_IDLE_S if idle else wait_s):
+            idle = not fruitless and self._is_idle()
+            with trio.move_on_after(_IDLE_S if idle else wait_s) as waiting:
                 await self._wake.wait()
-            self._disarm()
+            watch.disarm()
+            # Now and then all shards are asked, whatever the watch says.
+            overdue = idle and waiting.cancelled_caught
+            early_s = fetched_at + _PACE_S - trio.current_time()
+            if early_s > 0 and not waiting.cancelled_caught:
+                await trio.sleep(early_s)
+
+    def _fetchable(self, most: int) -> int:
+        """Return how many ticks may be fetched now.
+
+        Args:
+            most: the room of the channel when it is empty.
+        """
+        assert self._send is not None
+        assert self._holdings is not None
+        fetchable = min(self._send.room - self._holdings.queued, (most + 1) // 2)
+        # Nothing is fetched for a little room: each fetch has its price.
+        return fetchable if fetchable >= most // 4 else 0
+
+    def _is_idle(self) -> bool:
+        """Tell whether nothing is to be done before a tick comes."""
+        holdings = self._holdings
+        assert holdings is not None
+        return not (
+            self._draining
+            or holdings.outstanding.ticks
+            or holdings.lost
+            or any(
+                shard.queue or shard.pending or shard.leaving for shard in holdings.shards.values()
+            )
+        )
 
     async def _do(self, link: Link, steps: list[tuple[Command, Reply]]) -> bool:
-        """Send the commands of a turn, and have their replies taken."""
-        try:
-            replies = await link.call_all([command for command, _ in steps])
-        except LostError:
-            await link.connect()
-            if self._holdings is not None:
-                for shard in self._holdings.shards.values():
+        """Send the commands of a turn, have their replies taken, and deliver.
+
+        What is queued already is delivered while the server works; what comes now at
+        once, unless it is much: then the next turn is sent first.
+
+        Returns:
+            Whether the server has answered.
+        """
+        holdings = self._holdings
+        assert holdings is not None
+        if steps:
+            meanwhile = self._deliver if holdings.queued else None
+            try:
+                replies = await link.call_all([command for command, _ in steps], 0.0, meanwhile)
+            except LostError:
+                await self._deliver()
+                await link.connect()
+                for shard in holdings.shards.values():
                     # What was fetched, and whose answer was lost, is pending now.
                     shard.pending = True
-            return False
-        for (_, take), reply in zip(steps, replies, strict=True):
-            take(reply)
+                return False
+            for (_, take), reply in zip(steps, replies, strict=True):
+                take(reply)
+            await self._deliver_trials()
+        if not steps or self._worker.moved < _MANY:
+            await self._deliver()
         return True
 
-    async def _deliver(self) -> None:
-        send, holdings = self._send, self._holdings
-        assert send is not None
-        assert holdings is not None
+    async def _deliver_trials(self) -> None:
+        """Deliver the ticks that were marked in this turn."""
+        assert self._send is not None
+        assert self._holdings is not None
         for shard, entry in self._trials.trying:
-            if holdings.shards.get(shard.number) is not shard:
+            if self._holdings.shards.get(shard.number) is not shard:
                 continue
             part = entry.part([entry.at])
             part.delivery = 1 + entry.deaths
@@ -204,33 +262,43 @@ class RedisSource:
             entry.tried += 1
             self._counts.received += 1
             self._counts.redelivered += 1
-            await send.deliver(shard.number, self._ours(part))
-        if self._trials.alone:
-            return
-        for shard in list(holdings.shards.values()):
-            held = holdings.shards.get(shard.number) is shard
-            if not held or not shard.queue or self._draining or shard.leaving:
-                continue
-            stretches = []
-            for entry in shard.fast():
-                rest = entry.rest()
-                holdings.outstanding.add(shard.number, entry, rest.items)
-                stretches.append(rest)
-            if stretches:
-                stretch = merged(stretches)
-                self._counts.received += len(stretch.items)
-                if stretch.items:
-                    await send.deliver(shard.number, self._ours(stretch))
+            await self._send.deliver(shard.number, part)
 
-    def _ours(self, stretch: Stretch) -> Stretch:
-        """Return *stretch* with its times of arrival by our clock."""
-        difference = self._times.difference_s or 0.0
+    async def _deliver(self) -> None:
+        """Deliver what is queued and not suspect, ticks of several shards at a time."""
+        send, holdings = self._send, self._holdings
+        assert send is not None
+        assert holdings is not None
+        parts: list[tuple[int, Stretch]] = []
+        count = 0
+        for shard in list(holdings.shards.values()):
+            # All of this may change while others are delivered.
+            while (
+                shard.queue
+                and not self._trials.alone
+                and holdings.shards.get(shard.number) is shard
+                and not (self._draining or shard.leaving)
+                and (entries := shard.fast(self._read, _PART - count))
+            ):
+                for entry in entries:
+                    rest = entry.rest()
+                    holdings.outstanding.add(shard.number, entry, rest.items)
+                    if rest.items:
+                        parts.append((shard.number, rest))
+                        count += len(rest.items)
+                if count >= _PART:
+                    self._counts.received += count
+                    some, parts, count = parts, [], 0
+                    await send.deliver_all(some)
+        if parts:
+            self._counts.received += count
+            await send.deliver_all(parts)
+
+    def _read(self, body: bytes) -> Stretch:
+        """Return the ticks of an entry, with their times of arrival by our clock."""
         assert self._send is not None
-        now = self._send.clock.wall()
-        arrived = [time + difference for time in stretch.arrived]
-        if max(arrived, default=now) > now:
-            arrived = [min(time, now) for time in arrived]
-        return Stretch(stretch.items, arrived, stretch.gaps, stretch.origins, stretch.delivery)
+        difference_s = self._times.difference_s or 0.0
+        return self._unpacker.unpack(body, difference_s, self._send.clock.wall())
 
     # Shards that go
 
@@ -246,7 +314,7 @@ class RedisSource:
         for shard in holdings.shards.values():
             if (
                 (self._draining or shard.leaving)
-                and not shard.farewell
+                and not (shard.farewell or shard.unfetched)
                 and shard.number not in acknowledging
                 and not holdings.is_busy(shard, unfinished)
             ):
@@ -277,43 +345,13 @@ class RedisSource:
         assert holdings is not None
         if self._draining or planner.starved or self._trials.alone:
             return
-        self._watched = [
-            shard
-            for shard in holdings.shards.values()
-            if not shard.pending and not shard.queue and shard.number not in holdings.lost
-        ]
-        if self._watched:
-            self._armed.set()
-
-    def _disarm(self) -> None:
-        # Never replaced while the watch may wait for it.
-        if self._armed.is_set():
-            self._armed = trio.Event()
-
-    async def _watch(self, link: Link) -> None:
-        """Wait for ticks that are not delivered yet, whenever the turns wait."""
-        streams = self._buffer.keys.streams
-        try:
-            while True:
-                await self._armed.wait()
-                shards = self._watched
-                ids = [shard.last or b"0-0" for shard in shards]
-                keys = [streams[shard.number] for shard in shards]
-                command: Command = ("XREAD", "COUNT", 1, "BLOCK", _BLOCK_MS, "STREAMS", *keys, *ids)
-                try:
-                    found = await link.call_all([command], patience_s=_BLOCK_MS / 1000)
-                except LostError:
-                    await link.connect()
-                    continue
-                if found[0]:
-                    self._disarm()
-                    rung = {bytes(stream) for stream, _ in found[0]}
-                    self._rung = frozenset(
-                        shard.number for shard, key in zip(shards, keys, strict=True) if key in rung
-                    )
-                    self._wake_up()
-        finally:
-            await link.aclose()
+        self._watch.arm(
+            [
+                shard
+                for shard in holdings.shards.values()
+                if not shard.pending and not shard.queue and shard.number not in holdings.lost
+            ]
+        )
 
     # From outside
 
@@ -348,7 +386,7 @@ class RedisSource:
         return BufferStatistics(
             connected=link.connected,
             reconnects=max(0, link.connections - 1),
-            round_trip_s=link.round_trip_s,
+            round_trip_s=leases.round_trip_s or link.round_trip_s,
             maxsize=self._buffer.maxsize,
             used=leases.used,
             received=counts.received,

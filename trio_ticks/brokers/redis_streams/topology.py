@@ -17,13 +17,13 @@ import trio
 
 from ...errors import BrokerError
 from .addresses import Target
-from .connection import Connection, LostError, NotRespError, ReplyError
+from .connection import Caller, Connection, LostError, NotRespError, ReplyError
 from .refusals import judge
 
 __all__ = ["Topology"]
 
 
-async def log_in(connection: Connection, target: Target) -> None:
+async def log_in(connection: Caller, target: Target) -> None:
     """Send what opens *target* on a new connection, and choose the database.
 
     Raises:
@@ -65,7 +65,7 @@ class Topology:
         """Ask the node at *address* from now on; no host means the one asked last."""
         self._moved = (address[0] or self._asked[0], address[1])
 
-    async def open(self) -> Connection:
+    async def open(self) -> Caller:
         """Return a connection to the server, with nobody logged in.
 
         Raises:
@@ -123,7 +123,7 @@ class Topology:
             return judge(f"{error}", f"{self._shown} ({what})")
         return BrokerError(f"{self._shown}: {what} answers, but is none", buffer=self._shown)
 
-    async def _connect(self, address: tuple[str, int] | None) -> Connection:
+    async def _connect(self, address: tuple[str, int] | None) -> Caller:
         stream: trio.abc.Stream | None = None
         try:
             with trio.move_on_after(self._timeout_s):
@@ -142,7 +142,7 @@ class Topology:
         tls = " with TLS" if self._target.tls else ""
         raise LostError(f"no connection{tls} within {self._timeout_s:g} s")
 
-    async def _secure(self, stream: trio.abc.Stream, host: str) -> Connection:
+    async def _secure(self, stream: trio.abc.Stream, host: str) -> Caller:
         if self._ssl_context is None:
             self._ssl_context = ssl.create_default_context()
         secured = trio.SSLStream(stream, self._ssl_context, server_hostname=host)

@@ -60,7 +60,7 @@ class Trials:
         """Return the commands that bury, note and begin; each with its reply's taker.
 
         Args:
-            staying: the shards that are not given up.
+            staying: the shards that are not given up, and have something queued.
             unfinished: identities of the ticks that have no outcome yet.
             room: for how many ticks there is room in the channel.
         """

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from ...errors import BrokerError
 from ...logs import Redactor
-from .connection import Command, Connection, LostError, NotRespError, ReplyError
+from .connection import Caller, Command, LostError, NotRespError, ReplyError
 from .keys import Keys
 from .options import Options
 from .refusals import MovedError, judge
@@ -25,7 +25,7 @@ _MOVES: Final = 3
 """How many nodes of a cluster are asked, at most."""
 
 
-async def visit(buffer: Options, errand: Callable[[Connection], Awaitable[T]]) -> T:
+async def visit(buffer: Options, errand: Callable[[Caller], Awaitable[T]]) -> T:
     """Connect to the server of *buffer*, log in, and return what *errand* returns.
 
     Args:
@@ -41,7 +41,7 @@ async def visit(buffer: Options, errand: Callable[[Connection], Awaitable[T]]) -
     topology = Topology(target, buffer.ssl_context, buffer.timeout, buffer.shown)
     redactor = Redactor(target.secrets)
     for _ in range(_MOVES):
-        connection: Connection | None = None
+        connection: Caller | None = None
         try:
             connection = await topology.open()
             if target.password is not None:
@@ -71,7 +71,7 @@ def _gone(buffer: Options, why: str) -> BrokerError:
     return BrokerError(text, buffer=buffer.shown)
 
 
-async def kept_settings(connection: Connection, buffer: Options) -> tuple[int, Keys]:
+async def kept_settings(connection: Caller, buffer: Options) -> tuple[int, Keys]:
     """Return ``maxsize`` of *buffer* and its keys, by the settings that it keeps.
 
     Raises:
@@ -88,13 +88,13 @@ async def kept_settings(connection: Connection, buffer: Options) -> tuple[int, K
     return int(found[0]), Keys(buffer.name, int(found[1]))
 
 
-async def ask(connection: Connection, *commands: Command) -> list[Any]:
+async def ask(connection: Caller, *commands: Command) -> list[Any]:
     """Send *commands* at once, and return their replies.
 
     Raises:
         ReplyError: one of them is an error.
 
-    Cancellation: as :meth:`Connection.call_all`.
+    Cancellation: as :meth:`Caller.call_all`.
     """
     replies = await connection.call_all(commands)
     for reply in replies:

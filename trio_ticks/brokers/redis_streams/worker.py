@@ -62,6 +62,12 @@ class Worker:
         """Tell whether *shard* is still the one that we hold."""
         return self.holdings.shards.get(shard.number) is shard
 
+    def may_fetch(self, shard: Shard) -> bool:
+        """Tell whether *shard* is ours and stays, and its earlier ticks are out."""
+        if shard.leaving or shard.number in self.holdings.lost:
+            return False
+        return self.has(shard)
+
     def fence(self, shard: Shard) -> None:
         """Note that *shard* is another worker's."""
         if self.has(shard):

@@ -23,8 +23,8 @@ from ...logs import Redactor
 from ...results import Result
 from ..redis_streams.addresses import parse_url
 from ..redis_streams.connection import (
+    Caller,
     Command,
-    Connection,
     LostError,
     NotRespError,
     ReplyError,
@@ -78,7 +78,7 @@ class RedisResults:
         """Where the results go, without a password."""
         self._redactor = Redactor(self._target.secrets)
         self._topology = Topology(self._target, ssl_context, timeout, self.shown)
-        self._connection: Connection | None = None
+        self._connection: Caller | None = None
         self._together = Together(self._write)
 
     def __repr__(self) -> str:

@@ -70,9 +70,14 @@ class ZeroMQ(ZeroMQSettings):
             raise ConfigError(f"a ZeroMQ URL begins with zmq+{HOW}")
         given: dict[str, Any] = {}
         fields = attrs.fields_dict(cls)
+        known = sorted(set(fields) - {"addresses"})
         for name, value in parse_qsl(query, keep_blank_values=True):
-            if name not in fields or name in ("addresses", *given):
-                raise ConfigError(f"a ZeroMQ URL has no setting {name!r:.40}, or it is there twice")
+            if name in given:
+                raise ConfigError(f"a ZeroMQ URL has the setting {name!r:.40} twice")
+            if name not in known:
+                raise ConfigError(
+                    f"a ZeroMQ URL has no setting {name!r:.40}; it may have {', '.join(known)}"
+                )
             kind = fields[name].type
             try:
                 given[name] = {"int": int, "float": float}.get(str(kind), str)(value)

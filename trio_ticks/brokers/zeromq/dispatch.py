@@ -172,6 +172,7 @@ class Dispatch:
             member.alone = member.alone and not sent.alone
 
     def _may_send(self, member: Member, sent: Sent) -> bool:
+        """Tell whether *sent* may go to *member* now, whatever its credit is."""
         if sent.single and not sent.dead:
             if member.alone:
                 return False
@@ -179,7 +180,7 @@ class Dispatch:
                 return not member.singles
             if any(self._is_suspected(number) for number in member.ready):
                 return False
-        return not member.out or member.out + sent.left <= member.credit
+        return True
 
     def _is_suspected(self, number: int) -> bool:
         following = self._shards[number].line.following()
@@ -190,11 +191,12 @@ class Dispatch:
         if member.out >= max(1, member.credit):
             return
         shipped: list[tuple[_Shard, Sent]] = []
-        for number in list(member.ready):
+        ready, full = member.ready, False
+        for number in list(ready):
             shard = self._shards[number]
-            del member.ready[number]
             while (sent := shard.line.following()) is not None:
-                if not self._may_send(member, sent):
+                full = bool(member.out) and member.out + sent.left > member.credit
+                if full or not self._may_send(member, sent):
                     break
                 shard.line.send()
                 member.out += sent.left
@@ -203,8 +205,12 @@ class Dispatch:
                     sent.alone = sent.is_suspect
                     member.alone = member.alone or sent.alone
                 shipped.append((shard, sent))
+            if full:
+                # This shard is the first one when there is room again.
+                break
+            del ready[number]
             if shard.line.waiting:
-                member.ready[number] = None
+                ready[number] = None
         if shipped:
             self._ship(member, shipped)
 

@@ -114,6 +114,7 @@ class Link:
         inbox: what was received and is to be delivered, in order.
         outbox: messages to be sent, in order.
         holds: the shards that this worker holds.
+        untold: how many ticks are finished, about, of which the ingest was not told.
         clock: how far the ingest's clock is from ours.
         run: how many runs of the ingest there were.
         joins: how many times the ingest has welcomed us.
@@ -145,6 +146,9 @@ class Link:
         clock; by what they say."""
         self._yours = 0
         self._kept = 0
+        self._untold: dict[int, None] = {}
+        """The shards of which more is finished than the ingest was told."""
+        self.untold = 0
         self.leaving = False
         self.state: LinkState = "away"
         self.inbox: deque[Arrival] = deque()
@@ -235,14 +239,22 @@ class Link:
 
     # Outcomes
 
-    def acknowledge(self, shards: dict[int, int]) -> None:
-        """Tell the ingest the last finished sequences of *shards*."""
-        told: list[tuple[int, int, int]] = []
-        for shard, sequence in shards.items():
-            hold = self.holds[shard]
-            hold.finished = sequence
-            told.append((shard, hold.epoch, sequence))
-        if self.state == "joined":
+    def finish(self, shard: int, sequence: int, ticks: int) -> None:
+        """Take note that *ticks* of *shard* are finished, up to *sequence*."""
+        self.holds[shard].finished = sequence
+        self._untold[shard] = None
+        self.untold += ticks
+
+    def acknowledge(self) -> None:
+        """Tell the ingest what is finished and was not told yet."""
+        told = [
+            (shard, hold.epoch, hold.finished)
+            for shard in self._untold
+            if (hold := self.holds.get(shard)) is not None
+        ]
+        self._untold.clear()
+        self.untold = 0
+        if told and self.state == "joined":
             # Otherwise the next hello tells it.
             self._post(Acked(told))
 
@@ -326,19 +338,16 @@ class Link:
         """Take note that this run of the ingest is another one."""
         if self._ingest:
             self.restarts += 1
+            # The ingest misses the outcome of these ticks, which are here.
+            here = sum(hold.received - hold.finished for hold in self.holds.values())
             self.known_lost += self._yours
-            self.at_most_lost += max(self._yours, self.window - self._missing())
+            self.at_most_lost += max(self._yours, self.window - here - self._kept)
         self._ingest = message.ingest
         self.window = message.window
         self._yours = self._kept = 0
         self.run += 1
         self.clock = ClockDifference()
         self.holds.clear()
-
-    def _missing(self) -> int:
-        """Return how many ticks the ingest misses the outcome of, which are here."""
-        held = sum(hold.received - hold.finished for hold in self.holds.values())
-        return held + self._kept
 
     def _gain(self, shards: list[tuple[int, int, int]]) -> None:
         for shard, epoch, first in shards:

@@ -123,7 +123,7 @@ class ZeroMQSettings:
     shards: int = attrs.field(default=64, kw_only=True, validator=checked(check_count, below=4096))
     """Into how many parts an ingest divides its symbols: also the most workers that can
     be busy. It must be the same at both ends."""
-    pack: int = attrs.field(default=128, kw_only=True, validator=checked(check_count, below=65536))
+    pack: int = attrs.field(default=256, kw_only=True, validator=checked(check_count, below=65536))
     """How many ticks a record holds at most."""
     prefetch: int = attrs.field(
         default=8192, kw_only=True, validator=checked(check_count, below=2**31)

@@ -19,8 +19,10 @@ import trio
 
 from ...buffer import BufferStatistics, Receive, Stretch
 from ...logs import LogLimit, log_event
+from ...uninterrupted import uninterrupted
 from ..packing import Packer, Record
 from .dispatch import DeadTick, Dispatch, Terms
+from .filling import Filling
 from .hub import Hub
 from .protocol import MOST_FROM_INGEST
 from .settings import ZeroMQSettings
@@ -30,8 +32,6 @@ __all__ = ["ZeroMQSink"]
 
 _MOST_AT_ONCE: Final = 8192
 """Ticks that are taken and packed without a checkpoint between."""
-_MORE_ROOM_S: Final = 0.02
-"""How long a nearly full window is left to drain before a small stretch is taken."""
 _MOST_MESSAGES: Final = 256
 """Messages that are read without a checkpoint between."""
 _OVERHEAD: Final = 1024
@@ -40,6 +40,7 @@ _OVERHEAD: Final = 1024
 _logger = logging.getLogger("trio_ticks.brokers")
 
 
+@uninterrupted
 @final
 class ZeroMQSink:
     """The end of a :class:`ZeroMQ` buffer at an ingest.
@@ -64,7 +65,10 @@ class ZeroMQSink:
         self._wire: Wire | None = None
         self._address: str | None = None
         self._changed = trio.Event()
-        """Set, and made anew, whenever the window or the workers may have changed."""
+        """Set when the room is there that the taking task waits for, or there is no
+        worker."""
+        self._wanted = 0
+        """How much room in the window that task waits for."""
         self._taking: trio.CancelScope | None = None
         self._joined = 0
         self._junk = 0
@@ -184,9 +188,12 @@ class ZeroMQSink:
         wire.rouse()
 
     def _announce(self) -> None:
-        if not self._dispatch.workers and self._taking is not None:
+        workers = self._dispatch.workers
+        if not workers and self._taking is not None:
             self._taking.cancel()
-        self._changed.set()
+        # An acknowledgement makes a little room, which nobody waits for.
+        if self._room >= self._wanted or not workers:
+            self._changed.set()
 
     # Ticks
 
@@ -207,7 +214,7 @@ class ZeroMQSink:
         finally:
             self._taking = None
         while dispatch.used:
-            await self._change(LONGEST_SLEEP_S)
+            await self._change(LONGEST_SLEEP_S, self._settings.window)
 
     @property
     def _room(self) -> int:
@@ -216,23 +223,25 @@ class ZeroMQSink:
     async def _wait_for_room(self, receive: Receive) -> None:
         """Return when there is a worker, and room in the window; or at the end."""
         now = receive.clock.now
-        # A stretch is packed by shard: the more there is, the less each tick costs. But
-        # a slow handler must not keep others from the room that there is.
-        enough = max(1, self._settings.window // 2)
-        until = now() + _MORE_ROOM_S
+        filling = Filling(self._settings.window, self._room, now())
         while not receive.is_over:
             if not self._dispatch.workers:
-                await self._change(LONGEST_SLEEP_S)
+                await self._change(LONGEST_SLEEP_S, 0)
                 continue
             room, since = self._room, now()
-            if room >= enough or (room and since >= until):
-                return
-            await self._change(until - since if room else LONGEST_SLEEP_S)
             if not room:
+                await self._change(LONGEST_SLEEP_S, 1)
+                filling.full(now())
                 self._full_s += now() - since
+            elif wait_s := filling.wait_s(room, since):
+                await self._change(wait_s, filling.enough)
+            else:
+                return
 
-    async def _change(self, at_most_s: float) -> None:
+    async def _change(self, at_most_s: float, wanted: int) -> None:
+        """Wait until there is *wanted* room, or no worker; *at_most_s* seconds."""
         self._changed = trio.Event()
+        self._wanted = wanted
         with trio.move_on_after(at_most_s):
             await self._changed.wait()
 

@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import socket
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -22,11 +23,13 @@ import trio
 from ...buffer import BufferStatistics, Outcomes, Send
 from ...errors import BrokerError
 from ...logs import LogLimit
+from ...uninterrupted import uninterrupted
 from ..acknowledging import identities
+from .hand import PART, Workers
 from .protocol import MAGIC, VERSION, Hello
 from .settings import ZeroMQSettings
 from .symbols import Symbols
-from .upstream import Upstream, Workers
+from .upstream import Upstream
 
 __all__ = ["ZeroMQSource"]
 
@@ -36,6 +39,9 @@ _LATE_S: Final = 0.02
 """The longest wait while something is unfinished, in seconds."""
 _FEW: Final = 64
 """So few unfinished ticks are looked at whenever the wait is over."""
+_SHARE: Final = 4
+"""An ingest is told between turns when so large a part of *prefetch* is finished, one
+in so many: each message costs both ends as much as some hundred ticks."""
 _IDLE_S: Final = 0.25
 """The wait while nothing is, in seconds: an arrival ends it."""
 _GOODBYE_S: Final = 1.0
@@ -44,6 +50,7 @@ _GOODBYE_S: Final = 1.0
 _logger = logging.getLogger("trio_ticks.brokers")
 
 
+@uninterrupted
 @final
 class ZeroMQSource:
     """The end of a :class:`ZeroMQ` buffer at the workers."""
@@ -51,11 +58,13 @@ class ZeroMQSource:
     def __init__(self, settings: ZeroMQSettings) -> None:
         self._settings = settings
         self._ingests: list[Upstream] = []
-        self._symbols = Symbols()
+        self._symbols = Symbols(len(settings.addresses))
         self._draining = False
         self._over = False
         self._capacity = 0
         """The most room that was seen in the channel."""
+        self._settled = False
+        """Whether something was acknowledged beside the turns since the last look."""
         self._delivered = trio.Event()
         """Set when there is something to acknowledge, or to do at once."""
 
@@ -107,14 +116,14 @@ class ZeroMQSource:
             used=used,
             lag=used,
             lag_s=max(ages, default=None),
-            received=sum(ingest.received for ingest in ingests),
-            redelivered=sum(ingest.redelivered for ingest in ingests),
+            received=sum(ingest.hand.received for ingest in ingests),
+            redelivered=sum(ingest.hand.redelivered for ingest in ingests),
             acknowledged=sum(ingest.acknowledged for ingest in ingests),
             given_back=sum(ingest.given_back for ingest in ingests),
             unacknowledged=sum(ingest.unacknowledged for ingest in ingests),
             fenced=sum(ingest.fenced for ingest in ingests),
-            dead=sum(ingest.dead for ingest in ingests),
-            junk=sum(ingest.junk for ingest in ingests),
+            dead=sum(ingest.hand.dead for ingest in ingests),
+            junk=sum(ingest.hand.junk for ingest in ingests),
             shards=sum(len(link.holds) for link in links),
             takeovers=sum(link.takeovers for link in links),
             clock_difference_s=None if worst is None else worst.difference_s,
@@ -160,7 +169,7 @@ class ZeroMQSource:
         async with trio.open_nursery() as nursery:
             for ingest in self._ingests:
                 nursery.start_soon(ingest.listen, self._wake)
-                nursery.start_soon(ingest.deliver, self._wake)
+                nursery.start_soon(ingest.deliver, partial(self._settle_soon, send, outcomes))
             await self._go_round(send, outcomes, nursery)
             await self._say_goodbye()
             nursery.cancel_scope.cancel()
@@ -168,12 +177,34 @@ class ZeroMQSource:
     def _wake(self) -> None:
         self._delivered.set()
 
+    def _settle_soon(self, send: Send, outcomes: Outcomes, ingest: Upstream) -> None:
+        """Free what *ingest* has brought, if nearly all of it is finished.
+
+        Else it is left to the next turn: to ask what is unfinished costs something for
+        each tick that is.
+        """
+        out = ingest.unacknowledged
+        if out >= PART // 2 and 4 * (self._capacity - send.room) <= out:
+            ingest.settle(identities(outcomes.unfinished()))
+            self._settled = True
+            # An ingest whose window is full may wait for just this.
+            starved = not ingest.link.inbox
+            if starved or ingest.link.untold >= self._settings.prefetch // _SHARE:
+                ingest.acknowledge()
+        if self._draining or ingest.has_unfinished:
+            self._delivered.set()
+
     async def _pause(self, send: Send, wait: float) -> None:
         """Wait while there is something unfinished, until a turn is worth its price."""
         now = send.clock.now
         until = now() + _LATE_S
         while True:
+            self._settled = False
             await trio.sleep(wait)
+            if self._settled and not self._draining and now() < until:
+                # There is little left for a turn. To wake costs as much as some ticks.
+                wait = min(2 * wait, max(0.0, until - now()))
+                continue
             self._capacity = max(self._capacity, send.room)
             out = sum(ingest.unacknowledged for ingest in self._ingests)
             queued = self._capacity - send.room
@@ -185,19 +216,21 @@ class ZeroMQSource:
         self._capacity = send.room
         wait = _SOON_S
         while True:
-            if any(ingest.has_unfinished for ingest in ingests):
-                await self._pause(send, wait)
-            else:
+            if not any(ingest.has_unfinished for ingest in ingests):
                 wait = _SOON_S
                 self._delivered = trio.Event()
                 with trio.move_on_after(_IDLE_S):
                     await self._delivered.wait()
+            if any(ingest.has_unfinished for ingest in ingests):
+                await self._pause(send, wait)
             for ingest in ingests:
                 ingest.check_lease()
             held = any(ingest.has_unfinished for ingest in ingests)
             unfinished = identities(outcomes.unfinished()) if held else frozenset()
             last = self._draining and bool(unfinished) and not outcomes.busy
             found = sum(ingest.settle(unfinished, last=last) for ingest in ingests)
+            for ingest in ingests:
+                ingest.acknowledge()
             wait = _SOON_S if found else min(2 * wait, _LATE_S)
             for ingest in ingests:
                 for shard in ingest.shards_to_give_up():

@@ -19,22 +19,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, final
 
-import attrs
 import trio
 
-from ...buffer import Outcomes, Send, Stretch
-from ...errors import KilledProcessError
-from ...logs import LogLimit, log_event
+from ...buffer import Stretch
+from ...logs import log_event
+from ...uninterrupted import uninterrupted
 from ..acknowledging import Outstanding, identities
-from ..packing import JunkEntryError, Unpacker
-from .link import Arrival, Hold, Link
+from .hand import Hand, Mark, Workers
+from .link import Arrival, Link
 from .protocol import Hello
 from .settings import ZeroMQSettings
 from .socket import connected
-from .symbols import Symbols
 from .telling import Telling
 
-__all__ = ["Upstream", "Workers"]
+__all__ = ["Upstream"]
 
 _MOST_MESSAGES: Final = 64
 """Messages that are read without a checkpoint between."""
@@ -44,25 +42,7 @@ _MOST_HELLOS: Final = 10
 _logger = logging.getLogger("trio_ticks.brokers")
 
 
-@attrs.frozen
-class Workers:
-    """What all ingests of a source share."""
-
-    send: Send
-    outcomes: Outcomes
-    symbols: Symbols
-    limit: LogLimit
-
-
-@attrs.frozen(slots=True, eq=False)
-class _Mark:
-    """The place of an entry, and all of it, in case it is withdrawn."""
-
-    hold: Hold
-    last: int
-    stretch: Stretch
-
-
+@uninterrupted
 @final
 class Upstream:
     """One of the ingests.
@@ -75,15 +55,14 @@ class Upstream:
 
     Attributes:
         link: the protocol.
-        received, redelivered, acknowledged, given_back, fenced, dead, junk: counters,
-            as in :class:`~trio_ticks.buffer.BufferStatistics`.
+        acknowledged, given_back, fenced: counters, as in
+            :class:`~trio_ticks.buffer.BufferStatistics`; the hand has others.
     """
 
     def __init__(
         self, settings: ZeroMQSettings, index: int, hello: Hello, workers: Workers
     ) -> None:
         self._workers = workers
-        self._index = index
         self._first_shard = index * settings.shards
         """What the first of its shards is called in the channel."""
         address = settings.addresses[index]
@@ -91,13 +70,10 @@ class Upstream:
         self._telling = Telling(self.link, address, workers.limit)
         self._settings = settings
         self._wire = connected(settings, address)
-        self._unpacker = Unpacker()
-        self._outstanding: Outstanding[_Mark] = Outstanding()
+        self._outstanding: Outstanding[Mark] = Outstanding()
         self._busy: set[int] = set()
         """The shards that have something outstanding."""
-        self._hand: Arrival | None = None
-        """What is to be delivered next, or is being delivered."""
-        self._mark: _Mark | None = None
+        self.hand = Hand(self.link, address, index, settings.shards, workers)
         """What is being delivered."""
         self._told: set[int] = set()
         """The shards of which something was delivered, until they are given up."""
@@ -111,18 +87,14 @@ class Upstream:
         self._arrived = trio.Event()
         self._parted = trio.Event()
         """Set when a worker that leaves is not joined any more."""
-        self.received = 0
-        self.redelivered = 0
         self.acknowledged = 0
         self.given_back = 0
         self.fenced = 0
-        self.dead = 0
-        self.junk = 0
 
     @property
     def unacknowledged(self) -> int:
         """Return how many ticks were received and are not finished."""
-        return self._outstanding.ticks + (len(self._mark.stretch.items) if self._mark else 0)
+        return self._outstanding.ticks + self.hand.ticks
 
     @property
     def is_done(self) -> bool:
@@ -131,7 +103,7 @@ class Upstream:
         return not (
             link.holds
             or link.inbox
-            or self._hand
+            or self.hand.held
             or self._going
             or self._told
             or self._begun
@@ -210,8 +182,8 @@ class Upstream:
 
     # Arrivals
 
-    async def deliver(self, wake: Callable[[], None]) -> None:
-        """Deliver what arrives, for ever; call *wake* after each entry.
+    async def deliver(self, settle: Callable[[Upstream], None]) -> None:
+        """Deliver what arrives, for ever; call *settle* after each part of it.
 
         Cancellation: what was delivered and not acknowledged comes again.
         """
@@ -220,68 +192,42 @@ class Upstream:
             while not link.inbox:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
-            self._hand = arrival = link.inbox.popleft()
-            while arrival.shard in self._going and self._is_ours(arrival.hold, arrival.shard):
-                await self._going[arrival.shard].wait()
-            if self._is_ours(arrival.hold, arrival.shard):
-                await self._deliver(arrival)
-                wake()
+            await self._until_told(link.inbox[0])
+            parts = self.hand.take(self._going)
+            self._told.update(arrival.shard for arrival, _ in self.hand.held)
+            if parts:
+                await self._workers.send.deliver_all(parts)
+            parts = []  # so that what is finished is freed before more is read
+            self._deliver_end()
+            settle(self)
+
+    async def _until_told(self, arrival: Arrival) -> None:
+        """Wait while the handler is told that the shard of *arrival* is gone."""
+        while arrival.shard in self._going and self.hand.is_ours(arrival.hold, arrival.shard):
+            await self._going[arrival.shard].wait()
+
+    def _deliver_end(self) -> None:
+        """Keep what was delivered until it is finished, as far as it is still ours."""
+        lost: set[str] = set()
+        for arrival, mark in self.hand.held:
             arrival.hold.here -= 1
-            self._hand = None
-
-    def _is_ours(self, hold: Hold, shard: int) -> bool:
-        """Tell whether an entry of *hold* may be handled here.
-
-        What a run of the ingest sent that is over is nobody else's.
-        """
-        return hold.run < self.link.run or self.link.holds.get(shard) is hold
-
-    async def _deliver(self, arrival: Arrival) -> None:
-        stretch = arrival.stretch or self._unpack(arrival)
-        self.received += arrival.ticks
-        self.redelivered += arrival.again * arrival.ticks
-        self._told.add(arrival.shard)
-        mark = _Mark(arrival.hold, arrival.last, stretch)
-        send = self._workers.send
-        if arrival.dead:
-            error = KilledProcessError(
-                "processes died again and again when this tick was handled", deaths=None
-            )
-            for item in stretch.items:
-                send.bury(item, error)
-            self.dead += arrival.ticks
-            stretch.items = []
-        if stretch.items:
-            twice = self._workers.symbols.note(self._index, arrival.hold.run, stretch)
-            if twice:
-                _tell_twice(twice, self._telling.address, self._workers.limit)
-            self._mark = mark
-            await send.deliver(self._first_shard + arrival.shard, stretch)
-            self._mark = None
-        if self._is_ours(arrival.hold, arrival.shard):
-            self._outstanding.add(arrival.shard, mark, stretch.items, arrival.ticks)
-            self._busy.add(arrival.shard)
-        elif stretch.items:
+            items = mark.stretch.items
+            if self.hand.is_ours(arrival.hold, arrival.shard):
+                self._outstanding.add(arrival.shard, mark, items, arrival.ticks)
+                self._busy.add(arrival.shard)
+            else:
+                lost.update(item.symbol for item in items)
+        self.hand.held.clear()
+        if lost:
             # The lease ended meanwhile.
-            symbols = {item.symbol for item in stretch.items}
-            self.given_back += self._workers.outcomes.withdraw(symbols)
-
-    def _unpack(self, arrival: Arrival) -> Stretch:
-        try:
-            stretch = self._unpacker.unpack(arrival.body)
-        except JunkEntryError as error:
-            self.junk += 1
-            if count := self._workers.limit.due("junk"):
-                log_event(_logger, logging.ERROR, "broker.junk", count=count, last=error)
-            return Stretch()
-        if shift := self.link.clock.shift_s:
-            stretch.arrived = [arrived + shift for arrived in stretch.arrived]
-        return stretch
+            self.given_back += self._workers.outcomes.withdraw(lost)
 
     # Turns
 
     def settle(self, unfinished: frozenset[int], *, last: bool = False) -> int:
-        """Acknowledge what is finished; return how many ticks that is.
+        """Forget what is finished; return how many ticks that is.
+
+        The ingest is told by :meth:`acknowledge`.
 
         Args:
             unfinished: the identities of the ticks without an outcome.
@@ -290,21 +236,16 @@ class Upstream:
         """
         link, outstanding = self.link, self._outstanding
         found = 0
-        told: dict[int, int] = {}
         for shard in list(self._busy):
-            finished = outstanding.finished(shard, unfinished)
-            if not finished:
+            ticks, mark = outstanding.settle(shard, unfinished)
+            if mark is None:
                 continue
-            found += outstanding.remove(shard, len(finished))
-            mark = finished[-1].position
+            found += ticks
             if link.holds.get(shard) is mark.hold:
-                told[shard] = mark.last
+                link.finish(shard, mark.last, ticks)
             if shard not in outstanding:
                 self._busy.discard(shard)
         self.acknowledged += found
-        if told:
-            link.acknowledge(told)
-            self.flush()
         if self._begun:
             self._begun = [item for item in self._begun if id(item) in unfinished]
         if last:
@@ -315,15 +256,26 @@ class Upstream:
             self._begun = []
         return found
 
+    def acknowledge(self) -> None:
+        """Tell the ingest what is finished."""
+        if self.link.untold:
+            self.link.acknowledge()
+            self.flush()
+
     @property
     def has_unfinished(self) -> bool:
-        """Tell whether a turn has to ask what is unfinished."""
-        return bool(self._outstanding.ticks or self._begun)
+        """Tell whether a turn has to ask what is unfinished, or to acknowledge."""
+        return bool(self._outstanding.ticks or self._begun or self.link.untold)
 
     def shards_to_give_up(self) -> list[int]:
         """Return the shards that are to be given up now, and mark them."""
         link = self.link
         found: list[int] = []
+        holds = link.holds
+        if link.state == "joined" and self._told <= holds.keys():
+            revoked = any(hold.revoked for hold in holds.values())
+            if not revoked:
+                return found
         for shard in self._told | link.holds.keys():
             hold = link.holds.get(shard)
             if hold is not None and (hold.here or not hold.revoked):
@@ -339,7 +291,7 @@ class Upstream:
         return found
 
     def _waiting(self) -> list[Arrival]:
-        return [*self.link.inbox, *([self._hand] if self._hand else [])]
+        return [*self.link.inbox, *(arrival for arrival, _ in self.hand.held)]
 
     async def give_up(self, shard: int) -> None:
         """Tell the handler that *shard* is gone, then the ingest.
@@ -380,7 +332,7 @@ class Upstream:
             return
         shards = len(link.holds)
         outcomes = self._workers.outcomes
-        waiting = self._waiting() if self._mark is None else list(link.inbox)
+        waiting = list(link.inbox)
         link.fence()
         before = identities(outcomes.unfinished())
         symbols = self._symbols() - self._workers.symbols.twice
@@ -392,8 +344,7 @@ class Upstream:
             for held in self._outstanding.drop(shard)
         ]
         self._busy.clear()
-        if self._mark is not None and self._hand is not None:
-            marks.append((self._hand.shard, self._mark))
+        marks += [(arrival.shard, mark) for arrival, mark in self.hand.held]
         for shard, mark in marks:
             self._begun += [item for item in mark.stretch.items if id(item) in after]
             self._kept.extend(_part(shard, mark, before - after))
@@ -416,27 +367,12 @@ class Upstream:
         found: set[str] = set()
         for shard in self._busy:
             found |= self._outstanding.symbols(shard)
-        if self._mark is not None:
-            found.update(item.symbol for item in self._mark.stretch.items)
+        for _, mark in self.hand.held:
+            found.update(item.symbol for item in mark.stretch.items)
         return found
 
 
-def _tell_twice(symbols: list[str], address: str, limit: LogLimit) -> None:
-    if count := limit.due("twice", len(symbols)):
-        log_event(
-            _logger,
-            logging.WARNING,
-            "broker.symbol_twice",
-            "%d symbols come from more than one ingest, such as %.100r from %s too: their "
-            "order holds for each ingest alone",
-            count,
-            symbols[0],
-            address,
-            symbols=count,
-        )
-
-
-def _part(shard: int, mark: _Mark, withdrawn: frozenset[int]) -> Iterator[Arrival]:
+def _part(shard: int, mark: Mark, withdrawn: frozenset[int]) -> Iterator[Arrival]:
     """Yield those items of an entry that were withdrawn, as one entry."""
     stretch = mark.stretch
     places = [at for at, item in enumerate(stretch.items) if id(item) in withdrawn]

@@ -185,7 +185,7 @@ class PollingFeed:
     def resume(self) -> None:
         """Ask again, at once and then in the old pace. Each symbol has a gap.
 
-        Idempotent.
+        It asks no sooner than *interval* after the call before the rest. Idempotent.
         """
         self._core.rests.end()
 

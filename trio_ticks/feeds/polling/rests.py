@@ -52,7 +52,7 @@ class Rests:
                 self._scope = None
 
     async def wait(self) -> None:
-        """Wait until the rest is over; a checkpoint.
+        """Wait until the rest is over, if there is one.
 
         Cancellation: the rest goes on.
         """

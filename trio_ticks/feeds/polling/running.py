@@ -109,22 +109,29 @@ class PollRun:
         rests = self.core.rests
         slots = Slots(trio.current_time(), self.core.interval)
         skipped_before = self.stats.skipped_polls
-        not_before, was_cut_off = -math.inf, False
+        asked_at = not_before = -math.inf
+        was_cut_off = False
         while True:
             if rests.is_on or was_cut_off:
                 await self._rest()
                 was_cut_off = False
                 skipped_before = self.stats.skipped_polls
-                slots = Slots(trio.current_time(), self.core.interval)
+                # Many short rests must not make the pace faster.
+                began = max(trio.current_time(), asked_at + self.core.interval)
+                slots = Slots(began, self.core.interval)
             moment = slots.take(trio.current_time(), not_before)
             self.stats.skipped_polls = skipped_before + slots.skipped
             answer: Answer | PollFailure | None = None
             with rests.interrupting():
                 await trio.sleep_until(moment)
-                not_before = -math.inf
+                asked_at, not_before = trio.current_time(), -math.inf
                 answer = await self._ask(fetch)
             if answer is None or rests.is_on:
                 was_cut_off = True  # also by a rest that is over by now
+                # A call in a thread ends as it does, whoever cancels it.
+                if isinstance(answer, PollFailure) and answer.retry_after_s is not None:
+                    most_s = self.core.options.backoff.max_retry_after_s
+                    not_before = trio.current_time() + min(answer.retry_after_s, most_s)
                 continue
             if isinstance(answer, PollFailure):
                 not_before = self._failed(answer)
@@ -141,10 +148,11 @@ class PollRun:
         since = trio.current_time()
         await self.core.rests.wait()
         now = self._last_data = trio.current_time()
+        self._comeback.rested(now - since)
+        self._symbols.restart(now)
         # Of a feed that was lost before, what was missed is told when it is back.
         if self.stats.connected:
             self._last_answer = now
-            self._comeback.answered(now)
             gone = [(name, since) for name in self._known()]
             self.telling.mark_gaps(gone, "unsubscribed")
 

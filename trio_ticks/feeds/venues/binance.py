@@ -98,6 +98,7 @@ class _BinanceCodec(Codec):
         self._bars = frozenset(name for name in channels if name.startswith("kline_"))
         self._book = chosen_book(channels)
         self._depth = book_depth(self._book)
+        self._whole_books = [name for name in self.channels if book_depth(name) == 0]
         self._streams = [
             name
             for name in channels
@@ -108,7 +109,7 @@ class _BinanceCodec(Codec):
         """By the venue's spelling, the spelling in which a symbol was asked for."""
         self._books: dict[str, tuple[str, str]] = {}
         """By the stream of a whole book, its symbol in the venue's spelling, and as it
-        was asked for."""
+        was asked for. A recording may have another speed than was chosen here."""
         self._volume: dict[str, float] = {}
         self._numbers = SequenceTracker()
         # By the first letters of a stream's channel.
@@ -117,6 +118,12 @@ class _BinanceCodec(Codec):
             self._readers[b"dept"] = self._read_book
         if self._trades or self._totals:
             self._readers[b"trad" if self._trades else b"aggT"] = self._read_trade
+        self._sole = b"" if self._readers else b"book"
+        """The first letters of the only channel that is read the fast way.
+
+        Empty if there are several: then the channel is looked up in each message."""
+        if [*self._readers] == [b"dept"] and not self._quotes:
+            self._sole = b"dept"
 
     def subscribe(self, symbols: Sequence[str], /) -> list[str | bytes]:
         """Return the messages that subscribe to *symbols*; upper or lower case."""
@@ -124,7 +131,8 @@ class _BinanceCodec(Codec):
             self._asked[symbol.upper()] = symbol
             self._numbers.reset(symbol.upper())
             if self._depth == 0:
-                self._books[f"{symbol.lower()}@{self._book}"] = symbol.upper(), symbol
+                for name in self._whole_books:
+                    self._books[f"{symbol.lower()}@{name}"] = symbol.upper(), symbol
         return self._request("SUBSCRIBE", symbols, _SUBSCRIBE)
 
     def unsubscribe(self, symbols: Sequence[str], /) -> list[str | bytes]:
@@ -160,10 +168,10 @@ class _BinanceCodec(Codec):
         items: list[_Item] = []
         arrived = self.context.arrived
         asked, volume, quotes = self._asked, self._volume, self._quotes
-        readers, kind = self._readers, self.quote_kind
+        readers, kind, sole = self._readers, self.quote_kind, self._sole
         for payload in payloads:
-            name = b"book"
-            if readers:
+            name = sole
+            if not name:
                 # The name of the stream is near the beginning of a combined frame.
                 at = payload.find(b"@", 0, 64) + 1
                 name = payload[at : at + 4]

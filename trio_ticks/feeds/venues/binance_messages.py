@@ -15,6 +15,7 @@ import msgspec
 from ...checks import is_whole
 from ...ticks import BookUpdate, Finite, Level, NonNegative, unchecked_book_update
 from .base import BAD_MESSAGE
+from .moments import moment_of
 
 __all__ = [
     "Candle",
@@ -40,10 +41,6 @@ __all__ = [
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECONDS: Final = 10**14
 """Times from here on are in microseconds: in milliseconds it is the year 5138."""
-
-_EXACT: Final = 2**42
-"""Below, seconds as a float tell milliseconds apart: until the year 2109."""
-_at: Final = datetime.fromtimestamp
 
 _Size = Annotated[float, msgspec.Meta(ge=0)]
 _Number = Annotated[int, msgspec.Meta(le=2**63 - 1)]
@@ -75,12 +72,16 @@ class Frame(msgspec.Struct, gc=False):
 
 
 class Levels(msgspec.Struct, gc=False):
-    """The changes of a book (``b``, ``a``), or its levels (``bids``, ``asks``)."""
+    """The changes of a book (``b``, ``a``), or its levels (``bids``, ``asks``).
 
-    s: str = ""
+    The changes' fields are in the order in which they are sent: msgspec looks for each
+    behind the one before it.
+    """
+
     e: str = ""
     E: int = 0
     T: int = 0
+    s: str = ""
     U: _Number = 0
     u: _Number = 0
     pu: _Number = -1
@@ -137,9 +138,9 @@ object_of: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 def moment(time: int) -> datetime:
     """Return the moment that *time*, in milliseconds or microseconds, stands for."""
-    if 0 <= time < _EXACT:
-        return _at(time / 1000, UTC)
-    return _EPOCH + timedelta(microseconds=time if time >= _MICROSECONDS else time * 1000)
+    if time < _MICROSECONDS:
+        return moment_of(time)
+    return _EPOCH + timedelta(microseconds=time)
 
 
 def book_depth(channel: str | None) -> int | None:

@@ -150,6 +150,7 @@ class CoinbaseCodec(Codec):
         self._trades = "matches" in context.channels
         self._levels = _BOOKS in context.channels
         self._names = Names()
+        self._asked = self._names.asked
         self._books = Books(context)
         self._numbers = TradeNumbers()
         self._latest: dict[str, tuple[int, datetime]] = {}
@@ -246,39 +247,29 @@ class CoinbaseCodec(Codec):
         product = fields.get("product_id")
         if not isinstance(product, str) or not product:
             return None
-        return self._names.asked.get(product, product)
+        return self._asked.get(product, product)
 
     # Market data
 
     def _take_update(self, message: _L2Update) -> BookUpdate | None:
         if not self._levels:
             return None
-        product = message.product_id
-        symbol = self._names.asked.get(product, product)
+        product, moment = message.product_id, message.time
+        symbol = self._asked.get(product, product)
         if self._books.waiting:
             self._books.update_came(symbol)
-        changes = message.changes
-        moment = _utc(message.time)
-        if len(changes) == 1:
-            # Most updates are such, and the general way takes four times as long.
-            ((side, price, size),) = changes
-            if side == "buy":
-                return unchecked_book_update(symbol, moment, ((price, size),), (), False)
-            return unchecked_book_update(symbol, moment, (), ((price, size),), False)
+        if moment.tzinfo is not UTC:
+            moment = to_utc(moment)
         bids: list[Level] = []
         asks: list[Level] = []
-        add_bid, add_ask = bids.append, asks.append
-        for side, price, size in changes:
-            if side == "buy":
-                add_bid((price, size))
-            else:
-                add_ask((price, size))
+        for side, price, size in message.changes:
+            (bids if side == "buy" else asks).append((price, size))
         return unchecked_book_update(symbol, moment, tuple(bids), tuple(asks), False)
 
     def _take_snapshot(self, message: _Snapshot) -> BookUpdate | None:
         if not self._levels:
             return None
-        asked = self._names.asked.get(message.product_id)
+        asked = self._asked.get(message.product_id)
         symbol = asked or message.product_id
         self._books.snapshot_came(symbol, asked=asked is not None)
         moment = self.context.arrived if message.time is None else _utc(message.time)
@@ -287,7 +278,7 @@ class CoinbaseCodec(Codec):
     def _take_ticker(self, message: _Ticker) -> Tick | None:
         if not self._quotes:
             return None
-        asked = self._names.asked.get(message.product_id)
+        asked = self._asked.get(message.product_id)
         symbol = asked or message.product_id
         moment = self.context.arrived if message.time is None else _utc(message.time)
         number = message.sequence
@@ -314,7 +305,7 @@ class CoinbaseCodec(Codec):
         if not self._trades:
             return None
         number = message.trade_id
-        asked = self._names.asked.get(message.product_id)
+        asked = self._asked.get(message.product_id)
         if asked is not None and (missed := self._numbers.trade_came(asked, number)):
             self.context.gap(asked, missed)
         return unchecked_trade(
@@ -329,12 +320,12 @@ class CoinbaseCodec(Codec):
     # All other messages; each is ignored
 
     def _take_last_match(self, message: _LastMatch) -> None:
-        asked = self._names.asked.get(message.product_id)
+        asked = self._asked.get(message.product_id)
         if asked is not None:
             self._numbers.begin(asked, message.trade_id)
 
     def _take_heartbeat(self, message: _Heartbeat) -> None:
-        asked = self._names.asked.get(message.product_id)
+        asked = self._asked.get(message.product_id)
         if asked is None or not self._trades or not message.last_trade_id:
             return
         if missed := self._numbers.heartbeat_came(asked, message.last_trade_id):

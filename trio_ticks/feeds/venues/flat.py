@@ -26,6 +26,7 @@ import msgspec
 
 from ...ticks import Tick, to_utc, unchecked_tick
 from .base import Codec, CodecContext
+from .extra_keys import ExtraKeys
 
 __all__ = ["FlatCodec"]
 
@@ -60,6 +61,7 @@ last one).
 _MOST_NAMED: Final = 3
 """How many of the symbols that a venue refuses together are named in the log."""
 _OPENING_BRACE: Final = ord("{")
+_TICK_KEYS: Final = tuple(field.name for field in attrs.fields(Tick))
 _QUOTE_KEYS: Final = frozenset({"symbol", "bid", "ask", "bid_size", "ask_size"})
 _QUANTITY_KEYS: Final = frozenset({"bid_size", "ask_size", "volume"})
 _CONTROL_KEYS: Final = frozenset(
@@ -112,7 +114,9 @@ def _refuse_duplicate_keys(payload: bytes, fields: dict[str, Any]) -> None:
         _UNIQUE.decode(payload.decode())
 
 
-def _all_have_unique_keys(payloads: Sequence[bytes], blob: bytes, quotes: int) -> bool:
+def _all_have_unique_keys(
+    payloads: Sequence[bytes], blob: bytes, quotes: int, extra: ExtraKeys
+) -> bool:
     """Return whether each payload is one object without duplicate keys.
 
     It is for venues that send more keys than a tick needs.
@@ -121,11 +125,14 @@ def _all_have_unique_keys(payloads: Sequence[bytes], blob: bytes, quotes: int) -
         payloads: the batch.
         blob: all of them, as lines.
         quotes: how many quotation marks are in there.
+        extra: learns these keys.
     """
     try:
         # As for one payload. None can have too few marks, so if the sum is right, each
         # is. Nothing is inside of these objects, so each payload is one of them.
-        if quotes == 2 * sum(map(_count_strings, _PLAIN_OBJECT.decode_lines(blob))):
+        messages = _PLAIN_OBJECT.decode_lines(blob)
+        if quotes == 2 * sum(map(_count_strings, messages)):
+            extra.learn(messages[0])
             return True
     except _BAD_JSON:
         pass
@@ -168,6 +175,7 @@ class FlatCodec(Codec):
     def __init__(self, context: CodecContext) -> None:
         self.context = context
         self._throttling = False
+        self._extra = ExtraKeys(_TICK_KEYS, _TICK_QUOTES)
 
     def subscribe(self, symbols: Sequence[str], /) -> list[str | bytes]:
         """Return the message that subscribes to *symbols*."""
@@ -196,7 +204,11 @@ class FlatCodec(Codec):
         if len(ticks) != number or not _all_begin_objects(payloads):
             return self._decode_each(payloads)
         quotes = blob.count(b'"')
-        if quotes != _TICK_QUOTES * number and not _all_have_unique_keys(payloads, blob, quotes):
+        if (
+            quotes != _TICK_QUOTES * number
+            and not self._extra.has_each_once(blob, number, quotes)
+            and not _all_have_unique_keys(payloads, blob, quotes, self._extra)
+        ):
             return self._decode_each(payloads)
         # Now every payload is proven to be one tick. The number of quotation marks
         # leaves no room for unknown keys, so no tick has an object inside, and there

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Annotated, Any, Final, Generic, TypeVar, final
 
 import attrs
 import msgspec
+from msgspec.structs import astuple
 
 from ...ticks import (
     Bar,
@@ -92,10 +92,10 @@ class _Candle(msgspec.Struct, gc=False):
     volume: _Size = math.nan
 
 
-class _Frame(msgspec.Struct, Generic[T], gc=False):
+class _Frame(msgspec.Struct, Generic[T], gc=False, kw_only=True):
     channel: str = ""
     type: str = ""
-    data: list[T] = []
+    data: list[T]
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -117,7 +117,6 @@ _frames: Final[dict[str, Callable[[bytes], _Frame[Any]]]] = {
 _head: Final = msgspec.json.Decoder(_Head).decode
 _raw_frame: Final = msgspec.json.Decoder(_RawFrame).decode
 _object: Final = msgspec.json.Decoder(dict[str, Any]).decode
-_level: Final = attrgetter("price", "qty")
 _PREFIX: Final = len('{"channel":"tick')
 _CHANNELS: Final = {f'{{"channel":"{name}'.encode()[:_PREFIX]: name for name in _frames}
 """The channels by the first bytes of their messages, as the venue writes them."""
@@ -273,13 +272,14 @@ class KrakenCodec(Codec):
                             )
                         )
                         continue
+                found: Sequence[Any] | None = None
                 # Books come as often as quotes, so they take the shorter way, too.
                 if prefix == _BOOK and books:
                     book = _books(payload)
                     if book.channel == "book":
-                        items += self._read_books(book, payload)
-                        continue
-                found = self._read(payload, prefix)
+                        found = self._read_books(book, payload)
+                if found is None:
+                    found = self._read(payload, prefix)
             except BAD_MESSAGE as error:
                 self._take_broken(payload, error)
                 continue
@@ -323,7 +323,7 @@ class KrakenCodec(Codec):
                 raise ValueError("a book without a symbol")
             if moment is None or moment.tzinfo is not UTC:
                 moment = _time(moment, self.context.arrived)
-            bids, asks = tuple(map(_level, entry.bids)), tuple(map(_level, entry.asks))
+            bids, asks = tuple(map(astuple, entry.bids)), tuple(map(astuple, entry.asks))
             depth = self._active.get(symbol) or self._depth
             if snapshot:
                 levels = max(len(bids), len(asks))

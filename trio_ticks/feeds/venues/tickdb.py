@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar, Final, final
 
 import msgspec
@@ -31,19 +31,14 @@ from ...ticks import (
 )
 from .base import BAD_MESSAGE, Codec, CodecContext, KeepAlive, Limits, MalformedMessage
 from .flat import FlatCodec
+from .moments import moment_of
 from .tickdb_answers import Subscriptions
 from .tickdb_pushes import Data, Deal, Push, decode_any, decode_push, decode_pushes, is_pair
 
 __all__ = ["TickDBCodec", "TickDBFlatCodec", "TickDBMarketCodec", "TickDBOldCodec"]
 
-_at: Final = datetime.fromtimestamp
 _PING: Final = '{"cmd":"ping"}'
 _PUSHES: Final = frozenset({"ticker", "depth", "trade"})
-
-
-def _moment(milliseconds: int) -> datetime:
-    # The division rounds by less than a microsecond until far beyond the year 2100.
-    return _at(milliseconds / 1000, UTC)
 
 
 class TickDBCodec(Codec):
@@ -147,7 +142,7 @@ class TickDBCodec(Codec):
                 if symbol is not None and time > 0:
                     # Many pushes in a row have the same stamp.
                     if time != stamp:
-                        moment, stamp = _at(time / 1000, UTC), time
+                        moment, stamp = moment_of(time), time
                     if cmd == "ticker" and takes_quotes:
                         bid, ask = data.bid_price, data.ask_price
                         both = bid * ask
@@ -238,7 +233,7 @@ class TickDBCodec(Codec):
         """Return the items of one push.
 
         Raises:
-            ValueError, ArithmeticError, OSError: it makes no sense.
+            ValueError: it makes no sense.
         """
         data = push.data
         if push.cmd not in _PUSHES:
@@ -248,7 +243,7 @@ class TickDBCodec(Codec):
         symbol = self._spelled(data.symbol)
         if data.timestamp < 0:
             raise ValueError("a time before 1970")
-        moment = _moment(data.timestamp) if data.timestamp else arrived
+        moment = moment_of(data.timestamp) if data.timestamp else arrived
         if push.cmd == "ticker":
             return self._of_ticker(symbol, moment, data)
         if push.cmd == "depth":
@@ -300,7 +295,7 @@ class TickDBCodec(Codec):
         for deal in deals:
             if deal.timestamp < 0:
                 raise ValueError("a time before 1970")
-            at = _moment(deal.timestamp) if deal.timestamp else moment
+            at = moment_of(deal.timestamp) if deal.timestamp else moment
             number = None if deal.id in (None, "") else str(deal.id)
             trades.append(unchecked_trade(symbol, at, deal.price, deal.quantity, deal.side, number))
         return trades if self._trades else []

@@ -18,13 +18,13 @@ import attrs
 import trio
 
 from ...errors import ConfigError
+from ...hosts import ascii_host
 
 __all__ = [
     "MIN_SECRET",
     "ConnectFailed",
     "OpenStream",
     "Target",
-    "ascii_host",
     "is_permanent",
     "make_ssl_context",
     "shown_status",
@@ -54,23 +54,6 @@ def shown_status(status: int) -> str:
 def is_permanent(status: int) -> bool:
     """Tell whether the same request would be refused with this *status* again."""
     return 200 <= status < 500 and status not in _RETRIED_CLIENT_ERRORS
-
-
-def ascii_host(name: str, host: str) -> str:
-    """Return *host* as the network knows it: without letters beyond ASCII.
-
-    Raises:
-        ConfigError: there can be no such host; *name* is of the setting.
-    """
-    if ":" in host:
-        return host  # an IPv6 address
-    try:
-        # Of names in ASCII, too: the resolver would raise the same error, which is none
-        # of the network.
-        encoded = host.encode("idna").decode()
-        return host if host.isascii() else encoded
-    except UnicodeError:
-        raise ConfigError(f"{name} has a host name that cannot exist") from None
 
 
 @final

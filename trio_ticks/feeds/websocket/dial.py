@@ -12,6 +12,7 @@ import trio
 
 from .connect import ConnectFailed, OpenStream, Target
 from .proxy import Proxy, open_tunnel
+from .tls_stream import TlsStream
 
 __all__ = ["dial"]
 
@@ -63,7 +64,14 @@ async def _connect(open_stream: OpenStream, host: str, port: int, to: str) -> tr
 async def _start_tls(
     stream: trio.abc.Stream, ssl_context: ssl.SSLContext, host: str, peer: str
 ) -> trio.abc.Stream:
-    tls = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
+    try:
+        tls = TlsStream(stream, ssl_context, host)
+    except (ssl.SSLError, ValueError) as error:
+        # A context that is only for servers, or a name that no certificate can have.
+        await trio.aclose_forcefully(stream)
+        raise ConnectFailed(
+            f"TLS with the {peer} cannot begin: {_describe(error)}", permanent=True
+        ) from error
     try:
         await tls.do_handshake()
     except trio.BrokenResourceError as error:

@@ -20,7 +20,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, cast, final
+from typing import Final, final
 
 import trio
 from trio_websocket import WebSocketConnection
@@ -28,7 +28,7 @@ from trio_websocket import WebSocketConnection
 from trio_ticks.errors import VenueProtocolError
 from trio_ticks.feeds.websocket.extensions import BadAnswer, accepted_deflate
 from trio_ticks.feeds.websocket.frames import CloseReason, FrameParser, close_frame
-from trio_ticks.feeds.websocket.socket_watch import SocketWatch, watchable
+from trio_ticks.feeds.websocket.socket_watch import SocketWatch, readable
 
 __all__ = ["FrameTap", "fail_connection"]
 
@@ -96,23 +96,21 @@ class FrameTap(trio.abc.Stream):
         self.messages = 0
         """Data messages given to *deliver*."""
         self.discarded = 0
-        """Data messages that arrived after this side had begun to close."""
+        """Data messages that were read, but not delivered: this side was closing."""
         self.bytes_received = 0
 
         self._deliver = deliver
         self._parser = FrameParser(max_message_size=max_message_size)
+        found = readable(stream)
         self.watch: Final = (
-            SocketWatch(cast(trio.SocketStream, stream), self.deal, receive_size=receive_size)
-            if watchable(stream)
-            else None
+            None if found is None else SocketWatch(*found, self.deal, receive_size=receive_size)
         )
         """Lets an idle worker wait for the socket in the reader's place.
 
-        ``None`` for a stream that is not a plain socket, such as TLS.
+        ``None`` for a stream that is no socket, such as one of the user's.
         """
-        self._receive_size, self._linger = receive_size, linger
+        self._receive_size, self._linger, self._answered = receive_size, linger, answered
         self._offers_deflate = offers_deflate
-        self._answered = answered
         # The head of the response to the handshake so far; None once it is complete.
         self._head: bytearray | None = bytearray()
         # Whether the handshake has succeeded, so that all later bytes are frames.
@@ -130,7 +128,8 @@ class FrameTap(trio.abc.Stream):
         self._reading = False
         self._read_ended: trio.Event | None = None
         self._eof = False
-
+        self.untold: CloseReason | None = None
+        """The peer's fault, while our Close frame waits for the last answers."""
         self._closing = False
         # Whether this side ended the connection, not the peer.
         self._ours = False
@@ -186,11 +185,14 @@ class FrameTap(trio.abc.Stream):
                 # The remaining control frames, and at the next call b"": then
                 # trio-websocket ends its reader, and aclose() does the rest.
                 self.start_closing()
-                at_fault = self.violation or isinstance(self.error, VenueProtocolError)
-                if at_fault and self._control and self._answered is not None:
+                fault = _fault_of(self.error) or self.violation
+                if fault is not None and self._control and self._answered is not None:
                     # Another task sends answers, and nothing may follow our Close
                     # frame. A peer that has sent a Close frame expects no more answers.
+                    # If this task is cancelled meanwhile, the fault stays untold.
+                    self.untold = fault
                     await self._answered()
+                    self.untold = None
                 return self._take_control()
             try:
                 data = await self._receive()
@@ -264,8 +266,11 @@ class FrameTap(trio.abc.Stream):
                     await self._send_eof()
                     await self._drain()
         finally:
-            # A TLS stream sends its own close notification, which may block too.
-            with trio.move_on_at(end):
+            # The reader may have been about to deliver these, behind a ping's answer.
+            self.discarded += len(self._batch)
+            self._batch = []
+            # A stream of the user's may block, or say that the connection is lost.
+            with trio.move_on_at(end), suppress(trio.BrokenResourceError):
                 await self.stream.aclose()
 
     @property
@@ -330,10 +335,7 @@ class FrameTap(trio.abc.Stream):
     def _end_by(self, error: Exception) -> None:
         """Keep *error* from *deliver*, and have trio-websocket close the connection."""
         self.error = error
-        if isinstance(error, VenueProtocolError):
-            self._control = close_frame(error.code, str(error))
-        else:
-            self._control = close_frame(_GOING_AWAY)
+        self._control = close_frame(*(_fault_of(error) or (_GOING_AWAY, "")))
 
     async def _receive_head(self) -> bytes:
         """Return the next part of the response to the handshake.
@@ -428,6 +430,13 @@ class FrameTap(trio.abc.Stream):
                 await self.stream.send_eof()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._eof = True
+
+
+def _fault_of(error: Exception | None) -> CloseReason | None:
+    """Return how the peer broke the protocol of its messages, by *error*."""
+    if isinstance(error, VenueProtocolError):
+        return CloseReason(error.code, str(error))
+    return None
 
 
 async def fail_connection(

@@ -17,7 +17,8 @@ import h11
 import trio
 
 from ...errors import ConfigError
-from .connect import MIN_SECRET, ConnectFailed, Target, ascii_host, is_permanent, shown_status
+from ...hosts import ascii_host
+from .connect import MIN_SECRET, ConnectFailed, Target, is_permanent, shown_status
 from .headers import USER_AGENT
 
 __all__ = ["Proxy", "open_tunnel"]

@@ -313,7 +313,10 @@ class Session:
 
     async def _close(self, ws: WebSocketConnection, tap: FrameTap) -> None:
         with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
-            if tap.close_reason is None and tap.error is None:
+            if tap.untold is not None:
+                # Nobody sends answers any more.
+                await fail_connection(ws, tap, *tap.untold)
+            elif tap.close_reason is None and tap.error is None:
                 await fail_connection(ws, tap, _NORMAL if self._given_up is None else _GOING_AWAY)
             else:
                 await tap.aclose()

@@ -1,4 +1,4 @@
-"""The reads of a plain socket, by its reader or by an idle worker in its place.
+"""The reads of a socket, by its reader or by an idle worker in its place.
 
 Goals: one system call and one checkpoint for each read; and where ticks arrive one by
 one, no task switch between the read of a tick and its handling.
@@ -9,6 +9,8 @@ the worker calls ``pump``, which reads and processes the data; then it handles t
 itself. The reader waits for the socket again as soon as the worker has left
 ``stand_in``.
 
+What TLS wants to send, and its end, is the reader's to see to: a stand-in leaves it.
+
 Rules: at most one task waits for the socket, and one always does while the reader is in
 ``read``. A stand-in waits for nothing else, and leaves unfinished work to the reader.
 Each read is a checkpoint, and a cancelled one has read nothing.
@@ -18,11 +20,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
-__all__ = ["SocketWatch", "watchable"]
+from trio_ticks.feeds.websocket.tls_stream import TlsStream
+from trio_ticks.uninterrupted import uninterrupted
+
+__all__ = ["SocketWatch", "readable"]
 
 _FEW: Final = 4096
 """A stand-in is welcome only after a read of fewer bytes than this.
@@ -32,14 +37,46 @@ places costs more than they do.
 """
 
 
-def watchable(stream: trio.abc.Stream) -> bool:
-    """Return whether *stream* is a plain socket that can be read as a file.
+class Readable(Protocol):
+    """What is read from a socket: its bytes, or what TLS makes of them."""
 
-    On Windows a socket is not a file.
+    @property
+    def unsettled(self) -> bool:
+        """Whether :meth:`settle` is to be called before the socket is waited for."""
+
+    def read_now(self, number: int, size: int, /) -> bytes:
+        """Read the socket *number* once; see :meth:`.TlsStream.read_now`."""
+
+    async def settle(self) -> bytes | None:
+        """Do what is left to do; see :meth:`.TlsStream.settle`."""
+
+
+class _Plain:
+    """A socket without TLS."""
+
+    unsettled: Final = False
+    read_now = staticmethod(os.read)
+
+    async def settle(self) -> bytes | None:
+        """Do nothing: nothing is ever left."""
+
+
+def readable(stream: trio.abc.Stream) -> tuple[trio.SocketStream, Readable] | None:
+    """Return the socket under *stream* and how to read it, if both can be watched.
+
+    A socket under TLS can be; a stream of a user's, or TLS on top of TLS, cannot. On
+    Windows nothing can: a socket is not a file there.
     """
-    return type(stream) is trio.SocketStream and os.name == "posix"
+    if os.name != "posix":
+        return None
+    if type(stream) is trio.SocketStream:
+        return stream, _Plain()
+    if type(stream) is TlsStream and type(stream.transport) is trio.SocketStream:
+        return stream.transport, stream
+    return None
 
 
+@uninterrupted
 @final
 class SocketWatch:
     """Waits for a socket, then reads it: one system call and one checkpoint a read.
@@ -55,16 +92,23 @@ class SocketWatch:
     *Pattern-Oriented Software Architecture*, volume 2).
 
     Args:
-        stream: a stream for which :func:`watchable` is true.
+        stream: the socket.
+        source: how to read it, as :func:`readable` says.
         deal: called with the bytes that a stand-in has read; returns whether they are
             fully processed. If not, the reader goes on with them.
         receive_size: the most bytes to read at once.
     """
 
     def __init__(
-        self, stream: trio.SocketStream, deal: Callable[[bytes], bool], *, receive_size: int
+        self,
+        stream: trio.SocketStream,
+        source: Readable,
+        deal: Callable[[bytes], bool],
+        *,
+        receive_size: int,
     ) -> None:
         self._socket = stream.socket
+        self._source = source
         self._deal = deal
         self._receive_size = receive_size
         # Whether the reader is in read().
@@ -102,7 +146,7 @@ class SocketWatch:
 
         Cancellation: nothing was read. Always a checkpoint.
         """
-        socket = self._socket
+        socket, source = self._socket, self._source
         self._reading = True
         self._left = False
         try:
@@ -115,6 +159,13 @@ class SocketWatch:
                     ) from self._error
                 if self._left:
                     return None
+                if source.unsettled:
+                    # No stand-in meanwhile: it might leave work, and this be the end.
+                    self._few = False
+                    data = await source.settle()
+                    if data is not None:
+                        return data
+                    continue
                 number = socket.fileno()
                 if number < 0:
                     raise trio.ClosedResourceError("this socket was already closed")
@@ -134,7 +185,7 @@ class SocketWatch:
                     # belong to another file by now, so do not read it.
                     raise trio.ClosedResourceError("this socket was closed while it was read")
                 try:
-                    data = os.read(number, self._receive_size)
+                    data = source.read_now(number, self._receive_size)
                 except BlockingIOError:
                     continue
                 except OSError as error:
@@ -194,9 +245,12 @@ class SocketWatch:
         if number < 0 or not self._reading:
             self._leave()
             return
+        source = self._source
         try:
-            data = os.read(number, self._receive_size)
+            data = source.read_now(number, self._receive_size)
         except BlockingIOError:
+            if source.unsettled:
+                self._leave()
             return
         except OSError as error:
             self._error = error
@@ -204,7 +258,7 @@ class SocketWatch:
             return
         self._few = 0 < len(data) < _FEW
         # At the end of the stream, leave it to the reader: it can read the end again.
-        if not data or not self._deal(data):
+        if not data or not self._deal(data) or source.unsettled:
             self._leave()
 
     async def _rest(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn
 
@@ -181,13 +182,18 @@ async def show_live(
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    lock, closed = threading.Lock(), False
+    lock, closed, lost = threading.Lock(), False, False
 
     def draw(frame: RenderableType) -> None:
+        nonlocal lost
         with lock:
             if not closed:
-                live.start()  # does nothing if it has been started already
-                live.update(frame, refresh=True)
+                try:
+                    live.start()  # does nothing if it has been started already
+                    live.update(frame, refresh=True)
+                except OSError:
+                    lost = True
+                    raise
 
     try:
         while True:
@@ -207,6 +213,9 @@ async def show_live(
         closed = True
         if lock.acquire(timeout=0.5):
             try:
-                live.stop()
+                # rich cannot undo a start that the terminal cut short: it raises
+                # another error there, which would hide the terminal's own.
+                with suppress(*((OSError, IndexError) if lost else ())):
+                    live.stop()
             finally:
                 lock.release()

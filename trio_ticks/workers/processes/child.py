@@ -20,6 +20,7 @@ import multiprocessing.connection
 import os
 import pickle
 import queue
+import signal
 import sys
 import threading
 import time
@@ -71,7 +72,14 @@ class SetUp:
 
 
 def end_with_parent() -> None:
-    """Make this process end when its parent has ended, also by ``kill -9``."""
+    """Make this process end when its parent has ended, and not before.
+
+    It ends also if the parent is ended by ``kill -9``.
+    """
+    if sys.platform != "win32":
+        # A terminal that is closed sends it to the processes, too: the parent is to let
+        # them finish. trio-parallel has them ignore SIGINT for the same reason.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -33,6 +33,7 @@ from ...errors import ConfigError, RemoteHandlerError, WorkerCrashedError
 from ...handlers.replays import replaying
 from ...logs import log_event
 from ...tracebacks import add_note
+from ...uninterrupted import uninterrupted
 from .child import SetUp, close_session, end_with_parent, open_session, run_job
 from .jobs import Reply, WireFailure, decode_failure, decode_reply
 from .progress import Progress, check_room
@@ -56,8 +57,8 @@ _END_S = 2.0
 """A process that takes longer to end after that is killed, in seconds."""
 _FALSE_STARTS = 3
 """The pipeline fails if this many processes ended before a worker had its first one."""
-_KILLED = (-9, -15)
-"""The exit codes of processes that were killed by SIGKILL or SIGTERM."""
+_KILLED = (-1, -9, -15)
+"""The exit codes of processes that were killed by SIGHUP, SIGKILL or SIGTERM."""
 _BACKOFF_S = (0.1, 5.0)
 """The first and the longest wait before another process is started, in seconds.
 
@@ -144,6 +145,7 @@ class Overdue(Exception):
     """A try took longer than ``handler_timeout``, and its process was killed for it."""
 
 
+@uninterrupted
 class WorkerProcess:
     """The process of one worker; if it ends, another one takes its place.
 

@@ -16,8 +16,11 @@ from __future__ import annotations
 import functools
 import mmap
 import os
+import signal
 import struct
+import sys
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -44,8 +47,25 @@ def check_room(count: int) -> None:
     memory.unlink()
 
 
+def _start_tracker() -> None:
+    """Start Python's resource tracker, unless it runs, with SIGHUP blocked.
+
+    The tracker is a process that removes shared memory which nobody has removed. A
+    closed terminal ends it, as it ignores only SIGINT and SIGTERM; another one would be
+    started, which knows nothing of the memory and writes a traceback for each piece.
+    """
+    if sys.platform == "win32":
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _allocated(size: int) -> SharedMemory:
     try:
+        _start_tracker()
         memory = SharedMemory(create=True, size=size)
         try:
             file = _FILES / memory.name

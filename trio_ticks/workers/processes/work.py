@@ -21,6 +21,7 @@ import math
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -34,10 +35,12 @@ from ...gaps import Gap
 from ...handlers.batches import BatchOptions
 from ...handlers.kinds import is_async
 from ...ticks import MarketData
+from ...uninterrupted import uninterrupted
 from ...wire import ItemDecoder
 from ..batch import Batch
 from ..batch_work import BatchWork
 from ..crew import Crew
+from ..leases import ProcessLeases, Take
 from ..outlet import KeepingRunner
 from ..runners import Runner
 from ..worker import Worker
@@ -49,12 +52,6 @@ __all__ = ["ProcessRunner", "ProcessWork"]
 
 T = TypeVar("T", bound=MarketData)
 
-_BATCH_S = (0.01, 0.02)
-"""The least and the most work that a batch holds, in seconds of handler time.
-
-It holds less if fewer ticks wait."""
-_HAND_OVERS = 25
-"""Within ``_BATCH_S``, a batch holds 25 times as much work as handing it over takes."""
 _SHARE = 8
 """Poll eight times per ``handler_timeout``: a late try is found an eighth late."""
 _CHECK_S = 0.01
@@ -66,6 +63,7 @@ At the limit the handler is cancelled in its loop. Kill only if that does not he
 blocks its loop, or suppresses its cancellation."""
 
 
+@uninterrupted
 class ProcessRunner(Generic[T]):
     """Runs batches in the processes of the workers that bring them."""
 
@@ -156,7 +154,7 @@ class ProcessRunner(Generic[T]):
         gap = gap[0] if isinstance(gap, list) else gap
         behind = None if worker.batch is None else worker.batch.arrivals
         arrived = behind[0] if behind else self._now()
-        batch: Batch[Any] = Batch([gap], [arrived], set(), calls_back=False)
+        batch: Batch[Any] = Batch([gap], [arrived], {}, calls_back=False)
         while batch.items:
             await self._run(worker, batch, None)
             failures = batch.failures
@@ -279,6 +277,7 @@ class ProcessRunner(Generic[T]):
                 process.kill_if_late(self._now(), limit_s)
 
 
+@uninterrupted
 class ProcessWork(BatchWork[T]):
     """Leases batches for workers that have a process each."""
 
@@ -293,12 +292,16 @@ class ProcessWork(BatchWork[T]):
         runner: Runner[T] = self.runner
         if crew.outlet is not None:
             runner = KeepingRunner(runner, crew.outlet, crew.state.now)
-        super().__init__(crew, runner, options, _BATCH_S[0])
+        leases = ProcessLeases[T](
+            crew.state,
+            ordered=crew.ordered,
+            fixed=None if options is None else options.max_size,
+        )
+        super().__init__(crew, runner, options, leases)
         # A process finishes the batch that it was given; workers that wait for ticks of
         # their symbols are woken.
         self.interrupt = self._ring
         self._owes = self.runner.owes
-        self._hand_over_s = 0.0
         self._homes: dict[Worker[T], Home] = {}
         self._ended = False
         """Whether no more ticks can come, and all are in the lanes."""
@@ -358,15 +361,13 @@ class ProcessWork(BatchWork[T]):
 
     async def _dispatch(self, receive: TickReceiveChannel[T]) -> None:
         """Put each tick into its lane; no other task waits at the channel."""
-        buffer, taking, put = self._state.buffer, self._state.taking, self._homed.put
+        buffer, taking = self._state.buffer, self._state.taking
         # Before the first tick: every worker must be there to be chosen as a home.
         for worker in self._crew.workers:
             self._home(worker)
         while True:
             self._dispatching = True
-            while buffer:
-                item = taking.from_buffer()
-                put(item.symbol, item, buffer.arrival())
+            self._homed.take_in(buffer, taking)
             self._dispatching = False
             if self._options is not None:
                 self._ring()  # workers that gather a batch count the ticks at their home
@@ -397,17 +398,10 @@ class ProcessWork(BatchWork[T]):
                 worker.resume()
         return True
 
-    def _next_tick(
-        self, worker: Worker[T], held: set[str], lane: str | None
-    ) -> tuple[str | None, Any, float] | None:
+    def _take_for(self, worker: Worker[T]) -> Take:
         if not self._ordered:
-            return super()._next_tick(worker, held, lane)
-        if lane is not None and (parked := self._homed.take_next(lane)) is not None:
-            return lane, *parked
-        found = self._homed.take_at(self._homes[worker])
-        if found is not None:
-            held.add(found[0])
-        return found
+            return super()._take_for(worker)
+        return partial(self._homed.next_tick, self._homes[worker])
 
     async def _gather(
         self, worker: Worker[T], receive: TickReceiveChannel[T], options: BatchOptions
@@ -432,27 +426,3 @@ class ProcessWork(BatchWork[T]):
         """Return how many ticks wait at *home*, and when the oldest of them arrived."""
         lanes = [lane for symbol in home.ready if (lane := self._homed.lines[symbol])]
         return sum(map(len, lanes)), min((lane[0][1] for lane in lanes), default=math.inf)
-
-    # How many ticks a batch holds
-
-    def _lease(self, worker: Worker[T]) -> tuple[Batch[T], list[Gap]]:
-        if self._ordered or self._options is not None:
-            return super()._lease(worker)
-        # A process's batch cannot be called back. So no worker takes more than its
-        # share of the queue: another one could begin the rest at once.
-        limit, share = self._limit, -(-self._state.used // max(1, self._crew.roster.size))
-        self._limit = max(1, min(limit, share))
-        try:
-            return super()._lease(worker)
-        finally:
-            self._limit = limit
-
-    def _measure(self, batch: Batch[T], done: int) -> None:
-        if len(batch.began_at) > 1:
-            took_s = max(
-                0.0, self._now() - batch.sent_at - (batch.began_at[-1] - batch.began_at[0])
-            )
-            self._hand_over_s += 0.1 * (took_s - self._hand_over_s)
-            least, most = _BATCH_S
-            self._batch_s = min(most, max(least, _HAND_OVERS * self._hand_over_s))
-        super()._measure(batch, done)
