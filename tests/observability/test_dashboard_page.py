@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 import trio_ticks as tt
 from tests.worlds.dashboard_browser import CHROMIUM, PATIENCE_MS, Served, launched, serving, watched
@@ -353,6 +353,25 @@ def test_every_screen_shows_all_without_scrolling_sideways(
         )
         assert (sum(luminance) / 3 < 60) == (scheme == "dark")
         assert page.evaluate(WEAK) == []
+
+
+def test_a_history_that_is_newer_than_the_look_stays_in_the_picture(
+    browser: Browser, crowd: Served
+) -> None:
+    def later(route: Route) -> None:
+        # A busy page asks for the history seconds after the look that it shows.
+        while not (past := route.fetch().json())["tiers"][0]["columns"].get("t"):
+            pass  # the first point is being made
+        for tier in past["tiers"]:
+            columns = tier["columns"]
+            columns.update(t=[each + 20_000 for each in columns.get("t", ())])
+        route.fulfill(json=past)
+
+    with watched(browser, width=1440) as page:
+        page.route("**/api/history", later)
+        page.goto(crowd.url)
+        expect(page.locator("#strip .pressure")).not_to_have_count(0)
+        assert page.evaluate(OVERFLOWING) == []
 
 
 def test_words_of_any_length_stay_on_the_flow(browser: Browser, crowd: Served) -> None:

@@ -185,8 +185,9 @@ function showSnapshot() {
 
 function showPast() {
   if (!snapshot) return;
-  const to = snapshot.t;
-  const began = to - snapshot.uptime_s * 1e3;
+  // The history was asked for after the look was made: its newest point may be later, and would stand outside of the picture.
+  const to = Math.max(snapshot.t, past.newest());
+  const began = snapshot.t - snapshot.uptime_s * 1e3;
   // A run that is shorter than the range fills the width; but not one of seconds.
   const from = Math.min(Math.max(to - range * 1e3, began), to - 3e4);
   const points = past.points(to, range);

@@ -29,6 +29,11 @@ export class Past {
     if (tier.points.length > tier.most) tier.points.shift();
   }
 
+  // When the newest point ended (ms); 0: there is none.
+  newest() {
+    return Math.max(0, ...this.tiers.map(({ points }) => points.at(-1)?.t ?? 0));
+  }
+
   // The points of the last `range` seconds before `now` (ms), oldest first.
   points(now, range) {
     const from = now - range * 1e3;
