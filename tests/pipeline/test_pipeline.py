@@ -604,6 +604,73 @@ async def test_a_block_that_is_cancelled_while_it_shuts_down(autojump_clock: Moc
     assert_accounted(pipeline.report, produced=10, shutdown=10)
 
 
+@pytest.mark.parametrize("error", [BodyError("block"), KeyboardInterrupt(), SystemExit(3)])
+async def test_a_deadline_while_it_winds_down_takes_no_error_along(
+    error: BaseException, autojump_clock: MockClock
+) -> None:
+    with raises_as_itself(error), trio.move_on_after(2.0):
+        async with open_pipeline(sleepy_feed(make_ticks(9)), _slow_to_end) as pipeline:
+            await trio.sleep(1.0)
+            raise error
+    assert trio.current_time() == 3.0
+    assert_accounted(pipeline.report, produced=9)
+
+
+async def test_a_deadline_takes_no_error_of_the_feed_along(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    feeds = OSError("feed")
+    with raises_as_itself(feeds), trio.move_on_after(2.0):
+        async with open_pipeline(_broken_feed(feeds, after=1.0), _slow_to_end):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2.5)
+            await trio.sleep_forever()
+
+    cleanup = BodyError("cleanup")
+    with caplog.at_level(logging.ERROR, logger="trio_ticks"), raises_as_itself(feeds):
+        with trio.move_on_after(2.0):
+            async with open_pipeline(_broken_feed(feeds, after=1.0), _slow_to_end):
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise cleanup
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [cleanup]
+
+
+async def test_a_group_of_the_block_with_a_cancellation_in_it_comes_out(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    feeds, cleanup = OSError("feed"), BodyError("cleanup")
+
+    async def script(send: Send) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise feeds
+
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise cleanup
+
+    caplog.set_level(logging.ERROR, logger="trio_ticks")
+    with pytest.RaisesGroup(BodyError, flatten_subgroups=True), trio.move_on_after(2.0) as scope:
+        async with open_pipeline(ScriptFeed(script), Recorder()), trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [feeds]
+
+
+async def _slow_to_end(_tick: tt.Tick) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2.0)
+
+
 async def test_the_block_of_a_broken_feed_is_cancelled(autojump_clock: MockClock) -> None:
     ended: list[float] = []
 

@@ -312,30 +312,32 @@ class _BlockErrors:
         return self
 
     def __exit__(self, _kind: object, left: BaseException | None, _trace: object) -> None:
-        failure = self._pipeline.failure
-        cancelled = left is not None and self._is_cancellation(left)
         for half in (self._pipeline, self._pipeline.ingest):
             if half is not None:
                 half._report = half._make_report()
-        if not cancelled:
-            errors = [failure, self._of_block]
-            if self._block_first:
-                errors.reverse()
-            raise_first([error for error in errors if error is not None])
-        elif failure is not None:
-            log_second(failure)
+        failure = self._pipeline.failure
+        cancelled, error = (None, None) if left is None else split(left)
+        if cancelled is not None and error is not None:
+            # The block's own group goes on its way as it is.
+            if failure is not None:
+                log_second(failure)
+            return
+        # A deadline that passes meanwhile takes no error along: as from any `finally`,
+        # an error comes out in the place of the cancellation.
+        of_block = self._from_nursery(error) if self._of_block is None else self._of_block
+        errors = [of_block, failure] if self._block_first else [failure, of_block]
+        raise_first([error for error in errors if error is not None])
 
-    def _is_cancellation(self, left: BaseException) -> bool:
-        """Whether the nursery ended by a cancellation, which then goes on its way.
+    @staticmethod
+    def _from_nursery(error: BaseException | None) -> BaseException | None:
+        """Return the block's error.
 
-        Otherwise keep the block's error: it came to the nursery with a cancellation of
-        the block, because the pipeline had failed.
+        It came to the nursery with a cancellation of the block, because the pipeline
+        had failed.
         """
-        cancelled, error = split(left)
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        self._of_block = error
-        return cancelled is not None
+            return error.exceptions[0]
+        return error
 
 
 def _one_feed(feed: Feed | Sequence[Feed] | None, shared_symbols: bool) -> Feed | None:
