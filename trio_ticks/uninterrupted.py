@@ -6,9 +6,10 @@ counted as taken and is nowhere, a task that waits and will be woken twice. So o
 are marked: an interrupt that comes during them is raised in the main task, at its next
 checkpoint.
 
-A handler is not a step of ours: one that never returns can be interrupted, and so can
-``on_error``, ``on_gap``, ``on_feed`` and ``results``. A ``merge`` of ``Conflate`` is
-called within a step, and is part of it.
+A handler is not a step of ours: one that never returns can be interrupted, wherever in
+its life, and so can ``on_error``, ``on_gap``, ``on_feed``, ``results`` and a feed. A
+``merge`` of ``Conflate`` is called within a step, and is part of it; so are a sink and
+a source of a user's own, since what they hold is counted.
 
 Source: trio's reference of the low-level API, ``trio.lowlevel.enable_ki_protection``.
 A mark belongs to the code of a function, however often that is made, and costs a call
@@ -25,8 +26,9 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-__all__ = ["interruptible", "uninterrupted"]
+__all__ = ["await_theirs", "call_theirs", "interruptible", "is_ours", "uninterrupted"]
 
+R = TypeVar("R")
 C = TypeVar("C", bound=Callable[..., Any])
 
 _OURS: Final = f"{__package__}."
@@ -54,19 +56,59 @@ def _is_ours(function: FunctionType) -> bool:
     return f"{function.__globals__.get('__name__')}.".startswith(_OURS)
 
 
+def is_ours(function: object) -> bool:
+    """Tell whether what can be called is a step of ours, also through partials."""
+    function = _without_partials(function)
+    function = getattr(function, "__func__", function)
+    if isinstance(function, FunctionType):
+        return _is_ours(function)
+    kind = function if isinstance(function, type) else type(function)
+    return f"{kind.__module__}.".startswith(_OURS)
+
+
+def _without_partials(function: object) -> object:
+    for _ in range(_MOST_LAYERS):
+        if not isinstance(function, functools.partial | functools.partialmethod):
+            break
+        function = function.func
+    return function
+
+
 def interruptible(function: object) -> None:
     """Let Ctrl-C interrupt a user's *function*, also where a step of ours calls it.
 
     What has no code of its own in Python, and functions of ours, are left as they are.
     """
-    for _ in range(_MOST_LAYERS):
-        if not isinstance(function, functools.partial):
-            break
-        function = function.func
+    function = _without_partials(function)
     if not inspect.isroutine(function):
         # A class of handlers, or an object that can be called.
         kind = function if isinstance(function, type) else type(function)
-        function = getattr(kind, "__call__", None)  # noqa: B004 - it is wanted itself
+        function = _without_partials(inspect.getattr_static(kind, "__call__", None))
     function = getattr(function, "__func__", function)
     if isinstance(function, FunctionType) and not _is_ours(function):
         trio.lowlevel.disable_ki_protection(function)
+
+
+@trio.lowlevel.disable_ki_protection
+def call_theirs(function: Callable[..., R], /, *args: Any) -> R:
+    """Call a user's *function* from a step of ours; Ctrl-C may interrupt it.
+
+    Raises:
+        BaseException: what *function* raised.
+    """
+    return function(*args)
+
+
+@trio.lowlevel.disable_ki_protection
+async def await_theirs(function: Callable[..., Any], /, *args: Any) -> Any:
+    """Call a user's *function*, and await what it returns if need be.
+
+    Ctrl-C may interrupt it.
+
+    Raises:
+        BaseException: what *function* raised.
+
+    Cancellation: passed on to *function*. No checkpoint of its own.
+    """
+    result = function(*args)
+    return await result if inspect.isawaitable(result) else result

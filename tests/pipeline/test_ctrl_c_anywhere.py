@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ import trio
 
 import trio_ticks as tt
 import trio_ticks.brokers
+from tests.worlds.feed_venues import leave, memory_feed, quote, says, websocket
+from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.servers import free_port
 from trio_ticks.uninterrupted import interruptible, uninterrupted
 
@@ -25,6 +28,10 @@ TICKS = [
     tt.Tick(f"S{place % 3}", datetime(2026, 3, 2, 12, tzinfo=UTC), 1.0, 2.0, 1.0, 1.0, float(place))
     for place in range(60)
 ]
+PATIENCE_S = 10.0
+"""After so long what never returns does so after all: nothing has interrupted it."""
+STOOD: list[float] = []
+"""How long what never returns has run without being interrupted."""
 LINES, STEP = 5000, 211
 """How many lines are tried, and every how many-th: a prime, so that it does not meet
 the same few lines of a loop again and again."""
@@ -34,8 +41,10 @@ the same few lines of a loop again and again."""
 def ours() -> Iterator[None]:
     """Have Ctrl-C raise, as in a program of its own, whoever runs the tests."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    STOOD.clear()
     yield
     signal.signal(signal.SIGINT, before)
+    assert not STOOD
 
 
 class Interrupt:
@@ -97,6 +106,15 @@ async def play(
                 await trio.sleep(0.001)
 
 
+def raised_by(main: Callable[..., Any], *args: Any) -> BaseException | None:
+    """Run *main* in trio; return what it raised."""
+    try:
+        trio.run(main, *args)
+    except BaseException as error:
+        return error
+    return None
+
+
 def causes(raised: BaseException | None) -> set[type]:
     """Return the kinds of what was *raised*, also in groups."""
     if isinstance(raised, BaseExceptionGroup):
@@ -114,12 +132,9 @@ def interrupted(
     count = 0
     for at in places:
         seen: list[tt.Pipeline[Any]] = []
-        raised: BaseException | None = None
+        made = settings()
         with Interrupt(at, is_meant) as interrupt:
-            try:
-                trio.run(play, handler, 2, seen, settings())
-            except BaseException as error:
-                raised = error
+            raised = raised_by(play, handler, 2, seen, made)
         assert causes(raised) == ({KeyboardInterrupt} if interrupt.where else set()), (
             interrupt.where,
             raised,
@@ -155,25 +170,40 @@ def test_the_laws_of_both_halves_hold_where_a_broker_is_between() -> None:
     assert interrupted(range(40, LINES, 173), is_meant, in_loop, settings) > 15
 
 
-class Called:
-    def __call__(self, tick: tt.Tick) -> None:
-        hang(tick)
+def test_the_laws_of_both_halves_hold_in_a_buffer_of_a_users_own() -> None:
+    def settings() -> Mapping[str, Any]:
+        return {"buffer": MemoryBuffer(maxsize=20)}
+
+    # What a user has written between two steps of ours is one of them.
+    is_meant = re.compile("trio_ticks/pipeline/(sink_end|source_feed)[.]py|/memory_buffer")
+    assert interrupted(range(40, 1500, 29), is_meant, in_loop, settings) > 15
 
 
-def hang(_tick: tt.Tick) -> None:
+def hang(*_what: object) -> None:
+    stand()
+
+
+def stand() -> None:
+    # Is given to no pipeline itself, so that nothing sees that it is a user's.
     main = threading.main_thread().ident
     assert main is not None
     threading.Thread(target=signal.pthread_kill, args=(main, signal.SIGINT)).start()
-    while True:
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE_S:
         pass
+    STOOD.append(PATIENCE_S)
 
 
-async def hang_in_loop(tick: tt.Tick) -> None:
-    hang(tick)
+async def hang_in_loop(*what: object) -> None:
+    hang(*what)
 
 
-async def hang_for(_name: str, tick: tt.Tick) -> None:
-    hang(tick)
+async def hang_behind(*_what: object) -> None:
+    stand()
+
+
+async def hang_for(_name: str, *what: object) -> None:
+    hang(*what)
 
 
 class Hanging:
@@ -181,12 +211,137 @@ class Hanging:
         hang(tick)
 
 
+class InThePast:
+    """Its method to call is a partial one."""
+
+    async def _handle(self, _when: str, tick: tt.Tick) -> None:
+        hang(tick)
+
+    __call__ = functools.partialmethod(_handle, "then")
+
+
+class Lived:
+    """A handler that never returns from one step of its life."""
+
+    def __init_subclass__(cls) -> None:
+        LIVES.append(cls)
+
+    async def __call__(self, _tick: tt.Tick) -> None: ...
+
+
+LIVES: list[type] = []
+
+
+class IsMade(Lived):
+    def __init__(self) -> None:
+        stand()
+
+
+class IsEntered(Lived):
+    def __enter__(self) -> None:
+        stand()
+
+    def __exit__(self, *_reason: object) -> None: ...
+
+
+class IsLeft(Lived):
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_reason: object) -> None:
+        stand()
+
+
+class IsEnteredInTheLoop(Lived):
+    async def __aenter__(self) -> None:
+        stand()
+
+    async def __aexit__(self, *_reason: object) -> None: ...
+
+
+class IsLeftInTheLoop(Lived):
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_reason: object) -> None:
+        stand()
+
+
+class EntersAnother(Lived):
+    def __enter__(self) -> Any:
+        return hang_in_loop
+
+    def __exit__(self, *_reason: object) -> None: ...
+
+
 @pytest.mark.parametrize(
-    "handler", [hang_in_loop, functools.partial(hang_for, "mine"), Hanging(), Hanging]
+    "handler",
+    [
+        hang_in_loop,
+        functools.partial(hang_for, "mine"),
+        Hanging(),
+        Hanging,
+        InThePast(),
+        InThePast,
+        lambda tick: hang_behind(tick),
+        lambda tick: hang(tick),
+        *LIVES,
+    ],
 )
 def test_a_handler_that_never_returns_is_interrupted(handler: Any) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        trio.run(play, handler, 1, [], {})
+    assert causes(raised_by(play, handler, 1, [], {"executor": "loop"})) == {KeyboardInterrupt}
+
+
+@pytest.mark.parametrize("hook", ["on_error", "on_gap", "on_feed", "results"])
+@pytest.mark.parametrize("users", [hang, hang_in_loop, lambda *it: hang_behind(*it)])
+def test_a_hook_that_never_returns_is_interrupted(hook: str, users: Any) -> None:
+    async def handler(tick: tt.Tick) -> float:
+        if hook == "on_error":
+            raise ValueError
+        return tick.volume
+
+    async def main() -> None:
+        venue = websocket(says(quote(), "{", quote(), then=leave))
+        async with (
+            memory_feed(venue) as (feed, _),
+            tt.open_pipeline(feed, handler, workers=1, **{hook: users}),
+        ):
+            await trio.sleep_forever()
+
+    assert causes(raised_by(main)) == {KeyboardInterrupt}
+
+
+@pytest.mark.parametrize("feeds", [hang, hang_in_loop])
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_feed_that_never_returns_is_interrupted(feeds: Any, merged: bool) -> None:
+    class Asked:
+        async def run(self, send: tt.TickSendChannel[Any]) -> None:
+            now = TICKS[0].timestamp
+            send.mark_gap(tt.Gap("S0", now, "sequence", 1, now), book=True)
+            await trio.sleep_forever()
+
+        request_snapshot = staticmethod(feeds)
+
+    class Runs:
+        async def run(self, send: tt.TickSendChannel[Any]) -> None:
+            stand()
+
+    async def main(feed: Any) -> None:
+        feed = [feed, tt.IterableFeed(source())] if merged else feed
+        async with tt.open_pipeline(feed, in_loop):
+            await trio.sleep_forever()
+
+    for feed in (Asked(), Runs()):
+        assert causes(raised_by(main, feed)) == {KeyboardInterrupt}
+
+
+def test_a_keeper_of_state_that_never_returns_is_interrupted() -> None:
+    class Keeps:
+        async def __call__(self, _tick: tt.Tick) -> None: ...
+
+        async def gained(self, _symbols: frozenset[str]) -> None:
+            stand()
+
+    settings = {"buffer": MemoryBuffer(maxsize=20)}
+    assert causes(raised_by(play, Keeps(), 1, [], settings)) == {KeyboardInterrupt}
 
 
 is_safe = trio.lowlevel.currently_ki_protected

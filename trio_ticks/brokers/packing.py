@@ -40,7 +40,7 @@ and ZeroMQ's protocol take, and little enough for one round trip to Redis. Order
 of a thousand levels have some 30,000 bytes each."""
 _APART: Final = 64
 """So many entries are read in two steps after one that could not be read in one."""
-_MOST_DIRECT: Final = 32
+_MOST_DIRECT: Final = 256
 """Kinds whose decoder is kept: to make one costs as much as to read thirty entries."""
 _MOST_HOMES: Final = 100_000
 """Symbols whose shard is remembered. It is only quicker than to compute it."""

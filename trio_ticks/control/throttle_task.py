@@ -10,16 +10,17 @@ second.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Final, Protocol, final
 
 import trio
 
 from ..logs import LogLimit, log_event
 from ..overflow import Throttle
+from ..uninterrupted import await_theirs
 from .throttle import RateController
 
 __all__ = ["ThrottleTask"]
@@ -157,13 +158,8 @@ class ThrottleTask:
     async def _ask(self, rate: float | None) -> None:
         assert self._ask_feed is not None
         priorities = self._settings.priorities
-        result = (
-            self._ask_feed(rate)
-            if priorities is None
-            else self._ask_feed(rate, priorities=priorities)
-        )
-        if inspect.isawaitable(result):
-            await result
+        options = {} if priorities is None else {"priorities": priorities}
+        await await_theirs(partial(self._ask_feed, rate, **options))
 
     def _log(self, rate: float | None) -> None:
         steps = self._log_limit.due("step")

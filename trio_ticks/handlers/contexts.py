@@ -18,6 +18,10 @@ from contextvars import Context, copy_context
 from types import coroutine
 from typing import Any, Final, TypeVar, final
 
+import trio
+
+from ..uninterrupted import is_ours
+
 __all__ = ["CleanContext", "call_apart", "renew", "work_in"]
 
 R = TypeVar("R")
@@ -114,8 +118,14 @@ async def call_apart(function: Callable[..., Any], *args: Any) -> Any:
     result = context.run(function, *args)
     if result is None or not inspect.isawaitable(result):
         return result
-    return await CleanContext(context).run(_awaited(result))
+    awaited = _awaited if is_ours(function) else _awaited_theirs
+    return await CleanContext(context).run(awaited(result))
 
 
 async def _awaited(result: Awaitable[R]) -> R:
+    return await result
+
+
+@trio.lowlevel.disable_ki_protection
+async def _awaited_theirs(result: Awaitable[R]) -> R:
     return await result

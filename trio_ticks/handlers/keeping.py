@@ -19,6 +19,7 @@ from typing import Any, Final, final
 import trio
 
 from ..logs import log_event
+from ..uninterrupted import await_theirs
 
 __all__ = ["Keeper", "keeps_state"]
 
@@ -95,6 +96,4 @@ class Keeper:
         if self._in_thread and not inspect.iscoroutinefunction(method):
             await trio.to_thread.run_sync(method, frozenset(symbols), abandon_on_cancel=True)
             return
-        result = method(frozenset(symbols))
-        if inspect.isawaitable(result):
-            await result
+        await await_theirs(method, frozenset(symbols))

@@ -21,6 +21,7 @@ import trio
 
 from ..failures import log_second, split
 from ..logs import log_event
+from ..uninterrupted import await_theirs, call_theirs, interruptible
 
 __all__ = ["Lives", "open_handler"]
 
@@ -47,8 +48,10 @@ async def open_handler(
     waited for; if it succeeds later, the handler is left again in that thread.
     """
     instance, entered = await (_enter_in_thread if in_thread else _enter)(handler)
+    ready = entered if callable(entered) else instance
+    interruptible(ready)
     try:
-        yield entered if callable(entered) else instance
+        yield ready
     except BaseException as error:
         swallowed = await _leave(instance, error, in_thread=in_thread)  # noqa: ASYNC102  # the handler's own checkpoints
         # An async handler may have entered a cancel scope that this cancellation
@@ -60,7 +63,7 @@ async def open_handler(
 
 
 def _make(handler: Any) -> Any:
-    return handler() if inspect.isclass(handler) else handler
+    return call_theirs(handler) if inspect.isclass(handler) else handler
 
 
 def _has(instance: Any, method: str) -> bool:
@@ -85,8 +88,10 @@ def _is_mock(instance: Any) -> bool:
 async def _enter(handler: Any) -> tuple[Any, Any]:
     instance = _make(handler)
     if _has(instance, "__aenter__"):
-        return instance, await type(instance).__aenter__(instance)
-    return instance, type(instance).__enter__(instance) if _has(instance, "__enter__") else None
+        return instance, await await_theirs(type(instance).__aenter__, instance)
+    if _has(instance, "__enter__"):
+        return instance, call_theirs(type(instance).__enter__, instance)
+    return instance, None
 
 
 async def _enter_in_thread(handler: Any) -> tuple[Any, Any]:
@@ -117,20 +122,20 @@ async def _enter_in_thread(handler: Any) -> tuple[Any, Any]:
         if entered:
             await _leave(entered[0], cancelled, in_thread=True)  # noqa: ASYNC102  # shielded in there
         raise
-    return instance, await type(instance).__aenter__(instance) if _has(
-        instance, "__aenter__"
-    ) else result
+    if _has(instance, "__aenter__"):
+        result = await await_theirs(type(instance).__aenter__, instance)
+    return instance, result
 
 
 async def _leave(instance: Any, error: BaseException | None, *, in_thread: bool) -> bool:
     """Leave *instance*; return whether it is async and swallows *error*."""
     reason = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
     if _has(instance, "__aenter__"):
-        return bool(await type(instance).__aexit__(instance, *reason))
+        return bool(await await_theirs(type(instance).__aexit__, instance, *reason))
     if _has(instance, "__enter__"):
         leave = functools.partial(type(instance).__exit__, instance, *reason)
         if not in_thread:
-            leave()
+            call_theirs(leave)
             return False
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _LEAVE_S) as scope:
             await trio.to_thread.run_sync(

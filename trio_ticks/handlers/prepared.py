@@ -88,7 +88,9 @@ def prepared(
 
 
 def _as_async(handler: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
+    @trio.lowlevel.disable_ki_protection
     async def call(item: Any) -> Any:
+        # What a lambda returns to be awaited may be what never returns.
         result = handler(item)
         return await result if inspect.isawaitable(result) else result
 

@@ -12,7 +12,6 @@ Rules:
 
 from __future__ import annotations
 
-import inspect
 import logging
 from contextlib import ExitStack
 from random import Random
@@ -31,7 +30,7 @@ from ..logs import log_event
 from ..metrics.observed import Pausing, Phase
 from ..settings import Settings
 from ..ticks import MarketData
-from ..uninterrupted import uninterrupted
+from ..uninterrupted import await_theirs, uninterrupted
 from .parts import Parts
 from .sink_end import SinkOf
 from .source_feed import SourceFeed
@@ -312,8 +311,6 @@ class Phases(Generic[T]):
 
     async def _ask_for_snapshot(self, request: Any, symbol: str) -> None:
         try:
-            result = request(symbol)
-            if inspect.isawaitable(result):
-                await result
+            await await_theirs(request, symbol)
         except Exception as error:
             self.fail(error)

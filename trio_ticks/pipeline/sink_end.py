@@ -28,6 +28,7 @@ from ..ledger import Ledger
 from ..metrics.meters import Meters
 from ..metrics.observed import WorkerStatistics
 from ..ticks import MarketData
+from ..uninterrupted import uninterrupted
 
 __all__ = ["SinkEnd", "SinkOf"]
 
@@ -57,6 +58,7 @@ class SinkOf:
 
 
 @final
+@uninterrupted
 class SinkEnd(Generic[T]):
     """Runs *sink* on what the channel of *receive* holds.
 
@@ -99,7 +101,11 @@ class SinkEnd(Generic[T]):
         with self._receive:
             # For the group: a pool's errors come in one.
             async with trio.open_nursery() as nursery:  # noqa: ASYNC112
-                nursery.start_soon(self._sink.run, self)
+                nursery.start_soon(self._run_sink)
+
+    async def _run_sink(self) -> None:
+        # A step of ours calls it: what a sink holds is counted, also that of a user.
+        await self._sink.run(self)
 
     # What the sink asks
 

@@ -24,6 +24,7 @@ from ..handlers.contexts import call_apart
 from ..handlers.keeping import Keeper
 from ..results import Place
 from ..settings import OnError
+from ..uninterrupted import uninterrupted
 from ..workers.outcomes import PoolOutcomes
 from .places import Places
 from .sources import Sources
@@ -118,6 +119,7 @@ class _FirstError:
 
 
 @final
+@uninterrupted
 class SourceFeed:
     """Runs *source* as a feed. It is also what the source sees of the workers.
 

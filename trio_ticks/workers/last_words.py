@@ -9,7 +9,6 @@ The report takes a bounded time, also if the pipeline is being cancelled.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from ..failures import log_second
 from ..logs import log_event, one_line
 from ..settings import OnError
 from ..tracebacks import add_note
+from ..uninterrupted import await_theirs
 from .worker import Worker
 
 __all__ = ["report_last"]
@@ -48,9 +48,7 @@ async def report_last(
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _REPORT_S):
             # The annotation of on_error says Exception, so that what users have written
             # stays right; they get the very error that the handler raised.
-            result = on_error(item, error)  # type: ignore[arg-type]
-            if inspect.isawaitable(result):
-                await result
+            await await_theirs(on_error, item, error)
     except Exception as second:
         log_second(second)
     finally:
