@@ -260,9 +260,17 @@ class CoinbaseCodec(Codec):
             self._books.update_came(symbol)
         if moment.tzinfo is not UTC:
             moment = to_utc(moment)
+        changes = message.changes
+        if len(changes) == 1:
+            # In the recording of 2021 that is so of all; lists would take a tenth more.
+            side, price, size = changes[0]
+            level = ((price, size),)
+            if side == "buy":
+                return unchecked_book_update(symbol, moment, level, (), False)
+            return unchecked_book_update(symbol, moment, (), level, False)
         bids: list[Level] = []
         asks: list[Level] = []
-        for side, price, size in message.changes:
+        for side, price, size in changes:
             (bids if side == "buy" else asks).append((price, size))
         return unchecked_book_update(symbol, moment, tuple(bids), tuple(asks), False)
 
