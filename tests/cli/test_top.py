@@ -466,8 +466,19 @@ async def test_json_is_one_object(
     assert [worker["name"] for worker in one["workers"]] == ["loop-1", "loop-2"]
 
 
-async def test_a_picture_of_each_pipeline(served: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("alerted", [False, True])
+async def test_a_picture_of_each_pipeline(
+    served: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    alerted: bool,
+) -> None:
     pytest.importorskip("rich")
+    if alerted:
+        from trio_ticks.observability.terminal import alerts
+
+        # It takes a line, and what is said below the picture stands there all the same.
+        monkeypatch.setattr(alerts, "alert", lambda _metrics, _pen: "an alert")
     assert await in_thread(main, ["top", served, "--once", "--interval", "0.1"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -478,6 +489,7 @@ async def test_a_picture_of_each_pipeline(served: str, capsys: pytest.CaptureFix
     assert "workers (2)" in one
     assert "the sums agree" in two
     assert f"more than {MOST_WORKERS} workers" in two
+    assert ("an alert" in two) == alerted
 
 
 async def test_without_rich_there_is_a_line_and_a_hint(

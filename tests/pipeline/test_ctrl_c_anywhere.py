@@ -52,7 +52,9 @@ class Interrupt:
 
     def __init__(self, at: int, is_meant: re.Pattern[str]) -> None:
         self._left = at
-        self._is_meant = is_meant
+        self._is_meant = functools.cache(
+            lambda path: is_meant.search(Path(path).as_posix()) is not None
+        )
         self.where = ""
 
     def __enter__(self) -> Interrupt:
@@ -64,9 +66,7 @@ class Interrupt:
         sys.settrace(self._before)
 
     def _call(self, frame: FrameType, _event: str, _arg: object) -> Any:
-        return (
-            self._line if self._is_meant.search(Path(frame.f_code.co_filename).as_posix()) else None
-        )
+        return self._line if self._is_meant(frame.f_code.co_filename) else None
 
     def _line(self, frame: FrameType, event: str, _arg: object) -> Any:
         if event == "line" and not self.where:

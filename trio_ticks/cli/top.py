@@ -250,7 +250,6 @@ def _write_picture(watch: Watch, chosen: _Chosen) -> None:
         scene = Scene(
             title=f"trio-ticks {name}",
             subtitle=watch.address.shown,
-            messages=_crowd(watch, pipeline),
             hint="",
             plain=plain,
         )
@@ -264,6 +263,9 @@ def _write_picture(watch: Watch, chosen: _Chosen) -> None:
                 scene=scene,
             )
         )
+        # Below the picture: in it an alert may take the line of a message.
+        for message in _crowd(watch, pipeline):
+            console.print(message, style="yellow", highlight=False, markup=False)
 
 
 def _line(chosen: _Chosen, name: str) -> str:
