@@ -85,6 +85,7 @@ SAME = (
     "tests/recordings/test_recorder_crashes.py",
     "tests/brokers/test_check_brokers.py",
     "tests/cli/test_cli.py",
+    "tests/cli/test_closed_terminal.py",
     "tests/cli/test_last_resort.py",
     "tests/cli/test_recordings.py",
     "tests/cli/test_replay_command.py",
@@ -95,10 +96,11 @@ SAME = (
 
 Texts, syntax trees, pages in a browser, rules of Prometheus, a parser of bytes,
 simulations in plain arithmetic, what a server does when its clients die or err, what a
-proxy does to connections, and what the command line says.
+proxy does to connections, what the command line says, and how it ends.
 """
 
 BETWEEN = (
+    "tests/cli/test_interrupts.py",
     "tests/pipeline/test_signals.py",
     "tests/workers/test_gaps_in_every_executor.py",
     "tests/workers/test_process_crashes.py",
