@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final, TypeVar
 
 import trio
@@ -33,6 +33,8 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 _OURS: Final = f"{__package__}."
 """How the names of our modules begin."""
+_NOT_THEIRS: Final = (_OURS, "trio.")
+"""How the names of modules begin whose functions no user has written."""
 _MOST_LAYERS: Final = 100
 """How many partials are followed; a user may have made a circle of them."""
 
@@ -78,15 +80,34 @@ def interruptible(function: object) -> None:
     """Let Ctrl-C interrupt a user's *function*, also where a step of ours calls it.
 
     What has no code of its own in Python, and functions of ours, are left as they are.
+    So are trio's: a handler may be the ``send`` of a memory channel, and its mark holds
+    for each such channel of the program.
     """
-    function = _without_partials(function)
-    if not inspect.isroutine(function):
-        # A class of handlers, or an object that can be called.
+    found = _behind(function)
+    if found is not None and not f"{found.__globals__.get('__name__')}.".startswith(_NOT_THEIRS):
+        trio.lowlevel.disable_ki_protection(found)
+
+
+def _behind(function: object) -> FunctionType | None:
+    """Return what runs when *function* is called; ``None``: nothing in Python."""
+    for _ in range(_MOST_LAYERS):
+        if isinstance(function, FunctionType):
+            return function
         kind = function if isinstance(function, type) else type(function)
-        function = _without_partials(inspect.getattr_static(kind, "__call__", None))
-    function = getattr(function, "__func__", function)
-    if isinstance(function, FunctionType) and not _is_ours(function):
-        trio.lowlevel.disable_ki_protection(function)
+        if isinstance(function, functools.partial | functools.partialmethod):
+            function = function.func
+        elif isinstance(function, MethodType | staticmethod | classmethod):
+            function = function.__func__
+        elif kind is not function and (
+            cached := inspect.getattr_static(function, "__wrapped__", None)
+        ):
+            function = cached  # by functools.cache, which has no code in Python
+        elif inspect.isroutine(function):
+            break
+        else:
+            # A class of handlers, or an object that can be called.
+            function = inspect.getattr_static(kind, "__call__", None)
+    return None
 
 
 @trio.lowlevel.disable_ki_protection

@@ -291,7 +291,10 @@ def test_a_handler_that_never_returns_is_interrupted(handler: Any) -> None:
 
 
 @pytest.mark.parametrize("hook", ["on_error", "on_gap", "on_feed", "results"])
-@pytest.mark.parametrize("users", [hang, hang_in_loop, lambda *it: hang_behind(*it)])
+@pytest.mark.parametrize(
+    "users",
+    [hang, hang_in_loop, lambda *it: hang_behind(*it), functools.cache(lambda *_it: stand())],
+)
 def test_a_hook_that_never_returns_is_interrupted(hook: str, users: Any) -> None:
     async def handler(tick: tt.Tick) -> float:
         if hook == "on_error":
@@ -344,6 +347,57 @@ def test_a_keeper_of_state_that_never_returns_is_interrupted() -> None:
     assert causes(raised_by(play, Keeps(), 1, [], settings)) == {KeyboardInterrupt}
 
 
+def test_a_feed_that_does_not_return_from_its_last_resume_is_interrupted() -> None:
+    class Resumed:
+        async def run(self, _send: tt.TickSendChannel[Any]) -> None:
+            await trio.sleep_forever()
+
+        def suspend(self) -> None: ...
+
+        def resume(self) -> None:
+            stand()
+
+    async def main() -> None:
+        async with tt.open_pipeline(Resumed(), in_loop) as pipeline:
+            pipeline.pause(feed="unsubscribe")
+
+    assert causes(raised_by(main)) == {KeyboardInterrupt}
+
+
+def test_no_thread_is_left_that_watches_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Thread.start returns when the thread has begun: until then Ctrl-C waits in there.
+    start = threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "trio-ticks-loop":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    assert causes(raised_by(play, in_loop, 2, [], {})) == {KeyboardInterrupt}
+    assert "trio-ticks-loop" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_report_is_final_wherever_it_comes() -> None:
+    async def main(seen: list[tt.Pipeline[Any]]) -> None:
+        async with tt.open_pipeline(tt.IterableFeed(source()), in_loop) as pipeline:
+            seen.append(pipeline)
+
+    is_meant = re.compile("trio_ticks/(pipeline/opening|metrics/reporting)[.]py")
+    count = 0
+    for at in range(60, 400, 7):
+        seen: list[tt.Pipeline[Any]] = []
+        with Interrupt(at, is_meant) as interrupt:
+            raised = raised_by(main, seen)
+        if not interrupt.where:
+            break
+        assert causes(raised) == {KeyboardInterrupt}, interrupt.where
+        for pipeline in seen:
+            count += 1
+            assert pipeline.report is pipeline.report, interrupt.where
+    assert count > 5
+
+
 is_safe = trio.lowlevel.currently_ki_protected
 
 
@@ -368,6 +422,14 @@ async def test_a_function_of_ours_stays_a_step_whoever_is_given_it() -> None:
     assert await ours.wait(ours.call)
     assert not await ours.wait(users.call)
     assert not await users.wait(ours.call)
+
+
+async def test_a_function_of_trios_stays_as_it_is() -> None:
+    trios = Of("trio.some.room")
+    trio.lowlevel.enable_ki_protection(trios.call)
+    # Such as a handler that is the send of a memory channel.
+    interruptible(trios.call)
+    assert trios.call()
 
 
 async def test_what_a_decorator_makes_is_not_marked_for_all_that_it_decorates() -> None:

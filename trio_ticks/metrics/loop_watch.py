@@ -33,6 +33,7 @@ import trio
 
 from ..clock import Clock, monotonic
 from ..logs import Lines, LogLimit, log_event
+from ..uninterrupted import uninterrupted
 from .latency import LatencyWindow
 
 __all__ = ["AGAIN", "LOG_EVERY_S", "LoopWatch", "watch_loop"]
@@ -243,6 +244,7 @@ _running: trio.lowlevel.RunVar[LoopWatch] = trio.lowlevel.RunVar("trio_ticks.loo
 
 
 @contextmanager
+@uninterrupted
 def watch_loop(clock: Clock, beat: Callable[[], None]) -> Iterator[LoopWatch]:
     """Watch this event loop while the block lasts; call it in trio.
 

@@ -202,6 +202,7 @@ async def open_pipeline(
 
 
 @asynccontextmanager
+@uninterrupted  # not its block, which is the caller's
 async def run_in_block(
     pipeline: Pipeline[Any], record: Recorder | None = None
 ) -> AsyncIterator[Pipeline[Any]]:
@@ -280,6 +281,7 @@ def _make(
     return context.run(make_pipeline, one, handler, buffer, settings)
 
 
+@uninterrupted
 class _BlockErrors:
     """Sorts the errors that end the block of a pipeline.
 
@@ -332,8 +334,7 @@ class _BlockErrors:
     def _from_nursery(error: BaseException | None) -> BaseException | None:
         """Return the block's error.
 
-        It came to the nursery with a cancellation of the block, because the pipeline
-        had failed.
+        It came to the nursery with a cancellation, because the pipeline had failed.
         """
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             return error.exceptions[0]

@@ -30,7 +30,7 @@ from ..logs import log_event
 from ..metrics.observed import Pausing, Phase
 from ..settings import Settings
 from ..ticks import MarketData
-from ..uninterrupted import await_theirs, uninterrupted
+from ..uninterrupted import await_theirs, call_theirs, uninterrupted
 from .parts import Parts
 from .sink_end import SinkOf
 from .source_feed import SourceFeed
@@ -193,7 +193,7 @@ class Phases(Generic[T]):
         if self._is_suspended and resume is not None:
             self._is_suspended = False
             try:
-                resume()
+                call_theirs(resume)
             except Exception as error:
                 self.fail(error)
 

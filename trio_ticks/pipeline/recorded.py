@@ -19,6 +19,7 @@ from ..feeds.merged import MergedFeed
 from ..feeds.recorded_items import encode_items
 from ..recordings.recorder import Recorder
 from ..recordings.taps import About, FeedTap
+from ..uninterrupted import uninterrupted
 from .running import Pipeline
 
 __all__ = ["recorded"]
@@ -28,6 +29,7 @@ _FLAT = "flat"
 
 
 @asynccontextmanager
+@uninterrupted
 async def recorded(pipeline: Pipeline[Any], recorder: Recorder | None) -> AsyncIterator[None]:
     """Record *pipeline* by *recorder*, if there is one, while the block lasts.
 
