@@ -84,8 +84,8 @@ def seeded_random(seed: int) -> Iterator[None]:
     For handlers that use it. We do not.
     """
     before = random.getstate()
-    random.seed(seed)
     try:
+        random.seed(seed)  # within the try: Ctrl-C may come as soon as it is done
         yield
     finally:
         random.setstate(before)

@@ -12,7 +12,6 @@ since one thread at a time holds the interpreter.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 import math
 import struct
@@ -27,6 +26,7 @@ from ..clock import monotonic, thread_cpu
 from ..errors import ConfigError
 from ..ledger import DropReason
 from ..logs import log_event
+from ..uninterrupted import await_theirs, call_theirs
 from .virtual_clock import VirtualClock
 
 __all__ = ["Handlings", "Outcomes", "Service", "check_service"]
@@ -135,7 +135,7 @@ class Handlings:
         service = self._service
         if service is None or service == "measured":
             return 0.0
-        seconds: float = service if isinstance(service, float | int) else service(item)
+        seconds: float = service if isinstance(service, float | int) else call_theirs(service, item)
         if not 0.0 <= seconds < math.inf:
             raise ConfigError(f"service returned {seconds!r} for a tick: seconds, from 0 on")
         return seconds
@@ -146,10 +146,9 @@ class Handlings:
             if self._service != "measured":
                 self._clock.advance(self._given_s(item))
             self._timed_handlings += 1
-            return await self._timed(_called(handler, item))
+            return await self._timed(await_theirs(handler, item))
         self._clock.advance(self._given_s(item))
-        value = handler(item)
-        return await value if inspect.isawaitable(value) else value
+        return await await_theirs(handler, item)
 
     @coroutine
     def _timed(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -177,9 +176,7 @@ class Handlings:
         given_s = self._given_s(item)
         began, cpu_began = monotonic(), thread_cpu()
         try:
-            value = handler(item)
-            if inspect.isawaitable(value):
-                value = await value
+            value = await await_theirs(handler, item)
         finally:
             took_s, cpu_s = monotonic() - began, thread_cpu() - cpu_began
             self._computed_s += cpu_s
@@ -208,8 +205,3 @@ class Handlings:
                 each_s,
                 mean_ms=each_s * 1e3,
             )
-
-
-async def _called(handler: Callable[..., Any], item: Any) -> Any:
-    value = handler(item)
-    return await value if inspect.isawaitable(value) else value

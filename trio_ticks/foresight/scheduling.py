@@ -60,8 +60,8 @@ def seeded(seed: int) -> Iterator[None]:
     Args:
         seed: of all decisions.
     """
-    enter(seed)
     try:
+        enter(seed)  # within the try: Ctrl-C may come as soon as the dice are given
         with seeded_random(seed):
             yield
     finally:
@@ -84,7 +84,8 @@ def leave() -> None:
     """Take the dice of this thread back."""
     global _dice
     with _lock:
-        assert _dice is not None
+        if _dice is None:
+            return  # it was interrupted before they were given
         _dice.seeded.pop(threading.get_ident(), None)
         if not _dice.seeded:
             setattr(_RUN, _DICE, _dice.own)
