@@ -398,6 +398,24 @@ def test_the_report_is_final_wherever_it_comes() -> None:
     assert count > 5
 
 
+def test_a_recorder_ends_wherever_it_comes(tmp_path: Path) -> None:
+    async def main(recorder: tt.Recorder) -> None:
+        async with tt.open_pipeline(tt.IterableFeed(source()), in_loop, record=recorder):
+            await trio.sleep(0.001)
+
+    is_meant = re.compile("trio_ticks/pipeline/recorded[.]py")
+    assert raised_by(main, tt.Recorder(tmp_path)) is None  # its modules are loaded late
+    for at in range(1, 100):
+        with Interrupt(at, is_meant) as interrupt:
+            raised = raised_by(main, tt.Recorder(tmp_path))
+        assert causes(raised) == ({KeyboardInterrupt} if interrupt.where else set())
+        names = {thread.name for thread in threading.enumerate()}
+        assert "trio-ticks-recorder" not in names, interrupt.where
+        if not interrupt.where:
+            break
+    assert at > 15
+
+
 is_safe = trio.lowlevel.currently_ki_protected
 
 

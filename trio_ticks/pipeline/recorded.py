@@ -95,5 +95,10 @@ async def _end(recorder: Recorder, *, is_virtual: bool) -> None:
         # Such a clock does not wait for threads.
         recorder.end()
     else:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(recorder.end)
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(recorder.end)
+        finally:
+            # Ctrl-C may have come out instead, before the thread began. Otherwise it
+            # has ended, and this does nothing.
+            recorder.end()
