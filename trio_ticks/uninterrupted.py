@@ -59,21 +59,9 @@ def _is_ours(function: FunctionType) -> bool:
 
 
 def is_ours(function: object) -> bool:
-    """Tell whether what can be called is a step of ours, also through partials."""
-    function = _without_partials(function)
-    function = getattr(function, "__func__", function)
-    if isinstance(function, FunctionType):
-        return _is_ours(function)
-    kind = function if isinstance(function, type) else type(function)
-    return f"{kind.__module__}.".startswith(_OURS)
-
-
-def _without_partials(function: object) -> object:
-    for _ in range(_MOST_LAYERS):
-        if not isinstance(function, functools.partial | functools.partialmethod):
-            break
-        function = function.func
-    return function
+    """Tell whether what runs when *function* is called is a step of ours."""
+    found = _behind(function)
+    return found is not None and _is_ours(found)
 
 
 def interruptible(function: object) -> None:
@@ -93,19 +81,16 @@ def _behind(function: object) -> FunctionType | None:
     for _ in range(_MOST_LAYERS):
         if isinstance(function, FunctionType):
             return function
-        kind = function if isinstance(function, type) else type(function)
         if isinstance(function, functools.partial | functools.partialmethod):
             function = function.func
         elif isinstance(function, MethodType | staticmethod | classmethod):
             function = function.__func__
-        elif kind is not function and (
-            cached := inspect.getattr_static(function, "__wrapped__", None)
-        ):
-            function = cached  # by functools.cache, which has no code in Python
         elif inspect.isroutine(function):
-            break
+            # What functools.cache makes has no code in Python, but knows the function.
+            function = inspect.getattr_static(function, "__wrapped__", None)
         else:
             # A class of handlers, or an object that can be called.
+            kind = function if isinstance(function, type) else type(function)
             function = inspect.getattr_static(kind, "__call__", None)
     return None
 

@@ -220,6 +220,16 @@ class InThePast:
     __call__ = functools.partialmethod(_handle, "then")
 
 
+class Decorates:
+    """It says that it wraps another function, and never returns itself."""
+
+    def __init__(self) -> None:
+        functools.update_wrapper(self, in_loop)
+
+    async def __call__(self, _tick: tt.Tick) -> None:
+        stand()
+
+
 class Lived:
     """A handler that never returns from one step of its life."""
 
@@ -281,6 +291,7 @@ class EntersAnother(Lived):
         Hanging,
         InThePast(),
         InThePast,
+        Decorates(),
         lambda tick: hang_behind(tick),
         lambda tick: hang(tick),
         *LIVES,
