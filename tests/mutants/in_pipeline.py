@@ -105,6 +105,39 @@ MUTANTS: Final = (
         breaks="a loss before the broker is not told behind it",
         tests=("tests/channel/test_stretches.py", "tests/pipeline/test_buffer_halves.py"),
     ),
+    Mutant(
+        name="error-lost-at-a-deadline",
+        file="pipeline/opening.py",
+        before="        raise_first([error for error in errors if error is not None])",
+        after="""        if cancelled is None:
+            raise_first([error for error in errors if error is not None])""",
+        breaks="a deadline that passes while a pipeline winds down takes an error along",
+        tests=("tests/pipeline/test_pipeline.py",),
+    ),
+    Mutant(
+        name="sink-interrupted-in-a-step",
+        file="pipeline/sink_end.py",
+        before="@final\n@uninterrupted\n",
+        after="@final\n",
+        breaks="Ctrl-C in a buffer of a user's own leaves ticks that are in no count",
+        tests=("tests/pipeline/test_ctrl_c_anywhere.py",),
+    ),
+    Mutant(
+        name="steps-without-a-mark",
+        file="uninterrupted.py",
+        before="            trio.lowlevel.enable_ki_protection(function)",
+        after="            pass",
+        breaks="Ctrl-C in a step leaves half of it, and a ledger that is wrong for good",
+        tests=("tests/pipeline/test_ctrl_c_anywhere.py",),
+    ),
+    Mutant(
+        name="users-code-closed-to-interrupts",
+        file="uninterrupted.py",
+        before="        trio.lowlevel.disable_ki_protection(found)",
+        after="        pass",
+        breaks="a handler that never returns cannot be interrupted",
+        tests=("tests/pipeline/test_ctrl_c_anywhere.py",),
+    ),
     # Controllers
     Mutant(
         name="pressure-never-falls",
