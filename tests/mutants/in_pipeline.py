@@ -107,10 +107,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="error-lost-at-a-deadline",
-        file="pipeline/opening.py",
-        before="        raise_first([error for error in errors if error is not None])",
+        file="pipeline/block_errors.py",
+        before="        raise_first([each for each in errors if each is not None])",
         after="""        if cancelled is None:
-            raise_first([error for error in errors if error is not None])""",
+            raise_first([each for each in errors if each is not None])""",
         breaks="a deadline that passes while a pipeline winds down takes an error along",
         tests=("tests/pipeline/test_pipeline.py",),
     ),

@@ -11,6 +11,7 @@ import functools
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -635,6 +636,33 @@ async def test_a_deadline_takes_no_error_of_the_feed_along(
                 finally:
                     raise cleanup
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [cleanup]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_error_of_what_ends_with_the_block_is_told(
+    fails: bool,
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_block, of_recorder = BodyError("block"), OSError("recorder")
+    recorder = tt.Recorder(tmp_path)
+    end = recorder.end
+
+    def end_and_fail() -> None:
+        end()
+        raise of_recorder
+
+    monkeypatch.setattr(recorder, "end", end_and_fail)
+    with raises_as_itself(of_block if fails else of_recorder), trio.move_on_after(2.0):
+        async with open_pipeline(sleepy_feed(make_ticks(9)), _slow_to_end, record=recorder):
+            await trio.sleep(1.0)
+            if fails:
+                raise of_block
+            await trio.sleep_forever()
+    told = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert told == ([of_recorder] if fails else [])
 
 
 async def test_a_group_of_the_block_with_a_cancellation_in_it_comes_out(

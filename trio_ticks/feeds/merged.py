@@ -6,9 +6,9 @@ merged feed ends when the last of them has ended.
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, final
 
 import attrs
@@ -16,6 +16,7 @@ import trio
 
 from ..channel.tapped import ItemTap, TappedSendChannel
 from ..errors import ConfigError
+from ..uninterrupted import await_theirs
 from .base import MOST_NAMED, Feed, FeedStats, capabilities_of, plays_the_past, stats_of
 
 __all__ = ["FeedStatistics", "MergedFeed", "MergedStats"]
@@ -133,21 +134,15 @@ class MergedFeed:
             if can.throttle is None:
                 continue
             share = None if max_rate is None else max_rate * weight / sum(weights)
-            if priorities is None:
-                result = can.throttle(share)
-            else:
-                result = can.throttle(share, priorities=priorities)
-            if inspect.isawaitable(result):
-                await result
+            options = {} if priorities is None else {"priorities": priorities}
+            await await_theirs(partial(can.throttle, share, **options))
 
     async def request_snapshot(self, symbol: str) -> None:
         """Ask the feed that has *symbol* for the snapshot of its book."""
         for feed, can in zip(self.feeds, self._can, strict=True):
             if can.request_snapshot is None or not _may_have(feed, symbol):
                 continue
-            result = can.request_snapshot(symbol)
-            if inspect.isawaitable(result):
-                await result
+            await await_theirs(can.request_snapshot, symbol)
 
     def suspend(self) -> None:
         """Suspend all feeds; ``None`` unless each of them can be suspended."""

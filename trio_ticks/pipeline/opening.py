@@ -18,7 +18,6 @@ from ..buffer import Buffer
 from ..channel.freshness import MaxAge
 from ..control.scaling import AutoWorkers
 from ..errors import ConfigError
-from ..failures import log_second, raise_first, split
 from ..feeds.base import Feed, plays_the_past
 from ..feeds.merged import MergedFeed
 from ..handlers.breaker import Breaker
@@ -34,6 +33,7 @@ from ..recordings.recorder import Recorder
 from ..results import Results
 from ..settings import OnCrash, OnError, OnFeed, OnGap, Ordering, Settings
 from ..uninterrupted import interruptible, uninterrupted
+from .block_errors import BlockErrors
 from .halves import check_halves, make_pipeline
 from .recorded import recorded
 from .running import Pipeline
@@ -219,7 +219,7 @@ async def run_in_block(
     Cancellation: as there.
     """
     watched = watch_loop(pipeline.clock, pipeline._poll)
-    with watched as pipeline.loop_watch, _BlockErrors(pipeline) as errors:
+    with watched as pipeline.loop_watch, BlockErrors(pipeline) as errors:
         async with recorded(pipeline, record), trio.open_nursery() as nursery:
             _begin(pipeline, nursery)
             try:
@@ -279,66 +279,6 @@ def _make(
     if plays_the_past(one):
         context.run(begin_replaying)  # worker processes are told when they are made
     return context.run(make_pipeline, one, handler, buffer, settings)
-
-
-@uninterrupted
-class _BlockErrors:
-    """Sorts the errors that end the block of a pipeline.
-
-    They come from the block, from the pipeline, or are cancellations. Entered around
-    the nursery. When it is left, the report is made, and the first error is raised as
-    itself; any other is logged.
-
-    Args:
-        pipeline: whose block it is.
-    """
-
-    def __init__(self, pipeline: Pipeline[Any]) -> None:
-        self._pipeline = pipeline
-        self._of_block: BaseException | None = None
-        self._block_first = False
-
-    def keep(self, error: BaseException) -> bool:
-        """Keep the block's *error*; return False if a cancellation is in it.
-
-        A kept error must not reach the nursery: that would put it into a group, and a
-        group into a copy of itself. A cancellation must reach it.
-        """
-        self._block_first = self._pipeline.failure is None
-        if split(error)[0] is not None:
-            return False
-        self._of_block = error
-        return True
-
-    def __enter__(self) -> _BlockErrors:
-        return self
-
-    def __exit__(self, _kind: object, left: BaseException | None, _trace: object) -> None:
-        for half in (self._pipeline, self._pipeline.ingest):
-            if half is not None:
-                half._report = half._make_report()
-        failure = self._pipeline.failure
-        cancelled, error = (None, None) if left is None else split(left)
-        if cancelled is not None and error is not None:
-            # The block's own group goes on its way as it is.
-            if failure is not None:
-                log_second(failure)
-            return
-        # A deadline that passes meanwhile takes no error along: as from any `finally`,
-        # an error comes out in the place of the cancellation.
-        of_block = self._from_nursery(error) if self._of_block is None else self._of_block
-        errors = [of_block, failure] if self._block_first else [failure, of_block]
-        raise_first([error for error in errors if error is not None])
-
-    @staticmethod
-    def _from_nursery(error: BaseException | None) -> BaseException | None:
-        """Return the block's error.
-
-        It came to the nursery with a cancellation, because the pipeline had failed.
-        """
-        if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            return error.exceptions[0]
-        return error
 
 
 def _one_feed(feed: Feed | Sequence[Feed] | None, shared_symbols: bool) -> Feed | None:
