@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -23,7 +23,7 @@ from tests.worlds.redis_world import (
     until,
     until_distinct,
 )
-from tests.worlds.servers import BINARIES, Server, running
+from tests.worlds.servers import Server
 from trio_ticks.brokers.packing import Packer, Unpacker
 from trio_ticks.brokers.redis_streams import RedisStreams
 from trio_ticks.brokers.redis_streams.connection import Command, Connection, LostError
@@ -37,18 +37,6 @@ from trio_ticks.brokers.redis_streams.turn import Planner
 from trio_ticks.brokers.redis_streams.watching import Found
 from trio_ticks.brokers.redis_streams.worker import Counts, Worker
 from trio_ticks.buffer import Stretch
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running(min(BINARIES)) as server:
-        yield server
-
-
-@pytest.fixture
-def buffer(server: Server) -> RedisStreams:
-    server.ask("FLUSHALL")
-    return RedisStreams(server.url, lease=10.0)
 
 
 class Early:

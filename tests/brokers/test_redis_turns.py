@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.worlds.redis_world import (
     until,
     until_distinct,
 )
-from tests.worlds.servers import BINARIES, Server, running
 from trio_ticks.brokers.packing import Packer, Unpacker
 from trio_ticks.brokers.redis_streams import RedisStreams
 from trio_ticks.brokers.redis_streams.connection import Command, Connection, LostError
@@ -34,18 +32,6 @@ from trio_ticks.brokers.redis_streams.trials import Trials
 from trio_ticks.brokers.redis_streams.turn import Planner
 from trio_ticks.brokers.redis_streams.worker import Counts, Worker
 from trio_ticks.buffer import Stretch
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running(min(BINARIES)) as server:
-        yield server
-
-
-@pytest.fixture
-def buffer(server: Server) -> RedisStreams:
-    server.ask("FLUSHALL")
-    return RedisStreams(server.url, lease=10.0)
 
 
 @pytest.fixture

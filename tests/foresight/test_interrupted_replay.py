@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,16 @@ import pytest
 import trio
 
 import trio_ticks as tt
+from tests.worlds.ctrl_c import raising, stand
 from tests.worlds.helpers import make_ticks
 from trio_ticks.clock import seeded_random
 from trio_ticks.foresight import scheduling
 
-STOOD: list[int] = []
-"""Has a member for each time that a function would never have ended."""
-
 
 @pytest.fixture(autouse=True)
 def ours() -> Iterator[None]:
-    """Have Ctrl-C raise, as in a program of its own, whoever runs the tests."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    STOOD.clear()
-    yield
-    signal.signal(signal.SIGINT, before)
-    assert not STOOD
+    with raising():
+        yield
 
 
 @pytest.fixture
@@ -51,9 +44,7 @@ async def _interrupted_behind(_tick: tt.Tick) -> None:
 
 
 def _interrupted(*_tick: object) -> float:
-    """Get Ctrl-C, and write down if that does not come out at once."""
-    signal.raise_signal(signal.SIGINT)
-    STOOD.append(1)
+    stand()
     return 0.0
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ import trio
 
 import trio_ticks as tt
 import trio_ticks.brokers
+from tests.worlds.ctrl_c import raising, stand
 from tests.worlds.feed_venues import leave, memory_feed, quote, says, websocket
 from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.servers import free_port
@@ -28,10 +28,6 @@ TICKS = [
     tt.Tick(f"S{place % 3}", datetime(2026, 3, 2, 12, tzinfo=UTC), 1.0, 2.0, 1.0, 1.0, float(place))
     for place in range(60)
 ]
-PATIENCE_S = 10.0
-"""After so long what never returns does so after all: nothing has interrupted it."""
-STOOD: list[float] = []
-"""How long what never returns has run without being interrupted."""
 LINES, STEP = 5000, 211
 """How many lines are tried, and every how many-th: a prime, so that it does not meet
 the same few lines of a loop again and again."""
@@ -39,12 +35,8 @@ the same few lines of a loop again and again."""
 
 @pytest.fixture(autouse=True)
 def ours() -> Iterator[None]:
-    """Have Ctrl-C raise, as in a program of its own, whoever runs the tests."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    STOOD.clear()
-    yield
-    signal.signal(signal.SIGINT, before)
-    assert not STOOD
+    with raising():
+        yield
 
 
 class Interrupt:
@@ -181,17 +173,6 @@ def test_the_laws_of_both_halves_hold_in_a_buffer_of_a_users_own() -> None:
 
 def hang(*_what: object) -> None:
     stand()
-
-
-def stand() -> None:
-    # Is given to no pipeline itself, so that nothing sees that it is a user's.
-    main = threading.main_thread().ident
-    assert main is not None
-    threading.Thread(target=signal.pthread_kill, args=(main, signal.SIGINT)).start()
-    began = time.monotonic()
-    while time.monotonic() - began < PATIENCE_S:
-        pass
-    STOOD.append(PATIENCE_S)
 
 
 async def hang_in_loop(*what: object) -> None:

@@ -90,7 +90,7 @@ def prepared(
 def _as_async(handler: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
     @trio.lowlevel.disable_ki_protection
     async def call(item: Any) -> Any:
-        # What a lambda returns to be awaited may be what never returns.
+        # As await_theirs, and written out: to call that costs each tick a sixth more.
         result = handler(item)
         return await result if inspect.isawaitable(result) else result
 
