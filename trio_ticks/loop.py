@@ -1,16 +1,19 @@
 """One event loop, for use from any thread: it can be called, or asked for a result.
 
-Rules: a call from the loop's own tasks runs at once, unless it interrupts another: a
-signal handler may call in the middle of anything. A call that comes when the loop has
-ended changes nothing and raises nothing. A thread waits for the loop for a bounded
-time only: the loop may itself be waiting for a lock that the thread holds.
+Rules: a call from the loop's own tasks runs at once, unless it interrupts another, or a
+step of ours: a signal handler may call in the middle of anything. A call that comes
+when the loop has ended changes nothing and raises nothing. A thread waits for the loop
+for a bounded time only: the loop may itself be waiting for a lock that the thread
+holds.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Final, Generic, TypeVar, final
 
 import trio
@@ -21,6 +24,9 @@ R = TypeVar("R")
 
 PATIENCE_S: Final = 1.0
 """How long another thread waits for the event loop to answer."""
+_OURS: Final = f"{__package__}."
+_FEEDS: Final = f"{_OURS}feeds."
+"""How the names of our modules begin, and of those of feeds."""
 _TRIES: Final = 100
 """How often a reading is repeated that the loop's own changes have disturbed."""
 
@@ -47,10 +53,10 @@ class LoopHandle:
     def call(self, function: Callable[[], object]) -> None:
         """Call *function* in the loop: at once if the caller is in it, else soon.
 
-        A call within another has to wait, too. Several calls that wait for their turn
-        with the same *function* become one.
+        A call within another, or within a step of ours, has to wait, too. Several calls
+        that wait for their turn with the same *function* become one.
         """
-        if not self._calling and self._is_current():
+        if not self._calling and self._is_current() and not _is_within_step():
             self._run(function)
             return
         with suppress(trio.RunFinishedError):
@@ -102,6 +108,32 @@ class LoopHandle:
             return trio.lowlevel.current_trio_token() is self._token
         except RuntimeError:
             return False
+
+
+def _is_within_step() -> bool:
+    """Tell whether the caller was called by a step of ours, or has interrupted one.
+
+    What Ctrl-C does not interrupt is a step (:mod:`trio_ticks.uninterrupted`), and what
+    a step calls belongs to it. So do a user's functions that are called in its midst,
+    such as the ``merge`` of ``Conflate``; a handler does not. A feed of ours may be
+    interrupted by Ctrl-C, which ends it; but whatever else comes waits there, too.
+    """
+    if trio.lowlevel.currently_ki_protected():
+        return True
+    task = trio.lowlevel.current_task().coro.cr_frame
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not task and _is_in(_OURS, frame):
+        frame = frame.f_back  # from here to what the user has called
+    while frame is not None and frame is not task:
+        frame = frame.f_back
+        if _is_in(_FEEDS, frame):
+            return True
+    return False
+
+
+def _is_in(package: str, frame: FrameType | None) -> bool:
+    """Tell whether the code of *frame* is a module's of *package*."""
+    return frame is not None and f"{frame.f_globals.get('__name__')}.".startswith(package)
 
 
 class _Question(Generic[R]):

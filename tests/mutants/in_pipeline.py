@@ -138,6 +138,14 @@ MUTANTS: Final = (
         breaks="a handler that never returns cannot be interrupted",
         tests=("tests/pipeline/test_ctrl_c_anywhere.py",),
     ),
+    Mutant(
+        name="calls-in-the-midst-of-a-step",
+        file="loop.py",
+        before=" and not _is_within_step()",
+        after="",
+        breaks="a signal handler that resizes starts a worker twice, or breaks the ledger",
+        tests=("tests/pipeline/test_calls_from_threads.py",),
+    ),
     # Controllers
     Mutant(
         name="pressure-never-falls",

@@ -380,6 +380,41 @@ async def test_a_call_within_another_waits_for_its_end() -> None:
     assert done == ["outer", "inner"]
 
 
+@pytest.mark.parametrize(
+    ("module", "at_once"),
+    [
+        ("trio_ticks.feeds.polling", False),
+        ("trio_ticks.feeds", False),
+        ("trio_ticks.feedsmith", True),
+        ("trio_ticks.observability.web", True),
+        ("strategies", True),
+    ],
+)
+async def test_a_call_within_a_feed_of_ours_waits_for_its_next_checkpoint(
+    module: str, at_once: bool
+) -> None:
+    handle, done = loop.LoopHandle(), list[str]()
+    space: dict[str, Any] = {"__name__": module}
+    exec("async def run(function):\n    function()", space)
+    await space["run"](lambda: handle.call(lambda: done.append("called")))
+    assert done == (["called"] if at_once else [])
+    await wait_all_tasks_blocked()
+    assert done == ["called"]
+
+
+async def test_a_call_within_a_step_waits_for_its_next_checkpoint() -> None:
+    handle, done = loop.LoopHandle(), list[str]()
+
+    @trio.lowlevel.enable_ki_protection
+    def step() -> None:
+        handle.call(lambda: done.append("called"))
+        assert not done
+
+    step()
+    await wait_all_tasks_blocked()
+    assert done == ["called"]
+
+
 async def test_a_call_between_two_tasks_waits_for_one() -> None:
     handle, within = loop.LoopHandle(), list[bool]()
 

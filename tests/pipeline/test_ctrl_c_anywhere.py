@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import re
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ import trio
 
 import trio_ticks as tt
 import trio_ticks.brokers
-from tests.worlds.ctrl_c import raising, stand
+from tests.worlds.ctrl_c import Interrupt, raising, stand
 from tests.worlds.feed_venues import leave, memory_feed, quote, says, websocket
 from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.servers import free_port
@@ -37,36 +35,6 @@ the same few lines of a loop again and again."""
 def ours() -> Iterator[None]:
     with raising():
         yield
-
-
-class Interrupt:
-    """Sends SIGINT at the *at*-th line that runs of files whose path *is_meant*."""
-
-    def __init__(self, at: int, is_meant: re.Pattern[str]) -> None:
-        self._left = at
-        self._is_meant = functools.cache(
-            lambda path: is_meant.search(Path(path).as_posix()) is not None
-        )
-        self.where = ""
-
-    def __enter__(self) -> Interrupt:
-        self._before = sys.gettrace()
-        sys.settrace(self._call)
-        return self
-
-    def __exit__(self, *_reason: object) -> None:
-        sys.settrace(self._before)
-
-    def _call(self, frame: FrameType, _event: str, _arg: object) -> Any:
-        return self._line if self._is_meant(frame.f_code.co_filename) else None
-
-    def _line(self, frame: FrameType, event: str, _arg: object) -> Any:
-        if event == "line" and not self.where:
-            self._left -= 1
-            if not self._left:
-                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                signal.raise_signal(signal.SIGINT)
-        return self._line
 
 
 async def in_loop(tick: tt.Tick) -> None:

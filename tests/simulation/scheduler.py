@@ -11,8 +11,6 @@ Rules: everything is put back at the end of the run.
 from __future__ import annotations
 
 import itertools
-import random
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from operator import attrgetter
@@ -21,6 +19,7 @@ from unittest import mock
 
 import trio
 
+from tests.worlds.chance import seeded_chance
 from trio_ticks.foresight.scheduling import seeded
 from trio_ticks.foresight.virtual_clock import VirtualClock
 
@@ -36,12 +35,8 @@ _RUN: Final[Any] = getattr(trio, "_core")._run  # noqa: B009  # private, on purp
 @contextmanager
 def _in_order(seed: int) -> Iterator[None]:
     """Have what :func:`seeded` leaves to addresses and the system go by *seed*."""
-    addresses, chances = itertools.count(1), itertools.count(1)
-
-    def new_random() -> random.Random:
-        return random.Random(f"{seed} {next(chances)}")
-
-    with ExitStack() as stack:
+    addresses = itertools.count(1)
+    with seeded_chance(seed), ExitStack() as stack:
 
         def put(target: Any, name: str, value: object) -> None:
             stack.enter_context(mock.patch.object(target, name, value, create=True))
@@ -51,9 +46,6 @@ def _in_order(seed: int) -> Iterator[None]:
         put(_RUN.CancelStatus, "__hash__", lambda _self: 1)
         number = attrgetter("_counter")
         put(trio.lowlevel.Task, "__hash__", lambda task: number(task))
-        for name, module in tuple(sys.modules.items()):
-            if name.startswith("trio_ticks") and "new_random" in vars(module):
-                put(module, "new_random", new_random)
         yield
 
 

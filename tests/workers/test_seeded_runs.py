@@ -7,7 +7,6 @@ makes 1000 runs; ``TRIO_TICKS_FIRST_SEED=57 pytest -k "loop and 57"`` repeats on
 from __future__ import annotations
 
 import multiprocessing
-import random
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,6 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.worlds.chance import seeded_chance
 from tests.worlds.process_world import PATIENCE_S, path, quick_main
 from tests.worlds.seeded_handlers import Event
 from tests.worlds.seeded_world import Load, Outcome, play, seeds
@@ -32,16 +32,15 @@ def seeded_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def played_in_loop(seed: int) -> Outcome:
     dice = trio._core._run._r
-    before = random.getstate(), dice.getstate()
+    before = dice.getstate()
     try:
-        random.seed(seed)
         dice.seed(seed)
-        return trio.run(
-            play_within_a_day, Load.drawn("loop", seed), clock=MockClock(autojump_threshold=0)
-        )
+        with seeded_chance(seed):
+            return trio.run(
+                play_within_a_day, Load.drawn("loop", seed), clock=MockClock(autojump_threshold=0)
+            )
     finally:
-        random.setstate(before[0])
-        dice.setstate(before[1])
+        dice.setstate(before)
 
 
 async def play_within_a_day(load: Load) -> Outcome:

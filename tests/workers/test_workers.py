@@ -6,7 +6,6 @@ virtual.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_ticks as tt
+from tests.worlds.chance import seeded_chance
 from tests.worlds.helpers import make_tick, make_ticks, numbers
 from tests.worlds.pipeline_world import (
     Gate,
@@ -304,14 +304,14 @@ async def test_samples_do_not_fall_into_step_with_the_feed(
 
     Not every tick is timed, but the slow ones show.
     """
-    random.seed(f"{period} {phase}")  # the samples are taken at random
 
     async def handler(tick: tt.Tick) -> None:
         if tick.volume % period == phase % period:
             await trio.sleep(0.05)
 
     ticks = make_ticks(200 * period, SYMBOLS)
-    report = await run_pipeline(listed(ticks), handler, workers=1, maxsize=len(ticks))
+    with seeded_chance((period, phase)):  # the samples are taken at random
+        report = await run_pipeline(listed(ticks), handler, workers=1, maxsize=len(ticks))
     assert report.handler_latency_ms.max == pytest.approx(50.0)
     assert report.handler_latency_ms.p50 < 50.0 or period == 2
     # If there are slow ticks, a good part is timed. The mean errs low: the ticks after
@@ -325,14 +325,14 @@ async def test_few_are_timed_one_by_one_after_an_interruption_and_many_after_slo
     slow: tuple[int, ...], least: int, most: int, autojump_clock: MockClock
 ) -> None:
     """Who had the processor meanwhile, a tick or another program, shows soon after."""
-    random.seed(7)  # the samples are taken at random
 
     async def handler(tick: tt.Tick) -> None:
         if tick.volume in slow:
             autojump_clock.jump(0.004)
 
     ticks = make_ticks(4000, SYMBOLS)
-    report = await run_pipeline(listed(ticks), handler, workers=1, maxsize=len(ticks))
+    with seeded_chance(7):  # the samples are taken at random
+        report = await run_pipeline(listed(ticks), handler, workers=1, maxsize=len(ticks))
     assert least <= report.handler_latency_ms.count < most
 
 

@@ -4,8 +4,9 @@ Plan: a wish is written down by the thread that has it, and the event loop is to
 act on all that is written down. So wishes of several threads have one order, the last
 one counts, and what waits for the loop is bounded.
 
-Rules: each call is sync, returns at once, and works in any thread. A call that comes
-when the pipeline is stopping changes nothing and raises nothing.
+Rules: each call is sync, returns at once, and works in any thread and in a signal
+handler. A call that comes when the pipeline is stopping changes nothing and raises
+nothing.
 """
 
 from __future__ import annotations

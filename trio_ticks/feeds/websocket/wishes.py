@@ -30,10 +30,12 @@ class SymbolWishes:
 
     def __init__(self, names: Mapping[str, str], act: Callable[[], None]) -> None:
         self.names: Mapping[str, str] = dict(names)
-        self._act = act
+        self._act_once = act
         self._lock = threading.RLock()
         self._loop: LoopHandle | None = None
         self._suspended = False
+        self._acting = self._again = False
+        """Whether we act on the wishes, and whether they have changed meanwhile."""
 
     @property
     def now(self) -> Mapping[str, str]:
@@ -59,13 +61,15 @@ class SymbolWishes:
             ConfigError: they are no symbols, or a name is taken by another symbol.
         """
         wanted = check_symbols(symbols)
-        with self._lock:
-            new = {symbol: name for symbol, name in wanted.items() if symbol not in self.names}
-            taken = set(self.names.values()).intersection(new.values())
+
+        def added(names: Mapping[str, str]) -> Mapping[str, str]:
+            new = {symbol: name for symbol, name in wanted.items() if symbol not in names}
+            taken = set(names.values()).intersection(new.values())
             if taken:
                 raise ConfigError(f"the name {min(taken)!r} belongs to another symbol of this feed")
-            self.names = {**self.names, **new}
-            self._changed()
+            return {**names, **new}
+
+        self._replace(added)
 
     def remove(self, names: Iterable[str]) -> None:
         """Want the symbols of *names*, the user's, no more.
@@ -74,9 +78,9 @@ class SymbolWishes:
             ConfigError: they are no symbols.
         """
         gone = set(check_symbols(names).values())
-        with self._lock:
-            self.names = {symbol: name for symbol, name in self.names.items() if name not in gone}
-            self._changed()
+        self._replace(
+            lambda names: {symbol: name for symbol, name in names.items() if name not in gone}
+        )
 
     def suspend(self) -> None:
         """Want none at all until :meth:`resume`."""
@@ -86,10 +90,32 @@ class SymbolWishes:
         """Want again what is wanted."""
         self._set_suspended(False)
 
+    def _replace(self, changed: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+        with self._lock:
+            done = False
+            while not done:
+                before = self.names
+                after = changed(before)
+                # The lock keeps other threads out, but a signal handler may have
+                # changed them in this one. Python calls none between the look and the
+                # replacement: it does so after calls and before jumps back.
+                self.names, done = (after, True) if self.names is before else (self.names, False)
+            self._changed()
+
     def _set_suspended(self, suspended: bool) -> None:
         with self._lock:
             self._suspended = suspended
             self._changed()
+
+    def _act(self) -> None:
+        """Act, once more if a signal handler has changed the wishes in its midst."""
+        self._again = True
+        while self._again and not self._acting:
+            self._acting, self._again = True, False
+            try:
+                self._act_once()
+            finally:
+                self._acting = False
 
     def _changed(self) -> None:
         if self._loop is None:
