@@ -27,8 +27,6 @@ PATIENCE_S: Final = 1.0
 _OURS: Final = f"{__package__}."
 _FEEDS: Final = f"{_OURS}feeds."
 """How the names of our modules begin, and of those of feeds."""
-_HAND_OVER_S: Final = 0.001
-"""How long the loop waits, at most, until a thread has taken its answer."""
 _TRIES: Final = 100
 """How often a reading is repeated that the loop's own changes have disturbed."""
 
@@ -144,7 +142,7 @@ class _Question(Generic[R]):
     def __init__(self, function: Callable[[], R]) -> None:
         self._function = function
         self._lock = threading.Lock()
-        self._done, self._heard = threading.Event(), threading.Event()
+        self._done = threading.Event()
         self._given_up = False
         self._results: list[R] = []
         self._error: Exception | None = None
@@ -159,16 +157,12 @@ class _Question(Generic[R]):
             except Exception as error:  # It is the thread's; here it would end the loop.
                 self._error = error
             self._done.set()
-        # A busy loop lets go of the interpreter at each pass, but for so short a time
-        # that on some machines no other thread gets it for a second.
-        self._heard.wait(_HAND_OVER_S)
 
     def wait(self, patience_s: float) -> R:
         """Return the answer, in the thread that asked."""
         if not self._done.wait(patience_s):
             with self._lock:
                 self._given_up = True
-        self._heard.set()
         if self._error is not None:
             raise self._error
         if not self._results:

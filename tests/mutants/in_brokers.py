@@ -188,6 +188,14 @@ MUTANTS: Final = (
         after="",
         breaks="a record of a partition that went and came back is handled twice",
     ),
+    Mutant(
+        name="given-up-question-not-waited-for",
+        file="brokers/kafka/topics.py",
+        before="run_sync(self._end, limiter=self._limiter)",
+        after="run_sync(self._end)",
+        breaks="a client that is made too late is kept, with its threads and its log lines",
+        tests=("tests/brokers/test_kafka_health.py",),
+    ),
     # Entries
     Mutant(
         name="gap-beside-a-tick-lost",

@@ -146,6 +146,14 @@ MUTANTS: Final = (
         breaks="a signal handler that resizes starts a worker twice, or breaks the ledger",
         tests=("tests/pipeline/test_calls_from_threads.py",),
     ),
+    Mutant(
+        name="busy-loop-never-shares",
+        file="metrics/loop_share.py",
+        before="            self.every_s = self._sleep()",
+        after="            self.every_s = _SELDOM_S",
+        breaks="beside a loop that is never idle no thread gets the interpreter",
+        tests=("tests/metrics/test_loop_share.py",),
+    ),
     # Controllers
     Mutant(
         name="pressure-never-falls",

@@ -9,9 +9,8 @@ Rules:
 - One thread a loop, however many pipelines run in it. It ends with the last of them.
 - On a virtual clock there is no watch: time does not pass there while code runs.
 - How long the loop stood still is measured by the loop alone. The thread may come late
-  though the loop is well: where handlers compute, the loop lets go of the interpreter
-  only for an instant in each turn, and takes it back before the thread is awake. So a
-  thread beside a loop that is never idle can wait for seconds.
+  though the loop is well: beside a loop that is never idle it has to wait for its turn
+  (:mod:`.loop_share`).
 - A process that got no processor, or was stopped, is not taken for a loop that blocks:
   the watch counts only the slices of its wait that took about as long as they should.
 """
@@ -35,6 +34,7 @@ from ..clock import Clock, monotonic
 from ..logs import Lines, LogLimit, log_event
 from ..uninterrupted import uninterrupted
 from .latency import LatencyWindow
+from .loop_share import share_interpreter
 
 __all__ = ["AGAIN", "LOG_EVERY_S", "LoopWatch", "watch_loop"]
 
@@ -88,7 +88,7 @@ class LoopWatch:
         """When it is to turn next."""
         self._stood_in = -1
         """The last turn that the thread has waited for in vain."""
-        self._turning = trio.CancelScope()
+        self._turning, self._sharing = trio.CancelScope(), trio.CancelScope()
         self._stopped = threading.Event()
         self._limit = LogLimit(monotonic, LOG_EVERY_S)
         self._thread: threading.Thread | None = None
@@ -110,6 +110,7 @@ class LoopWatch:
         """Begin to watch, in a thread; call it in the loop."""
         self._due_at = monotonic() + _EVERY_S
         trio.lowlevel.spawn_system_task(self._turn)
+        trio.lowlevel.spawn_system_task(self._share)
         self._thread = threading.Thread(target=self._run, name="trio-ticks-loop", daemon=True)
         self._thread.start()
 
@@ -117,6 +118,7 @@ class LoopWatch:
         """End the thread, and wait for its end; call it in the loop."""
         self._stopped.set()
         self._turning.cancel()
+        self._sharing.cancel()
         if self._thread is not None:
             # It may be writing to a log that the application has made slow.
             self._thread.join(1.0)
@@ -128,6 +130,10 @@ class LoopWatch:
                 used_s = time.process_time()
                 await trio.sleep(_EVERY_S)
                 self._turned(time.process_time() - used_s)
+
+    async def _share(self) -> None:
+        with self._sharing:
+            await share_interpreter()
 
     def _turned(self, used_s: float) -> None:
         """Write down that the loop has turned.

@@ -66,10 +66,16 @@ class Admin:
         self._lows: dict[int, int] = {}
 
     async def aclose(self) -> None:
-        """End the client. Waits, even if cancelled, for librdkafka's own threads."""
-        clients, self._client, self._group = [self._client, self._group], None, None
+        """End the client. Waits, even if cancelled, for librdkafka's own threads.
+
+        And for a question that was given up: it may make the group's client only now.
+        """
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(clients.clear)
+            await trio.to_thread.run_sync(self._end, limiter=self._limiter)
+
+    def _end(self) -> None:
+        """Let the clients go, which waits for their threads; called in a thread."""
+        self._client = self._group = None
 
     async def partitions(self, topic: str) -> int | None:
         """Return how many partitions *topic* has; ``None``: it does not exist.
