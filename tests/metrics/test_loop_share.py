@@ -21,7 +21,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.now = self.loop = self.others = 0.0
-        self.naps = 0
+        self.naps, self.threads = 0, 3
         self.in_a_nap = 0.0
         """For how long others compute while the loop sleeps, in seconds."""
 
@@ -47,7 +47,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
         process_time = staticmethod(lambda: made.loop + made.others)
         sleep = staticmethod(made.sleep)
 
+    class Threading:
+        active_count = staticmethod(lambda: made.threads)
+
     monkeypatch.setattr(loop_share, "time", Time)
+    monkeypatch.setattr(loop_share, "threading", Threading)
     return made
 
 
@@ -83,6 +87,11 @@ def test_a_busy_loop_sleeps_often_where_somebody_waits(machine: Machine) -> None
     machine.in_a_nap = 0.0
     waits = looked(machine, *[BUSY] * 8)
     assert max(waits[1:]) == 0.05
+
+
+def test_threads_without_python_want_no_turn(machine: Machine) -> None:
+    machine.in_a_nap, machine.threads = 0.0003, 2
+    assert set(looked(machine, *[BUSY] * 20)[1:]) == {0.05}
 
 
 def test_it_does_not_sleep_while_others_have_their_turn_anyway(machine: Machine) -> None:

@@ -17,6 +17,7 @@ the lock is made where the wait for it has timed out, not where it was in vain.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Final, final
 
@@ -41,6 +42,8 @@ _BUSY: Final = 0.75
 that of other programs."""
 _OTHERS_S: Final = 20e-6
 """Somebody has run if the other threads have used a processor for so long."""
+_OURS: Final = 2
+"""How many threads there are at least: that of the loop, and the one that watches it."""
 
 
 async def share_interpreter() -> None:
@@ -85,6 +88,7 @@ class InterpreterShare:
         others_s = time.process_time() - thread_cpu()
         time.sleep(_SLEEP_S)
         others_s = time.process_time() - thread_cpu() - others_s
-        if others_s >= _OTHERS_S:
+        # Threads without Python, such as a broker's client has, want no interpreter.
+        if others_s >= _OTHERS_S and threading.active_count() > _OURS:
             return _OFTEN_S
         return min(2 * self.every_s, _SELDOM_S)
