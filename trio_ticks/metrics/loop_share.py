@@ -43,7 +43,7 @@ that of other programs."""
 _OTHERS_S: Final = 20e-6
 """Somebody has run if the other threads have used a processor for so long."""
 _OURS: Final = 2
-"""How many threads there are at least: that of the loop, and the one that watches it."""
+"""How many threads there are at least: that of the loop, and the one that watches."""
 
 
 async def share_interpreter() -> None:
