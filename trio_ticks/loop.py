@@ -18,6 +18,8 @@ from typing import Final, Generic, TypeVar, final
 
 import trio
 
+from .failures import log_second
+
 __all__ = ["PATIENCE_S", "LoopHandle"]
 
 R = TypeVar("R")
@@ -25,8 +27,8 @@ R = TypeVar("R")
 PATIENCE_S: Final = 1.0
 """How long another thread waits for the event loop to answer."""
 _OURS: Final = f"{__package__}."
-_FEEDS: Final = f"{_OURS}feeds."
-"""How the names of our modules begin, and of those of feeds."""
+_SESSIONS: Final = f"{_OURS}feeds.websocket."
+"""How the names of our modules begin, and of those that keep a WebSocket."""
 _TRIES: Final = 100
 """How often a reading is repeated that the loop's own changes have disturbed."""
 
@@ -35,11 +37,15 @@ _TRIES: Final = 100
 class LoopHandle:
     """The event loop in which this object is made.
 
+    Args:
+        on_error: told what a call raised that had to wait; whoever called is gone.
+
     Raises:
         RuntimeError: no event loop runs in this thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_error: Callable[[Exception], object] = log_second) -> None:
+        self._on_error = on_error
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
         self._calling = False
@@ -55,12 +61,15 @@ class LoopHandle:
 
         A call within another, or within a step of ours, has to wait, too. Several calls
         that wait for their turn with the same *function* become one.
+
+        Raises:
+            Exception: what *function* raised, if it was called at once.
         """
         if not self._calling and self._is_current() and not _is_within_step():
             self._run(function)
             return
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._run, function, idempotent=True)
+            self._token.run_sync_soon(self._run_late, function, idempotent=True)
 
     def ask(self, function: Callable[[], R]) -> R:
         """Return the result of *function*, called by the loop between two of its steps.
@@ -101,6 +110,12 @@ class LoopHandle:
         finally:
             self._calling = False
 
+    def _run_late(self, function: Callable[[], object]) -> None:
+        try:
+            self._run(function)
+        except Exception as error:  # trio would end the whole loop by it
+            self._on_error(error)
+
     def _is_current(self) -> bool:
         try:
             # Between two tasks there is none: a signal has interrupted trio itself.
@@ -115,7 +130,7 @@ def _is_within_step() -> bool:
 
     What Ctrl-C does not interrupt is a step (:mod:`trio_ticks.uninterrupted`), and what
     a step calls belongs to it. So do a user's functions that are called in its midst,
-    such as the ``merge`` of ``Conflate``; a handler does not. A feed of ours may be
+    such as the ``merge`` of ``Conflate``; a handler does not. A WebSocket feed may be
     interrupted by Ctrl-C, which ends it; but whatever else comes waits there, too.
     """
     if trio.lowlevel.currently_ki_protected():
@@ -126,7 +141,7 @@ def _is_within_step() -> bool:
         frame = frame.f_back  # from here to what the user has called
     while frame is not None and frame is not task:
         frame = frame.f_back
-        if _is_in(_FEEDS, frame):
+        if _is_in(_SESSIONS, frame):
             return True
     return False
 

@@ -116,6 +116,10 @@ def test_symbols_come_and_go(at: int, every: int) -> None:
         trio.run(main)
 
 
+def refuse(error: Exception) -> None:
+    raise AssertionError from error
+
+
 @pytest.mark.parametrize("is_running", [False, True])
 def test_what_is_asked_in_the_midst_of_another_wish_is_kept(is_running: bool) -> None:
     done: list[frozenset[str]] = []
@@ -123,7 +127,7 @@ def test_what_is_asked_in_the_midst_of_another_wish_is_kept(is_running: bool) ->
     async def main(at: int) -> bool:
         wishes = SymbolWishes({"A": "A"}, lambda: done.append(frozenset(wishes.now)))
         if is_running:
-            wishes.begin()
+            wishes.begin(refuse)
         with (
             handled_by(lambda: wishes.add(["C"])),
             Interrupt(at, re.compile("websocket/wishes")) as interrupt,
@@ -151,9 +155,33 @@ def test_what_is_asked_while_a_feed_begins_or_ends_is_acted_on_after_it() -> Non
         acted.append(before)
 
     async def main() -> None:
-        wishes.begin()
+        wishes.begin(refuse)
         wishes.end()
 
     wishes = SymbolWishes({"A": "A"}, act)
     trio.run(main)
     assert acted == [{"A"}, {"A", "S0"}, {"A", "S0"}]
+
+
+async def test_a_wish_of_a_thread_that_cannot_be_fulfilled_ends_the_feed() -> None:
+    class Wrong(WordCodec):
+        def unsubscribe(self, symbols: Sequence[str], /) -> Sequence[str | bytes]:
+            raise ZeroDivisionError
+
+    async def handler(_tick: tt.Tick) -> None: ...
+
+    async with memory_feed(Venue().script, symbols=["A", "B"], venue=Wrong, stale_after=None) as (
+        feed,
+        _memory,
+    ):
+
+        async def main() -> None:
+            async with tt.open_pipeline(feed, handler) as pipeline:
+                with trio.fail_after(60):
+                    while not feed.connected:  # noqa: ASYNC110 - the venue's doing
+                        await trio.sleep(0.001)
+                    await trio.to_thread.run_sync(feed.unsubscribe, ["A"])
+                    await pipeline.wait()
+
+        with pytest.raises(ZeroDivisionError):
+            await main()

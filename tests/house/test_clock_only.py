@@ -23,6 +23,7 @@ CLOCK = "clock.py"
 CPU_METERS = {
     "control/scaling_cpu.py",
     "foresight/measuring.py",
+    "metrics/loop_share.py",
     "metrics/loop_watch.py",
     "pipeline/advising.py",
     "workers/processes/child.py",

@@ -95,16 +95,23 @@ def test_threads_without_python_want_no_turn(machine: Machine) -> None:
 
 
 def test_it_does_not_sleep_while_others_have_their_turn_anyway(machine: Machine) -> None:
-    waits = looked(machine, *[{"loop": 0.3, "others": 0.7}] * 20)
-    assert (machine.naps, set(waits[1:])) == (0, {0.005})
-    waits = looked(machine, {"loop": 0.3, "others": 0.7}, IDLE, IDLE)
-    assert waits == [0.1, 0.005, 0.1]
+    turns = {"loop": 0.3, "others": 0.7}
+    assert set(looked(machine, *[turns] * 20)[1:]) == {0.05}
+    assert machine.naps == 0
+    machine.in_a_nap = 0.0003
+    assert looked(machine, BUSY, turns, turns, BUSY, IDLE, IDLE) == [
+        *(0.1, 0.005, 0.01, 0.02, 0.005, 0.1)
+    ]
 
 
-async def test_without_an_interpreter_lock_nobody_has_to_wait(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["without a lock", "a coarse timer"])
+async def test_where_it_is_of_no_use_nobody_sleeps(
+    kind: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    if kind == "without a lock":
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    else:
+        monkeypatch.setattr(sys, "platform", "win32")
     with trio.move_on_after(0.01):
         await loop_share.share_interpreter()
     assert machine.naps == 0
@@ -133,3 +140,26 @@ async def test_plain_handlers_go_on_whatever_the_feed_brings() -> None:
                 await trio.sleep(0.05)
         pipeline.cancel()
     assert_accounted(pipeline.report)
+
+
+@pytest.mark.skipif(not loop_share.is_wanted(), reason="no loop sleeps here")
+async def test_what_a_signal_handler_raises_meanwhile_is_the_pipelines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def handler(_tick: tt.Tick) -> None: ...
+
+    async def idle(_send: Send) -> None:
+        await trio.sleep_forever()
+
+    def interrupted(_share: loop_share.InterpreterShare) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(loop_share.InterpreterShare, "look", interrupted)
+
+    async def main() -> None:
+        async with tt.open_pipeline(ScriptFeed(idle), handler) as pipeline:
+            with trio.fail_after(PATIENCE_S):
+                await pipeline.wait()
+
+    with pytest.raises(SystemExit):
+        await main()

@@ -271,6 +271,53 @@ async def test_a_thread_that_hammers_it_disturbs_nothing() -> None:
     assert_accounted(pipeline.report)
 
 
+@pytest.mark.parametrize("in_a_thread", [False, True])
+async def test_a_feed_that_cannot_rest_fails_the_pipeline(in_a_thread: bool) -> None:
+    class Restless(ScriptFeed):
+        def suspend(self) -> None:
+            raise ArithmeticError
+
+        def resume(self) -> None: ...
+
+    async def script(_send: Send) -> None:
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        async with tt.open_pipeline(Restless(script), Recorder()) as pipeline:
+            await wait_all_tasks_blocked()
+            if in_a_thread:
+                await in_thread(lambda: pipeline.pause(feed="unsubscribe"))
+            else:
+                pipeline.pause(feed="unsubscribe")
+            with trio.fail_after(PATIENCE_S):
+                await pipeline.wait()
+
+    with pytest.raises(ArithmeticError):
+        await main()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_feed_that_pauses_has_nothing_handled_that_it_sends_then(count: int) -> None:
+    async def script(send: Send) -> None:
+        await wait_all_tasks_blocked()
+        pipeline.pause()
+        for tick in make_ticks(5):
+            send.send_nowait(tick)
+        sent.set()
+
+    async def idle(_send: Send) -> None:
+        await sent.wait()
+
+    sent, handler = trio.Event(), Recorder()
+    feeds = [ScriptFeed(script), ScriptFeed(idle)][:count]
+    async with tt.open_pipeline(feeds if count > 1 else feeds[0], handler) as pipeline:
+        with trio.fail_after(PATIENCE_S):
+            await sent.wait()
+        await wait_all_tasks_blocked()
+        assert handler.ticks == []
+        assert pipeline.ledger.queued == 5
+
+
 # A loop that does not answer
 
 
@@ -383,9 +430,10 @@ async def test_a_call_within_another_waits_for_its_end() -> None:
 @pytest.mark.parametrize(
     ("module", "at_once"),
     [
-        ("trio_ticks.feeds.polling", False),
-        ("trio_ticks.feeds", False),
-        ("trio_ticks.feedsmith", True),
+        ("trio_ticks.feeds.websocket.link", False),
+        ("trio_ticks.feeds.websocket", False),
+        ("trio_ticks.feeds.websockets", True),
+        ("trio_ticks.feeds.merged", True),
         ("trio_ticks.observability.web", True),
         ("strategies", True),
     ],

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_ticks as tt
 from tests.worlds import process_handlers as handlers
-from tests.worlds.helpers import make_tick, number
+from tests.worlds.helpers import make_tick, make_ticks, number
 from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.pipeline_world import Recorder, ScriptFeed, Send, listed, sleepy_feed
 from tests.worlds.process_world import PATIENCE_S, path, quick_main, until
@@ -536,3 +536,26 @@ async def test_both_halves(autojump_clock: MockClock) -> None:
     async with tt.open_pipeline(None, Recorder(), buffer=buffer) as pipeline:
         with pytest.raises(tt.ConfigError, match="is for a program that has the feed"):
             pipeline.pause(feed="unsubscribe")
+
+
+async def test_who_is_dismissed_before_it_begins_never_does(autojump_clock: MockClock) -> None:
+    class Made:
+        count = 0
+
+        def __init__(self) -> None:
+            Made.count += 1
+
+        async def __call__(self, _tick: tt.Tick) -> None: ...
+
+    async with tt.open_pipeline(sleepy_feed(make_ticks(30, "ABC")), Made, workers=1) as pipeline:
+        await wait_all_tasks_blocked()
+        for _ in range(8):
+            pipeline.resize(workers=4)
+            pipeline.resize(workers=1)
+        pipeline.resize(workers=2)
+        await wait_all_tasks_blocked()
+        assert Made.count == 2
+        assert len(pipeline.metrics().workers) == 2
+        pipeline.shutdown()
+        await pipeline.wait()
+    assert pipeline.report.consumed == 30

@@ -8,7 +8,8 @@ seconds. So a loop that is never idle sleeps for a moment, which is long enough 
 thread to take its turn: from then on both have theirs.
 
 Rules: a loop that waits for its sockets at times does not sleep here, and one beside
-which nobody runs does so twenty times a second.
+which nobody runs does so twenty times a second. On Windows none does: there a moment is
+a millisecond or more.
 
 Source: CPython's Python/ceval_gil.c, ``take_gil`` (3.11 to 3.13): the request to drop
 the lock is made where the wait for it has timed out, not where it was in vain.
@@ -26,7 +27,7 @@ import trio
 from ..clock import monotonic, thread_cpu
 from ..uninterrupted import uninterrupted
 
-__all__ = ["InterpreterShare", "share_interpreter"]
+__all__ = ["InterpreterShare", "is_wanted", "share_interpreter"]
 
 _LOOK_S: Final = 0.1
 """Seconds between two looks at a loop that is idle at times."""
@@ -51,12 +52,17 @@ async def share_interpreter() -> None:
 
     Cancellation: ends it. A checkpoint.
     """
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        await trio.sleep_forever()  # they run side by side
+    if not is_wanted():
+        await trio.sleep_forever()
     share = InterpreterShare()
     while True:
         await trio.sleep(share.every_s)
         share.look()
+
+
+def is_wanted() -> bool:
+    """Tell whether threads take turns here, and the system's timer is fine enough."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)()) and sys.platform != "win32"
 
 
 @uninterrupted
@@ -79,7 +85,8 @@ class InterpreterShare:
         if thread_cpu() - self._used >= much:
             self.every_s = self._sleep()
         elif time.process_time() - self._all >= much:
-            self.every_s = _OFTEN_S  # the others had their turn, and may want another
+            # The others had their turn, and may soon want another.
+            self.every_s = self._seldomer()
         else:
             self.every_s = _LOOK_S
         self._begin()
@@ -91,4 +98,7 @@ class InterpreterShare:
         # Threads without Python, such as a broker's client has, want no interpreter.
         if others_s >= _OTHERS_S and threading.active_count() > _OURS:
             return _OFTEN_S
+        return self._seldomer()
+
+    def _seldomer(self) -> float:
         return min(2 * self.every_s, _SELDOM_S)

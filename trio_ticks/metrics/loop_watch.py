@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, final
@@ -31,6 +31,7 @@ from typing import Final, final
 import trio
 
 from ..clock import Clock, monotonic
+from ..failures import log_second
 from ..logs import Lines, LogLimit, log_event
 from ..uninterrupted import uninterrupted
 from .latency import LatencyWindow
@@ -81,6 +82,8 @@ class LoopWatch:
         """Replaced as a whole: the thread reads it."""
         self.beats: tuple[Callable[[], None], ...] = ()
         """Called in the loop ten times a second."""
+        self.failing: tuple[Callable[[BaseException], object], ...] = ()
+        """The first one is told what was raised here, and is not ours."""
         self._loop_thread = thread
         self._turns = 0
         """How often the loop has turned by itself."""
@@ -109,8 +112,8 @@ class LoopWatch:
     def start(self) -> None:
         """Begin to watch, in a thread; call it in the loop."""
         self._due_at = monotonic() + _EVERY_S
-        trio.lowlevel.spawn_system_task(self._turn)
-        trio.lowlevel.spawn_system_task(self._share)
+        trio.lowlevel.spawn_system_task(self._run_in_loop, self._turn)
+        trio.lowlevel.spawn_system_task(self._run_in_loop, self._share)
         self._thread = threading.Thread(target=self._run, name="trio-ticks-loop", daemon=True)
         self._thread.start()
 
@@ -122,6 +125,18 @@ class LoopWatch:
         if self._thread is not None:
             # It may be writing to a log that the application has made slow.
             self._thread.join(1.0)
+
+    async def _run_in_loop(self, run: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await run()
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            # A signal handler of the application's has raised in here, and trio would
+            # take it for a fault of its own.
+            if not self.failing:
+                raise
+            self.failing[0](error)
 
     async def _turn(self) -> None:
         """Write down ten times a second that the loop turns, until :meth:`stop`."""
@@ -251,12 +266,17 @@ _running: trio.lowlevel.RunVar[LoopWatch] = trio.lowlevel.RunVar("trio_ticks.loo
 
 @contextmanager
 @uninterrupted
-def watch_loop(clock: Clock, beat: Callable[[], None]) -> Iterator[LoopWatch]:
+def watch_loop(
+    clock: Clock,
+    beat: Callable[[], None],
+    fail: Callable[[BaseException], object] = log_second,
+) -> Iterator[LoopWatch]:
     """Watch this event loop while the block lasts; call it in trio.
 
     Args:
         clock: the pipeline's; if it is virtual, nothing is watched.
         beat: called in the loop ten times a second, as long as that runs.
+        fail: told what a signal handler of the application's raises here.
     """
     watch = None
     with suppress(LookupError):
@@ -268,11 +288,13 @@ def watch_loop(clock: Clock, beat: Callable[[], None]) -> Iterator[LoopWatch]:
             watch.start()
     watch.users += 1
     watch.beats += (beat,)
+    watch.failing += (fail,)
     try:
         yield watch
     finally:
         watch.users -= 1
         watch.beats = tuple(each for each in watch.beats if each is not beat)
+        watch.failing = tuple(each for each in watch.failing if each is not fail)
         if not watch.users:
             watch.stop()
 

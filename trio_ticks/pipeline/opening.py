@@ -218,7 +218,7 @@ async def run_in_block(
 
     Cancellation: as there.
     """
-    watched = watch_loop(pipeline.clock, pipeline._poll)
+    watched = watch_loop(pipeline.clock, pipeline._poll, pipeline._fail)
     with watched as pipeline.loop_watch, BlockErrors(pipeline) as errors:
         async with recorded(pipeline, record), trio.open_nursery() as nursery:
             _begin(pipeline, nursery)

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from random import Random
 from typing import Any, Final, Generic, TypeVar
@@ -131,10 +132,10 @@ class Phases(Generic[T]):
         if can.suspend is not None and can.resume is not None:
             if paused in silent and before not in silent:
                 self._is_suspended = True
-                can.suspend()
+                self._ask_feed(can.suspend)
             elif before in silent and paused not in silent:
                 self._is_suspended = False
-                can.resume()
+                self._ask_feed(can.resume)
 
     def shutdown(self) -> None:
         """Begin to stop gracefully."""
@@ -192,10 +193,17 @@ class Phases(Generic[T]):
         resume = self.parts.feed_can.resume
         if self._is_suspended and resume is not None:
             self._is_suspended = False
-            try:
-                call_theirs(resume)
-            except Exception as error:
-                self.fail(error)
+            self._ask_feed(resume)
+
+    def _ask_feed(self, function: Callable[[], object]) -> None:
+        """Call a feed's *function*; the pipeline fails by what it raises.
+
+        Whoever asked for it may be in another thread, or long gone.
+        """
+        try:
+            call_theirs(function)
+        except Exception as error:
+            self.fail(error)
 
     async def _run_feed(self) -> None:
         tap = self.tap

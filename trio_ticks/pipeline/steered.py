@@ -40,7 +40,7 @@ class Steered(Generic[T]):
     def __init__(
         self, phases: Phases[T], settings: Settings, half: Half, ingest: Steered[Any] | None
     ) -> None:
-        self._loop = LoopHandle()
+        self._loop = LoopHandle(phases.fail)
         self._phases = phases
         self._settings = settings
         self._half = half

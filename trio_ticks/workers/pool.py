@@ -268,6 +268,8 @@ class WorkerPool(Generic[T]):
         shared = self._shared
         with receive:
             try:
+                if worker.leaving and not self.crew.roster.is_last(worker):
+                    return  # it was hired and dismissed before it began
                 async with AsyncExitStack() as stack:
                     if self._lives is not None and self._lives.per_worker:
                         shared = await stack.enter_async_context(self._lives.open())

@@ -163,11 +163,15 @@ class FeedRun:
         except BaseException as error:
             if not isinstance(error, Exception) and isinstance(error, _CANCELLATION):
                 raise
-            if self._error is None:
-                self._error = error
-            self._scope.cancel()
+            self.fail(error)
         finally:
             self._refresh_connected()
+
+    def fail(self, error: BaseException) -> None:
+        """End the run; :meth:`run` raises *error*, if it is the first one."""
+        if self._error is None:
+            self._error = error
+        self._scope.cancel()
 
     async def deliver_throttled(self, items: Sequence[Any]) -> None:
         """Hand *items* over, then sleep for as long as the limit on the rate asks."""

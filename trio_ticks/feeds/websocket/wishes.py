@@ -42,11 +42,16 @@ class SymbolWishes:
         """What is to be subscribed to now."""
         return {} if self._suspended else self.names
 
-    def begin(self) -> None:
-        """Act in this event loop from now on: the feed runs."""
+    def begin(self, on_error: Callable[[Exception], object]) -> None:
+        """Act in this event loop from now on: the feed runs.
+
+        Args:
+            on_error: told, in the loop, why what was asked for could not be done, if
+                whoever asked does not wait for it.
+        """
         with self._lock:
             self._act()
-            self._loop = LoopHandle()
+            self._loop = LoopHandle(on_error)
 
     def end(self) -> None:
         """Act in the caller's thread from now on: the feed has ended."""
