@@ -174,8 +174,8 @@ MUTANTS: Final = (
     Mutant(
         name="one-link-fails-and-the-others-go-on",
         file="feeds/websocket/running.py",
-        before="                self._error = error\n            self._scope.cancel()",
-        after="                self._error = error",
+        before="            self._error = error\n        self._scope.cancel()",
+        after="            self._error = error",
         breaks="a feed with several connections goes on without those of one that gave up",
         tests=("tests/feeds/test_links.py",),
     ),
