@@ -327,13 +327,6 @@ class WebSocketFeed:
         if self._run is not None and new:
             self._run.subscribe(new)
 
-    def _on_error(self, error: Exception) -> None:
-        """End the run by *error*, of a wish for which nobody waits."""
-        if self._run is not None:
-            self._run.fail(error)
-        else:
-            log_second(error)
-
     @property
     def url(self) -> str:
         """The URL without its query string; of an endpoint, only the host."""
@@ -441,7 +434,12 @@ class WebSocketFeed:
         self._throttle.restart(trio.current_time())
         for notice in self._core.language.notices:
             log_event(logger, logging.WARNING, "feed.notice", "%s", notice, url=self.url)
-        self._wishes.begin(self._on_error)
+
+        def fail(error: Exception) -> None:
+            # Of a wish for which nobody waits.
+            log_second(error) if self._run is None else self._run.fail(error)
+
+        self._wishes.begin(fail)
         self._run = FeedRun(self._core, self._board, self._throttle, send)
         try:
             await self._run.run()

@@ -100,17 +100,10 @@ class FeedRun:
         self._attendants: trio.Nursery | None = None
         self._scope = trio.CancelScope()
         self._error: BaseException | None = None
-        board.links = [Link(self, part) for part in self._deal(list(core.names))]
+        board.links = [Link(self, part) for part in _dealt(core)]
         self._successions = Successions(
             core, board, self.random.random, partial(_new_successor, self), self._start
         )
-
-    def _deal(self, symbols: list[str]) -> list[list[str]]:
-        """Deal *symbols* out to as many connections as the venue's limit asks for."""
-        most = self.core.language.max_symbols or max(1, len(symbols))
-        parts = [symbols[first : first + most] for first in range(0, len(symbols), most)]
-        # Without symbols too the feed waits, connected, for some to be added.
-        return parts or [[]]
 
     async def run(self) -> None:
         """Keep all connections up, until they have ended or one of them gives up.
@@ -383,3 +376,12 @@ def _books_of(core: WebSocketCore, link: Link) -> list[str]:
     if core.takes_all and core.books is not None:
         return core.books.names()
     return _names_of(core, link)
+
+
+def _dealt(core: WebSocketCore) -> list[list[str]]:
+    """Deal the symbols out to as many connections as the venue's limit asks for."""
+    symbols = list(core.names)
+    most = core.language.max_symbols or max(1, len(symbols))
+    parts = [symbols[first : first + most] for first in range(0, len(symbols), most)]
+    # Without symbols too the feed waits, connected, for some to be added.
+    return parts or [[]]
