@@ -310,3 +310,19 @@ async def test_a_log_handler_that_raises_does_not_end_the_watch() -> None:
             log.removeHandler(broken)
     finally:
         log.removeHandler(broken)
+
+
+async def test_it_goes_on_after_what_a_signal_handler_has_raised_in_it() -> None:
+    errors: list[BaseException] = []
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+        if beats == 1:
+            raise SystemExit(3)  # as a signal handler may, in the midst of anything
+
+    with watch_loop(Clock(), beat, errors.append), trio.fail_after(60):
+        while beats < 3:  # noqa: ASYNC110 - the watch sets no event
+            await trio.sleep(0.05)
+    assert [type(error) for error in errors] == [SystemExit]

@@ -112,8 +112,8 @@ class LoopWatch:
     def start(self) -> None:
         """Begin to watch, in a thread; call it in the loop."""
         self._due_at = monotonic() + _EVERY_S
-        trio.lowlevel.spawn_system_task(self._run_in_loop, self._turn)
-        trio.lowlevel.spawn_system_task(self._run_in_loop, self._share)
+        trio.lowlevel.spawn_system_task(self._run_in_loop, self._turn, self._turning)
+        trio.lowlevel.spawn_system_task(self._run_in_loop, share_interpreter, self._sharing)
         self._thread = threading.Thread(target=self._run, name="trio-ticks-loop", daemon=True)
         self._thread.start()
 
@@ -126,29 +126,29 @@ class LoopWatch:
             # It may be writing to a log that the application has made slow.
             self._thread.join(1.0)
 
-    async def _run_in_loop(self, run: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await run()
-        except trio.Cancelled:
-            raise
-        except BaseException as error:
-            # A signal handler of the application's has raised in here, and trio would
-            # take it for a fault of its own.
-            if not self.failing:
-                raise
-            self.failing[0](error)
+    async def _run_in_loop(
+        self, run: Callable[[], Awaitable[None]], scope: trio.CancelScope
+    ) -> None:
+        """Run *run* until *scope* is cancelled."""
+        with scope:
+            while True:
+                try:
+                    await run()
+                except trio.Cancelled:
+                    raise
+                except BaseException as error:
+                    # A signal handler of the application's has raised in here, and trio
+                    # would take it for a fault of its own. Other pipelines may go on.
+                    if not self.failing:
+                        raise
+                    self.failing[0](error)
 
     async def _turn(self) -> None:
-        """Write down ten times a second that the loop turns, until :meth:`stop`."""
-        with self._turning:
-            while True:
-                used_s = time.process_time()
-                await trio.sleep(_EVERY_S)
-                self._turned(time.process_time() - used_s)
-
-    async def _share(self) -> None:
-        with self._sharing:
-            await share_interpreter()
+        """Write down ten times a second that the loop turns."""
+        while True:
+            used_s = time.process_time()
+            await trio.sleep(_EVERY_S)
+            self._turned(time.process_time() - used_s)
 
     def _turned(self, used_s: float) -> None:
         """Write down that the loop has turned.
