@@ -106,6 +106,7 @@ class Steered(Generic[T]):
                 becomes of ticks that find no room. ``"unsubscribe"``: nothing is
                 subscribed to meanwhile, though the connection stays; no silence is
                 noticed. The strategy is told of a gap before each symbol's next item.
+                What the feed's ``suspend`` or ``resume`` raises fails the pipeline.
 
         Raises:
             ConfigError: *feed* is another word, or the feed cannot unsubscribe.
