@@ -176,7 +176,7 @@ class Holdings:
     def settle_trials(self, unfinished: frozenset[int]) -> int:
         """Note which ticks that were tried are through; return how many."""
         count = 0
-        for shard in self.shards.values():
+        for shard in [shard for shard in self.shards.values() if shard.queue]:
             entry = shard.trial
             if entry is None or entry.current is None or id(entry.current) in unfinished:
                 continue

@@ -78,7 +78,9 @@ class Planner:
         steps: list[tuple[Command, Reply]] = []
         if ready := holdings.finished(holdings.blocking(unfinished)):
             steps.append(self._acknowledge(ready))
-        staying, going = [], []
+        staying, going, lost = [], [], holdings.lost
+        # A turn looks at all shards, mostly for a tick or two: a call for each of them
+        # would take longer than the rest.
         for shard in self._rotated():
             if draining or shard.leaving:
                 if shard.unfetched:
@@ -86,7 +88,7 @@ class Planner:
                     going.append(shard)
                 elif shard.farewell == "told":
                     steps.append(self._release(shard))
-            elif self._worker.may_fetch(shard):
+            elif shard.number not in lost:
                 staying.append(shard)
         # Most turns find no shard with a queue, and there are many shards.
         queued = [shard for shard in staying if shard.queue]
@@ -178,7 +180,7 @@ class Planner:
         for shard in staying:
             if shard.number in quiet and not (shard.pending or shard.unfetched):
                 continue
-            if not shard.queue or shard.is_fast or shard.unfetched:
+            if not shard.queue or shard.unfetched or shard.is_fast:
                 (pending if shard.pending else fresh).append(shard)
         keys, group = self._worker.keys, self._worker.buffer.group
         if pending:
