@@ -92,6 +92,15 @@ async def test_redis_that_refuses_us_is_one_error_without_a_password(server: Ser
     assert "sesame" not in str(caught.value)
 
 
+async def test_a_key_that_is_no_stream_is_named(server: Server) -> None:
+    server.ask("FLUSHALL")
+    server.ask("SET", "text", "1")
+    results = tt.brokers.RedisResults(server.url, "text")
+    with pytest.raises(tt.BrokerError, match="'text' holds something else than a stream") as caught:
+        await results.__aenter__()
+    assert "buffer" not in str(caught.value)
+
+
 async def test_what_cannot_be_encoded_fails_its_tick(server: Server) -> None:
     async def odd(tick: tt.Tick) -> object:
         return object() if tick.volume == 3 else tick.volume

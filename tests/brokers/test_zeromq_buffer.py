@@ -40,6 +40,7 @@ from trio_ticks.brokers.zeromq.protocol import (
     Stranger,
     encode,
 )
+from trio_ticks.brokers.zeromq.socket import Wire
 from trio_ticks.errors import BrokerError
 
 HERE = "tcp://127.0.0.1:0"
@@ -355,6 +356,40 @@ async def test_an_ingest_that_is_not_there_is_waited_for(
         ingest.queue.end()
         await ingest.done.wait()
         await until(lambda: not work.source.statistics().connected)
+
+
+async def test_an_ingest_without_a_worker_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_world() as world:
+        ingest = await world.ingest(ZeroMQ(bind=HERE), Queue(ticks(10)))
+        await until(lambda: any("broker.no_worker" in each for each in caplog.messages))
+        (line,) = (each for each in caplog.messages if "broker.no_worker" in each)
+        assert ingest.address in line
+        work = world.work(ZeroMQ(ingest.address), Strategy())
+        await until(lambda: len(work.strategy.handled) == 10)
+        ingest.queue.end()
+        await ingest.done.wait()
+
+
+async def test_a_worker_whose_ingest_never_came_ends_without_a_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To wait until a socket has sent what nobody takes would stop the event loop."""
+    lingered: list[float] = []
+    abandon = Wire.abandon
+
+    def noting(wire: Wire, *, linger_s: float = 0.0) -> None:
+        lingered.append(linger_s)
+        abandon(wire, linger_s=linger_s)
+
+    monkeypatch.setattr(Wire, "abandon", noting)
+    async with open_world() as world:
+        ingest = await world.ingest(ZeroMQ(bind=HERE), Queue(ticks(10), ended=True))
+        work = world.work(ZeroMQ(ingest.address), Strategy())
+        await ingest.done.wait()
+        lingered.clear()
+        work.source.drain()
+        await work.done.wait()
+        assert lingered == [0.0]
 
 
 async def test_an_address_in_use_is_one_clear_error() -> None:

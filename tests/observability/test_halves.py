@@ -26,7 +26,7 @@ from tests.worlds.helpers import make_tick, make_ticks
 from tests.worlds.memory_buffer import MemoryBuffer
 from tests.worlds.pipeline_world import ScriptFeed, Send, sleepy_feed
 from trio_ticks.buffer import BufferStatistics
-from trio_ticks.cli.report import report_text
+from trio_ticks.cli.report import progress_line, report_text
 from trio_ticks.clock import Clock
 from trio_ticks.metrics.snapshots import PipelineMetrics
 from trio_ticks.observability.dashboard.board import Board
@@ -501,6 +501,41 @@ async def test_the_terminal_shows_the_buffer_at_eighty_columns(both: Any, elsewh
     text = draw(seen_elsewhere(pipeline) if elsewhere else pipeline.metrics())
     assert "BROKER AWAY" in text
     assert "✗ AWAY  20 of 300" in text
+
+
+async def test_a_work_that_is_paused_has_left_its_broker_and_has_not_lost_it(
+    autojump_clock: MockClock,
+) -> None:
+    buffer = MemoryBuffer()
+    async with tt.open_pipeline(None, at_once, buffer=buffer) as work:
+        await trio.sleep(1)
+        assert "broker connected  in" in progress_line(work.metrics())
+        work.pause()
+        # The buffers between processes have no connection then.
+        buffer.away = True
+        await trio.sleep(1)
+        for metrics in (work.metrics(), seen_elsewhere(work)):
+            text = draw(metrics)
+            assert "broker left" in text
+            assert "paused: its shards are given back" in text
+            assert "AWAY" not in text + progress_line(metrics)
+        assert "broker left, PAUSED" in progress_line(work.metrics())
+        work.resume()
+        buffer.away = False
+        await trio.sleep(1)
+        assert "broker connected" in draw(work.metrics())
+
+
+async def test_the_line_of_progress_tells_feed_and_broker_apart(both: Any) -> None:
+    pipeline, buffer = both
+    work, ingest = pipeline.metrics(), pipeline.ingest.metrics()
+    assert "  feed NOT CONNECTED, broker connected  in" in progress_line(work)
+    assert "  feed NOT CONNECTED, broker connected  in" in progress_line(ingest)
+    connected = attrs.evolve(ingest, producer_connected=True)
+    assert "  feed connected, broker connected  in" in progress_line(connected)
+    buffer.away = True
+    assert "broker AWAY  in" in progress_line(pipeline.metrics())
+    assert "broker AWAY  in" in progress_line(pipeline.ingest.metrics())
 
 
 def seen_elsewhere(pipeline: tt.Pipeline[Any]) -> PipelineMetrics:

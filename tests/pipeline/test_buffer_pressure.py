@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -151,6 +152,34 @@ async def test_where_the_broker_does_not_tell_the_queue_alone_counts(
         assert (ingest.pressure.state, ingest.ledger.queued) == ("warn", 10)
 
 
+async def test_the_log_tells_which_of_the_two_is_full(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ticks.pressure")
+
+    async def script(send: tt.TickSendChannel[tt.Tick]) -> None:
+        for at in range(0, 70, 10):
+            await send.send_many(ticks(at, 10))
+            await trio.sleep(1)
+        await trio.sleep_forever()
+
+    class Feed:
+        run = staticmethod(script)
+
+    async with tt.open_pipeline(
+        Feed(), None, buffer=MemoryBuffer(maxsize=50), maxsize=1000, lag_threshold=500
+    ) as ingest:
+        await trio.sleep(10)
+        assert ingest.ledger.queued < 30
+        ingest.cancel()
+    assert caplog.messages[:2] == [
+        "pressure.warn: 30 of 50 ticks wait in the buffer (was ok)",
+        "pressure.shed: 50 of 50 ticks wait in the buffer (was warn); its workers do not keep "
+        "up, or there are none",
+    ]
+    assert [vars(record)["where"] for record in caplog.records[:2]] == ["buffer"] * 2
+
+
 @pytest.mark.parametrize(
     ("waits", "used", "most", "seen"),
     [
@@ -173,6 +202,8 @@ async def test_the_fuller_of_the_two(
         shared = SharedQueue(receive.state, lambda: now)
         shared.refresh()
         assert (shared.used, shared.maxsize, shared.pressing, receive.state.maxsize) == seen
+        # The log names the buffer only where that is the fuller one.
+        assert shared.behind == ((used, most) if seen[2] > waits else None)
         assert shared.finished() == 200 - (used or 0)
         now = BufferStatistics(appended=200, used=250, maxsize=300)
         shared.refresh()

@@ -250,17 +250,23 @@ async def test_a_store_that_is_away_holds_the_workers_up_and_says_so_once_a_seco
 async def test_a_store_that_never_answers_is_told_in_the_log_too(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def write(result: tt.Result) -> None:
-        await trio.sleep_forever()
+    class Store:
+        shown = "kafka://nobody:9092/found"
+
+        async def __call__(self, result: tt.Result) -> None:
+            await trio.sleep_forever()
 
     async with tt.open_pipeline(
-        tt.IterableFeed(make_ticks(3, symbols="ABC")), of_tick_async, results=write
+        tt.IterableFeed(make_ticks(3, symbols="ABC")), of_tick_async, results=Store()
     ) as pipeline:
         await trio.sleep(3.5)
         pipeline.cancel()
     pipeline.ledger.check()
     assert pipeline.report.dropped_by_reason["shutdown"] == 2
-    assert sum(getattr(r, "event", "") == "results.waiting" for r in caplog.records) == 3
+    lines = [r for r in caplog.records if getattr(r, "event", "") == "results.waiting"]
+    assert len(lines) == 3
+    # It has given no reason yet.
+    assert "wait to be written to kafka://nobody:9092/found, the oldest" in lines[0].getMessage()
 
 
 async def test_cancelled_results_leave_their_ticks_without_an_outcome() -> None:

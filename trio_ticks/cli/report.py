@@ -38,6 +38,8 @@ def progress_line(metrics: PipelineMetrics) -> str:
         if metrics.state not in ("running", "paused")
         else "NOT CONNECTED"
     )
+    if metrics.half is not None:
+        connection = _two_connections(metrics, connection)
     if metrics.state == "paused":
         connection += ", PAUSED"
     # What came in before the feed's end is no rate of now.
@@ -55,6 +57,21 @@ def progress_line(metrics: PipelineMetrics) -> str:
         f"wait p99 {_ms(metrics.queue_wait_ms.p99)}{_recording(metrics.recorder)}"
         f"{_overdue(metrics.overdue)}{_blocks(metrics.loop_blocks)}"
     )
+
+
+def _two_connections(metrics: PipelineMetrics, connection: str) -> str:
+    """Say of the broker, too, whether it is there; *connection* is the feed's."""
+    broker = metrics.buffer is not None and metrics.buffer.connected
+    if metrics.state not in ("running", "paused"):
+        return connection
+    # A work that is paused has given its shards back.
+    left = metrics.half == "work" and metrics.state == "paused"
+    words = f"broker {'connected' if broker else 'left' if left else 'AWAY'}"
+    if metrics.half == "ingest":
+        return f"feed {connection}, {words}"
+    if metrics.ingest is not None and not metrics.ingest.connected:
+        return f"feed NOT CONNECTED, {words}"
+    return words
 
 
 def _failing(metrics: PipelineMetrics) -> str:

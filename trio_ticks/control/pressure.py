@@ -71,8 +71,16 @@ class Pressure:
             return
         await self._events[state].wait()
 
-    def update(self, queued: int) -> None:
-        """Find the state anew, with *queued* ticks in the queue."""
+    def update(self, queued: int, behind: tuple[int, int] | None = None) -> None:
+        """Find the state anew, with *queued* ticks in the queue.
+
+        Args:
+            queued: in ticks.
+            behind: where a buffer behind the queue is the fuller one, how many ticks
+                wait there, and how many may. *queued* is the same share of the queue
+                then, and the log tells of the buffer: more room in the queue would be
+                of no use.
+        """
         if self._state == "ok" and queued < self._warn_at:
             return  # The usual case, since this is called for every change of the queue.
         new = self._next(queued)
@@ -82,9 +90,11 @@ class Pressure:
         self.changes += 1
         event, self._events[new] = self._events[new], trio.Event()
         event.set()
-        self._log(new, old, queued)
+        self._log(new, old, queued, behind)
 
-    def _log(self, new: PressureState, old: PressureState, queued: int) -> None:
+    def _log(
+        self, new: PressureState, old: PressureState, queued: int, behind: tuple[int, int] | None
+    ) -> None:
         if new == "ok":
             wanted, self._crossing_logged = self._crossing_logged, False
         else:
@@ -94,18 +104,25 @@ class Pressure:
         if not wanted:
             return
         full = new == "shed" and not self.sheds
+        waiting, room = (queued, self._full_at) if behind is None else behind
+        text = "%d of %d ticks queued (was %s)"
+        if behind is not None:
+            text = "%d of %d ticks wait in the buffer (was %s)"
+            if new == "shed":
+                text += "; its workers do not keep up, or there are none"
         log_event(
             logger,
             logging.INFO if new == "ok" else logging.WARNING,
             f"pressure.{'full' if full else new}",
-            "%d of %d ticks queued (was %s)" + ("; the feed waits for room" if full else ""),
-            queued,
-            self._full_at,
+            text + ("; the feed waits for room" if full else ""),
+            waiting,
+            room,
             old,
             pressure=new,
             was=old,
-            queued=queued,
-            maxsize=self._full_at,
+            queued=waiting,
+            maxsize=room,
+            where="queue" if behind is None else "buffer",
         )
 
     def _next(self, queued: int) -> PressureState:

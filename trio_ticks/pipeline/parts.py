@@ -179,7 +179,10 @@ class Parts(Generic[T]):
         # should be, and the ticks behind are in the broker.
         if not self._is_fetched:
             shared = self._shared
-            self.pressure.update(self._state.used if shared is None else shared.pressing)
+            if shared is None:
+                self.pressure.update(self._state.used)
+            else:
+                self.pressure.update(shared.pressing, shared.behind)
         if self.throttle is not None:
             self.throttle.check()
 

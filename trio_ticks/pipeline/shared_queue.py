@@ -76,6 +76,13 @@ class SharedQueue:
             return self._channel.used
         return max(self._channel.used, self._used * self._channel.maxsize // self._room)
 
+    @property
+    def behind(self) -> tuple[int, int] | None:
+        """How many ticks wait in the buffer, and may; ``None``: our queue is fuller."""
+        if self._room is None or self.pressing == self._channel.used:
+            return None
+        return self._used, self._room
+
     # What the throttle asks of a channel
 
     @property

@@ -179,10 +179,13 @@ class Outlet:
         began = next(iter(self._waiting.values()), None)
         if began is None or (waited_s := self._now() - began) < _LINE_S:
             return
-        text = "%d results wait to be written, the oldest for %.0f s; their workers wait, too%s"
+        text = "%d results wait to be written%s, the oldest for %.0f s; their workers wait, too%s"
+        # A store may be away for a while before it says why.
+        shown = getattr(self.results, "shown", None)
+        where = f" to {shown}" if isinstance(shown, str) else ""
         why = f": {self._why}" if self._why else ""
         facts = {"results": self.waiting, "waited_s": waited_s}
-        arguments = (self.waiting, waited_s, why)
+        arguments = (self.waiting, where, waited_s, why)
         log_event(logger, logging.WARNING, "results.waiting", text, *arguments, **facts)
 
     # Around the handlers

@@ -34,6 +34,11 @@ _CODE: Final = re.compile(r"(?:^|[\s-])([A-Z]{3,})(?= )")
 _COMMAND: Final = re.compile(r"'([\w|]+)' command")
 _NO_PERMISSION: Final = ("NOPERM", "can't run this command", "has no permissions", "can't access")
 
+_OTHER_TYPE: Final = (
+    "a key of the buffer holds something else; give the buffer another name, or delete the "
+    "keys that begin with {name}:"
+)
+
 
 class AwayError(LostError):
     """The server cannot do now what we want; trying again later will help."""
@@ -56,12 +61,13 @@ class MovedError(AwayError):
         self.address = address
 
 
-def judge(text: str, shown: str) -> AwayError | BrokerError:
+def judge(text: str, shown: str, *, other_type: str = _OTHER_TYPE) -> AwayError | BrokerError:
     """Return what the server's error *text* means.
 
     Args:
         text: of the error, without secrets.
         shown: the buffer, as it may be shown.
+        other_type: what to do if a key holds another type of value.
     """
     if moved := _MOVED.match(text):
         return MovedError((moved[1].strip("[]"), int(moved[2])))
@@ -74,7 +80,8 @@ def judge(text: str, shown: str) -> AwayError | BrokerError:
             return AwayError(text)
     if text.startswith("ERR max number of clients"):
         return AwayError(text)
-    return BrokerError(f"{shown}: {_advice(text, codes)}", buffer=shown)
+    advice = f"{other_type} ({text})" if "WRONGTYPE" in codes else _advice(text, codes)
+    return BrokerError(f"{shown}: {advice}", buffer=shown)
 
 
 def _advice(text: str, codes: list[str]) -> str:
@@ -90,11 +97,6 @@ def _advice(text: str, codes: list[str]) -> str:
         return (
             f"the user may not use {what}; allow it: ACL SETUSER … ~{{name}}:* +@all -@admin "
             f"-@dangerous +info, or at least what is named here ({text})"
-        )
-    if "WRONGTYPE" in codes:
-        return (
-            "a key of the buffer holds something else; give the buffer another name, or delete "
-            f"the keys that begin with {{name}}: ({text})"
         )
     if text.startswith("ERR DB index") or "SELECT is not allowed" in text:
         return f"the server has no such database; change the number in the url ({text})"

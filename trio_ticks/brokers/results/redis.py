@@ -43,7 +43,9 @@ class RedisResults:
 
     Args:
         url: of the server, as for ``RedisStreams``: ``redis://host:6379/0``.
-        stream: the key of the stream.
+        stream: the key of the stream. A server whose ``maxmemory-policy`` evicts keys
+            may remove it, with all results in it; results that are to be kept need
+            ``noeviction``.
         maxlen: about how many results it keeps; the oldest are removed. ``None``: all,
             so that whoever reads has to remove them.
         encode: turns a value into bytes; MessagePack unless given
@@ -142,7 +144,12 @@ class RedisResults:
                 if isinstance(reply, ReplyError):
                     raise reply
         except ReplyError as error:
-            judged = judge(self._redactor.text(str(error)), self.shown)
+            other_type = (
+                f"the key {self._stream!r:.100} holds something else than a stream; give another "
+                "stream=, or delete the key"
+            )
+            text = self._redactor.text(str(error))
+            judged = judge(text, self.shown, other_type=other_type)
             await self._close()  # noqa: ASYNC120  # by force
             if isinstance(judged, BrokerError):
                 raise judged from None

@@ -27,6 +27,7 @@ from .hub import Hub
 from .protocol import MOST_FROM_INGEST
 from .settings import ZeroMQSettings
 from .socket import LONGEST_SLEEP_S, Wire, bound
+from .telling import TellingOfWorkers
 
 __all__ = ["ZeroMQSink"]
 
@@ -155,6 +156,7 @@ class ZeroMQSink:
     async def _listen(self, receive: Receive, hub: Hub) -> None:
         clock = receive.clock
         awake = clock.now()
+        telling = TellingOfWorkers(self._address or "")
         while True:
             wire = self._wire
             if wire is None:
@@ -171,6 +173,7 @@ class ZeroMQSink:
             hub.advance(now, asleep_s=max(0.0, late))
             awake = now
             self._joined, self._junk = hub.joined, hub.junk
+            telling.look(now, self._dispatch.workers)
             self._flush()
             self._announce()
             await wire.sleep(LONGEST_SLEEP_S)

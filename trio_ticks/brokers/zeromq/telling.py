@@ -1,6 +1,6 @@
-"""What the log says of an ingest: there, away, back, restarted, ended.
+"""What the log says of the other end: there, away, back, restarted, ended.
 
-Rules: one line a change; an ingest that stays away is told again every minute.
+Rules: one line a change; what stays away is told again every minute.
 """
 
 from __future__ import annotations
@@ -11,13 +11,50 @@ from typing import Final, final
 from ...logs import LogLimit, log_event
 from .link import Link
 
-__all__ = ["Telling"]
+__all__ = ["Telling", "TellingOfWorkers"]
 
 _PATIENCE_S: Final = 3.0
-"""How long an ingest may be away before the log says so, in seconds."""
+"""How long the other end may be away before the log says so, in seconds."""
 _AGAIN_S: Final = 60.0
 
 _logger = logging.getLogger("trio_ticks.brokers")
+
+
+@final
+class TellingOfWorkers:
+    """Writes a line where an ingest has no worker.
+
+    Each worker that comes has a line of the hub's.
+
+    Args:
+        address: where the ingest listens.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._away_since: float | None = None
+        self._next_s = 0.0
+
+    def look(self, now: float, workers: int) -> None:
+        """Write what has changed; *now* by trio's clock."""
+        if workers:
+            self._away_since = None
+            return
+        if self._away_since is None:
+            self._away_since = now
+            self._next_s = now + _PATIENCE_S
+        if now >= self._next_s:
+            self._next_s = now + _AGAIN_S
+            log_event(
+                _logger,
+                logging.WARNING,
+                "broker.no_worker",
+                "no worker has been connected to %s for %.0f s. Is one running, with this "
+                "address and the same CURVE keys? Ticks wait in the queue until it is full",
+                self._address,
+                now - self._away_since,
+                ingest=self._address,
+            )
 
 
 @final

@@ -178,7 +178,9 @@ class Upstream:
     def close(self) -> None:
         """Close the socket; what was sent has a moment to leave."""
         self.flush()
-        self._wire.abandon(linger_s=0.2)
+        # Where nobody is there nothing leaves, and the event loop would stand still.
+        is_there = self.link.state in ("joined", "left")
+        self._wire.abandon(linger_s=0.2 if is_there else 0.0)
 
     # Arrivals
 

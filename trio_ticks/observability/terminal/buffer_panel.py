@@ -35,6 +35,9 @@ def buffer(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
         numbers += f" of {now.maxsize:,}  {100 * fraction:5.1f} %  {word:4}"
     if not now.connected:
         numbers, style = f"{pen.glyph('✗', '!!')} AWAY  {numbers}", "bold red"
+        if metrics.half == "work" and metrics.state == "paused":
+            # It has left, so nobody knows whether the broker is there.
+            numbers, style = "paused: its shards are given back", "yellow"
     fill.append(bar(fraction, max(4, inside - 2 - len(numbers)), plain=pen.plain), style)
     fill.append(f"  {numbers}", style)
     lines = [

@@ -131,6 +131,9 @@ def header(
         text.append(
             *(f"{pen.glyph('●', '*')} broker connected", "not bold green")
             if metrics.producer_connected
+            # A paused work has given its shards back.
+            else (f"{pen.glyph('■', '#')} broker left", "not bold cyan")
+            if metrics.state == "paused"
             else (f"{pen.glyph('○', 'o')} BROKER AWAY", "red")
         )
     elif metrics.producer_connected:

@@ -86,6 +86,8 @@ const CHIPS = {
 // What the words mean in a half of a pipeline with a buffer between processes.
 const OF_INGEST = { handled: "appended", in_flight: "in doubt" };
 const BROKER = { true: ["●", "broker connected", "good"], false: ["×", "broker away", "bad"] };
+// A paused work has given its shards back.
+const LEFT = { ...BROKER, false: ["‖", "broker left", "warn"] };
 // Under Block() a full queue discards nothing.
 const WAITING = { ...CHIPS.pressure, shed: ["■", "queue full: the feed waits", "warn"] };
 const FETCHED = { ok: ["●", "fetched: room", "good"], warn: ["●", "fetched: enough", "good"], shed: ["●", "fetched: all that fits", "good"] };
@@ -162,7 +164,7 @@ function showSnapshot() {
   }
   showChip("state", snapshot.state);
   const alone = snapshot.half === "work" && !snapshot.ingest;
-  showChip("connection", snapshot.connection.connected, alone ? BROKER : undefined);
+  showChip("connection", snapshot.connection.connected, alone ? (snapshot.state === "paused" ? LEFT : BROKER) : undefined);
   showChip("pressure", snapshot.pressure.state, alone ? FETCHED : snapshot.pressure.sheds ? undefined : WAITING);
   showChip("law", snapshot.ledger.holds);
   showWords();

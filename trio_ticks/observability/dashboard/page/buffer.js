@@ -53,12 +53,15 @@ export function showBuffer(card, snapshot) {
   const { buffer } = snapshot;
   card.hidden = !buffer;
   if (!buffer) return;
-  const away = !buffer.connected;
+  // A paused work has left: nobody knows whether the broker is there.
+  const left = !buffer.connected && snapshot.half === "work" && snapshot.state === "paused";
+  const away = !buffer.connected && !left;
   setAttribute(card, "class", away ? "card buffer away" : "card buffer");
   const chip = card.querySelector(".chip");
-  setAttribute(chip, "class", away ? "chip bad" : "chip good");
-  setText(chip.firstElementChild, away ? "×" : "●");
-  setText(chip.lastElementChild, away ? "broker away" : "broker connected");
+  const [glyph, word, mood] = left ? ["‖", "given back", "warn"] : away ? ["×", "broker away", "bad"] : ["●", "broker connected", "good"];
+  setAttribute(chip, "class", `chip ${mood}`);
+  setText(chip.firstElementChild, glyph);
+  setText(chip.lastElementChild, word);
   const [gauge, note] = [card.querySelector(".gauge"), card.querySelector("small")];
   const part = buffer.used !== null && buffer.maxsize ? buffer.used / buffer.maxsize : null;
   gauge.hidden = part === null;
