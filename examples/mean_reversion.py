@@ -15,6 +15,9 @@ and as two programs, of which the second may run many times, on any machines:
 
     python mean_reversion.py --buffer 'redis://localhost?name=ticks' --half ingest
     python mean_reversion.py --buffer 'redis://localhost?name=ticks' --half work
+
+With a buffer the windows are kept in the folder "windows", from which the next run, and
+whoever takes a symbol over, goes on. Remove it to begin anew.
 """
 
 import argparse

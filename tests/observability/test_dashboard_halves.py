@@ -131,6 +131,10 @@ def test_workers_alone_speak_of_the_broker(browser: Browser) -> None:
         expect(cell(page, "round trip")).to_have_text("\N{EN DASH}")
         served.do(lambda: setattr(buffer, "away", True))
         expect(page.locator("#chip-connection")).to_have_text("\N{MULTIPLICATION SIGN}broker away")
+        served.do(served.pipeline.pause)
+        # A work that has given its shards back has no connection.
+        expect(page.locator("#chip-connection")).to_have_text("\N{DOUBLE VERTICAL LINE}broker left")
+        expect(page.locator("#buffer .chip")).to_have_text("\N{DOUBLE VERTICAL LINE}given back")
 
 
 def test_what_was_given_back_is_in_the_sum(browser: Browser) -> None:

@@ -188,6 +188,7 @@ def make_report(pipeline: Observed) -> PipelineReport:
         reconnects=feed.reconnects,
         connect_failures=feed.connect_failures,
         refused=feed.refused,
+        half=pipeline.half,
         blocked_s=channel.blocked_s,
         handler_timeouts=workers.timeouts,
         handler_retries=workers.retries,

@@ -349,6 +349,11 @@ class PipelineReport:
     """Attempts to connect that have failed."""
     refused: int = 0
     """Subscriptions that the venue has refused."""
+    half: str | None = None
+    """Which half of a pipeline with a buffer between processes; ``None`` without one.
+
+    An ingest's ``consumed`` is what was appended, and its ``in_flight`` what is in
+    doubt; a work's ``produced`` is what it received."""
 
     @property
     def failed_share(self) -> float:
@@ -406,10 +411,14 @@ class PipelineReport:
         )
         back = f" + given back {ledger.given_back:,}" if ledger.given_back else ""
         law = f"{ledger.unaccounted:,} UNACCOUNTED" if ledger.unaccounted else "the law holds"
+        came = "received" if self.half == "work" else "produced"
+        done, held = "consumed", "in flight"
+        if self.half == "ingest":
+            done, held = "appended", "in doubt"
         return (
-            f"produced {ledger.produced:,} = consumed {ledger.consumed:,}"
+            f"{came} {ledger.produced:,} = {done} {ledger.consumed:,}"
             f" + failed {ledger.failed:,} + dropped {ledger.dropped:,}"
-            f" + queued {ledger.queued:,} + in flight {ledger.in_flight:,}{back}  ({law})\n"
+            f" + queued {ledger.queued:,} + {held} {ledger.in_flight:,}{back}  ({law})\n"
             f"dropped: {drops}; malformed: {self.malformed:,}\n"
             f"{self.duration_s:.1f} s, {self.consumed_per_s:,.0f} handled/s, "
             f"handler p50 {self.handler_latency_ms.p50:.2f} ms "

@@ -25,7 +25,7 @@ from ..ticks import MarketData
 from .crew import Crew
 from .worker import Worker
 
-__all__ = ["HangWatch"]
+__all__ = ["HangWatch", "is_in_thread", "place_in_thread"]
 
 logger = logging.getLogger("trio_ticks.workers")
 
@@ -113,11 +113,9 @@ class HangWatch(Generic[T]):
             self._crew.timeouts += 1
         if not self._log_limit.due("hangs"):
             return
-        batch = worker.batch
-        thread = None if batch is None else batch.thread
-        frame = None if thread is None else sys._current_frames().get(thread)
+        batch, where = worker.batch, place_in_thread(worker)
         # Compare once more, after the frame was taken: it may be of the next handling.
-        if batch is None or frame is None or _handling(worker) != seen.handling:
+        if batch is None or not where or _handling(worker) != seen.handling:
             return
         seen.symbol = batch.items[min(batch.done, len(batch.items) - 1)].symbol
         log_event(
@@ -128,11 +126,29 @@ class HangWatch(Generic[T]):
             "It is here:\n%s",
             seen.symbol,
             self._timeout_s,
-            Lines("".join(traceback.format_list(_handlers_frames(traceback.extract_stack(frame))))),
+            Lines(where),
             symbol=seen.symbol,
             worker=worker.name,
             timeout_s=self._timeout_s,
         )
+
+
+def is_in_thread(worker: Worker[T]) -> bool:
+    """Tell whether a thread has ticks of *worker* in hand."""
+    return worker.batch is not None and worker.batch.thread is not None
+
+
+def place_in_thread(worker: Worker[T]) -> str:
+    """Return where the handler of *worker* is in its thread, as lines of a traceback.
+
+    Empty if the thread runs no handler, or waits between two tries.
+    """
+    batch = worker.batch
+    thread = None if batch is None or worker.pausing else batch.thread
+    frame = None if thread is None else sys._current_frames().get(thread)
+    if frame is None:
+        return ""
+    return "".join(traceback.format_list(_handlers_frames(traceback.extract_stack(frame))))
 
 
 def _handlers_frames(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:

@@ -28,6 +28,7 @@ from ..metrics.snapshots import Overdue
 from ..ticks import MarketData
 from ..tracebacks import is_ours
 from .crew import Crew
+from .hangs import is_in_thread, place_in_thread
 from .worker import Worker
 
 __all__ = ["OverdueWatch"]
@@ -128,7 +129,8 @@ class OverdueWatch(Generic[T]):
         if worker.reporting:
             text = "on_error with " + text
         facts: dict[str, Any] = {"symbol": symbol, "worker": worker.name, "seconds": for_s}
-        if where := _where(worker.working):
+        in_thread = is_in_thread(worker) and not worker.reporting
+        if where := place_in_thread(worker) if in_thread else _where(worker.working):
             message = f"{text}. It waits here:\n%s"
             arguments: tuple[object, ...] = (symbol, for_s, Lines(where))
         else:
