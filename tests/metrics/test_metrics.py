@@ -248,6 +248,17 @@ def test_the_report_as_text_says_whether_the_law_holds() -> None:
     assert "dropped: none" in str(report(quiet))
 
 
+@pytest.mark.parametrize(
+    ("half", "text"),
+    [
+        ("ingest", "produced 110 = appended 95 + failed 2 + dropped 4 + queued 6 + in doubt 3"),
+        ("work", "received 110 = consumed 95 + failed 2 + dropped 4 + queued 6 + in flight 3"),
+    ],
+)
+def test_the_report_of_a_half_has_its_words(half: str, text: str) -> None:
+    assert text in str(attrs.evolve(report(snapshot()), half=half))
+
+
 def test_metrics_are_ready_for_json() -> None:
     worker = WorkerMetrics(
         name="loop-1", state="busy", consumed=1, failed=0, in_flight=1, busy_ratio=0.5, symbol="A"
