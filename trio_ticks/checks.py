@@ -273,8 +273,13 @@ def _fits(
 
 
 def _bounds(lower: str, below: float) -> str:
-    return lower if below == math.inf else f"{lower} and less than {below:g}"
+    return lower if below == math.inf else f"{lower} and less than {_plain(below)}"
 
 
 def _also(also: str, or_none: bool) -> str:
     return f"{also}, or None" if or_none else also
+
+
+def _plain(number: float) -> str:
+    """Return *number* with all its digits, as far as a person would write them."""
+    return f"{number:.0f}" if number == round(number) else f"{number:g}"

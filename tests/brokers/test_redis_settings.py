@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
+from trio_ticks.brokers import from_url
 from trio_ticks.brokers.redis_streams import RedisStreams
 from trio_ticks.brokers.redis_streams.clocks import ServerClock
 from trio_ticks.buffer import Buffer, Sink, Source
@@ -123,6 +124,8 @@ def test_settings_in_the_url() -> None:
     )
     with pytest.raises(ConfigError, match=r"set 'nmae', which is unknown; it may set .*name, "):
         RedisStreams.from_url("redis://h?nmae=a")
+    with pytest.raises(ConfigError, match="has 'name' more than once"):
+        from_url("redis://h?name=a&name=b")
     with pytest.raises(ConfigError, match="maxsize must be a number, got 'x'"):
         RedisStreams.from_url("redis://h?maxsize=x")
     found = RedisStreams.from_url("redis+sentinel://h/m?name=a&sentinel_password=x")

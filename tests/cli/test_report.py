@@ -51,6 +51,8 @@ def test_messages_without_ticks_are_explained() -> None:
     made = attrs.evolve(report(snapshot()), ignored=1, malformed=2)
     text = report_text(made)
     assert "  2 malformed messages, 0 reconnects\n" in text
+    one = attrs.evolve(made, malformed=1, reconnects=1)
+    assert "  1 malformed message, 1 reconnect\n" in report_text(one)
     assert "  1 message held no tick, and needs none: answers, heartbeats and the like\n" in text
     assert "3 messages held no tick, and need none" in report_text(attrs.evolve(made, ignored=3))
     assert "held no tick" not in report_text(attrs.evolve(made, ignored=0))

@@ -53,6 +53,7 @@ async def test_both_halves_in_one_program_handle_all_and_end_with_the_feed() -> 
     ingest, work = pipeline.ingest.report, pipeline.report
     assert (ingest.produced, ingest.consumed, ingest.in_flight) == (500, 500, 0)
     assert (work.produced, work.consumed) == (500, 500)
+    assert (ingest.half, work.half) == ("ingest", "work")
     assert (buffer.appended, buffer.acknowledged, buffer.used) == (500, 500, 0)
 
 

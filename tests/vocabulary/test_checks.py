@@ -107,6 +107,12 @@ def test_numbers_at_the_bounds(
         (check_number, {"above": 0.0, "infinite": True}, 0, "a number, more than 0, got 0"),
         (check_number, {"below": 1.0}, 1, "a number, 0 or more and less than 1, got 1"),
         (check_fraction, {}, 1, "a number, more than 0 and less than 1, got 1"),
+        (
+            check_number,
+            {"below": 2e6},
+            2e6,
+            "a number, 0 or more and less than 2000000, got 2000000.0",
+        ),
         (check_seconds, {}, math.inf, "a finite number of seconds, 0 or more, got inf"),
         (check_seconds, {"infinite": True}, -1, "a number of seconds, 0 or more, got -1"),
         (

@@ -48,6 +48,10 @@ def from_url(url: str) -> Buffer:
             this buffer is not installed. No message shows a password.
     """
     module, name = SCHEMES[_scheme(url)]
+    names = [name for name, _value in parse_qsl(url.partition("?")[2], keep_blank_values=True)]
+    twice = next((each for each in names if names.count(each) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"a buffer's URL has {twice!r:.100} more than once; give it once")
     made: type[Buffer] = getattr(import_module(f".{module}", __package__), name)
     try:
         buffer: Buffer = made.from_url(url)  # type: ignore[attr-defined]  # each of ours has it

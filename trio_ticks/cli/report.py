@@ -159,6 +159,10 @@ def _ignored(count: int) -> list[str]:
     return [f"  {count:,} {what} none: answers, heartbeats and the like"] if count else []
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def _in_vain(report: PipelineReport) -> list[str]:
     """Say why few ticks may have come, or none."""
     tries, refused = report.connect_failures, report.refused
@@ -248,7 +252,8 @@ def report_text(report: PipelineReport, half: Half = None) -> str:
         f"  ran {report.duration_s:.1f} s, {report.produced_per_s:,.0f} ticks/s in, "
         f"{report.consumed_per_s:,.0f} ticks/s {'appended' if half == 'ingest' else 'handled'}",
         f"  queue peak {report.queue_peak:,} ticks, senders waited {report.blocked_s:.2f} s",
-        f"  {report.malformed:,} malformed messages, {report.reconnects:,} reconnects",
+        f"  {_counted(report.malformed, 'malformed message')}, "
+        f"{_counted(report.reconnects, 'reconnect')}",
         *_in_vain(report),
         *_ignored(report.ignored),
         *_not_returned(report.overdue),
