@@ -10,6 +10,7 @@ import attrs
 import pytest
 import trio
 
+import trio_ticks as tt
 from tests.worlds.redis_world import Book, Ingest, Workers, drain, fill, listening, ticks
 from tests.worlds.servers import BINARIES, Server, free_port, running
 from trio_ticks.brokers.redis_streams import RedisStreams, look
@@ -120,6 +121,46 @@ async def test_users_and_passwords(server: Server, caplog: pytest.LogCaptureFixt
     # Without INFO the server's refusals tell; all else works.
     server.ask("ACL", "SETUSER", "feed", "+xreadgroup", "+evalsha", "-info")
     await fill(buffer, ticks(10))
+
+
+async def test_what_the_beats_may_not_use_is_one_typed_error(server: Server) -> None:
+    server.ask("FLUSHALL")
+    server.ask("ACL", "SETUSER", "beat", "on", ">beat", "~*", "+@all", "-zadd")
+    buffer = RedisStreams(f"redis://beat:beat@127.0.0.1:{server.port}/0")
+
+    async def handler(_tick: tt.Tick) -> None: ...
+
+    with trio.fail_after(20), pytest.raises(BrokerError, match="may not use"):
+        await tt.run_pipeline(None, handler, buffer=buffer, signals=False)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        ("HSET", "{ticks}:state", "in", "abc"),
+        ("HSET", "{ticks}:state", "acked:workers", "x"),
+        ("HSET", "{ticks}:leases:workers", "3", "junk"),
+        (
+            "EVAL",
+            r"return redis.call('HSET', KEYS[1], '3', '\255|1|9')",
+            1,
+            "{ticks}:leases:workers",
+        ),
+        ("HSET", "{ticks}:settings", "maxsize", "abc"),
+        ("HSET", "{ticks}:settings", "shards", "100000000"),
+    ],
+)
+async def test_a_look_at_keys_that_another_program_wrote(
+    server: Server, junk: tuple[str | int, ...]
+) -> None:
+    server.ask("FLUSHALL")
+    buffer = RedisStreams(server.url)
+    await fill(buffer, ticks(10))
+    await drain(buffer, Book(), 10)
+    server.ask(*map(str, junk))
+    with pytest.raises(BrokerError, match=r"another program has written|\(ERR|a number"):
+        await look(buffer)
+    server.ask("FLUSHALL")
 
 
 async def test_a_server_that_wants_a_password(server: Server) -> None:

@@ -261,7 +261,8 @@ class SourceFeed:
 
     async def _tell_gained(self, keeper: Keeper, shard: int, stretch: Stretch) -> None:
         homes = self._homes
-        new = {item.symbol for item in stretch.items} - homes.keys()
+        # Not by the operator for sets, which would walk over all that is known.
+        new = {item.symbol for item in stretch.items if item.symbol not in homes}
         if not new:
             return
         for symbol in new:

@@ -95,12 +95,20 @@ class Leases:
 
         Cancellation: the leases run out.
         """
+        failure: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
-                await self._beat()
+                try:
+                    await self._beat()
+                except Exception as error:
+                    # Raised outside of the nursery, which would make a group of it.
+                    failure = error
+                nursery.cancel_scope.cancel()
         finally:
             await self._link.aclose()
+        if failure is not None:
+            raise failure
 
     async def _beat(self) -> None:
         buffer, keys = self._buffer, self._buffer.keys

@@ -293,10 +293,14 @@ class Link:
             if isinstance(reply, ReplyError):
                 raise reply
         self._loads = False
-        kept = replies[-1]
+        try:
+            kept, server_s, server_us = replies[-1][:3], *map(int, replies[-1][3:5])
+            theirs = tuple(each.decode("utf-8", "replace") for each in kept)
+        except (ValueError, TypeError, AttributeError):
+            raise NotRespError("a script answered with something else") from None
         self.round_trip_s = received - sent
-        self._times.observe(sent, received, int(kept[3]) + int(kept[4]) / 1e6)
-        self._compare(tuple(each.decode() for each in kept[:3]), ours)
+        self._times.observe(sent, received, server_s + server_us / 1e6)
+        self._compare(theirs, ours)
 
     def _inspect(self, replies: list[Any]) -> None:
         """Look at the server's version, role and policy, as far as we may."""

@@ -19,7 +19,9 @@ from .addresses import Target, parse_url
 from .connection import require_hiredis
 from .keys import Keys
 
-__all__ = ["Options"]
+__all__ = ["MOST_SHARDS", "Options"]
+
+MOST_SHARDS: Final = 1024
 
 _LONGEST_LEASE_S: Final = 600
 """The script of the beats knows it, too."""
@@ -43,7 +45,9 @@ class Options:
     name: str = attrs.field(default="ticks", validator=checked(_word))
     maxsize: int = attrs.field(default=100_000, validator=checked(check_count, below=2**50))
     group: str = attrs.field(default="workers", kw_only=True, validator=checked(_word))
-    shards: int = attrs.field(default=64, kw_only=True, validator=checked(check_count, below=1025))
+    shards: int = attrs.field(
+        default=64, kw_only=True, validator=checked(check_count, below=MOST_SHARDS + 1)
+    )
     pack: int = attrs.field(default=256, kw_only=True, validator=checked(check_count, below=1025))
     prefetch: int = attrs.field(default=4096, kw_only=True, validator=checked(check_count))
     lease: float = attrs.field(

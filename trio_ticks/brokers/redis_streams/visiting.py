@@ -13,7 +13,7 @@ from ...errors import BrokerError
 from ...logs import Redactor
 from .connection import Caller, Command, LostError, NotRespError, ReplyError
 from .keys import Keys
-from .options import Options
+from .options import MOST_SHARDS, Options
 from .refusals import MovedError, judge
 from .topology import Topology
 
@@ -60,6 +60,14 @@ async def visit(buffer: Options, errand: Callable[[Caller], Awaitable[T]]) -> T:
             raise _gone(buffer, redactor.excerpt(str(error))) from None
         except (LostError, NotRespError) as error:
             raise _gone(buffer, redactor.excerpt(str(error))) from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # An errand does nothing but to ask, and to read the answers.
+            raise BrokerError(
+                f"{buffer.shown}: the server's answers cannot be understood "
+                f"({redactor.excerpt(repr(error))}). Either it is no Redis server, or another "
+                f"program has written to the keys {{{buffer.name}}}:*",
+                buffer=buffer.shown,
+            ) from error
         finally:
             if connection is not None:
                 await connection.aclose()
@@ -85,7 +93,10 @@ async def kept_settings(connection: Caller, buffer: Options) -> tuple[int, Keys]
             f"{buffer.shown}: there is no such buffer yet; the first program that uses it makes it",
             buffer=buffer.shown,
         )
-    return int(found[0]), Keys(buffer.name, int(found[1]))
+    shards = int(found[1])
+    if not 1 <= shards <= MOST_SHARDS:
+        raise ValueError(f"{shards} shards")
+    return int(found[0]), Keys(buffer.name, shards)
 
 
 async def ask(connection: Caller, *commands: Command) -> list[Any]:

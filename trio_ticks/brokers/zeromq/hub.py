@@ -40,6 +40,8 @@ __all__ = ["Hub"]
 
 _MOST_WORKERS: Final = 1000
 """Workers of one ingest: a stranger that says hello again and again ends there."""
+_LONGEST: Final = 500
+"""The longest name of a worker, in characters."""
 
 _logger = logging.getLogger("trio_ticks.brokers")
 
@@ -132,6 +134,10 @@ class Hub:
 
     def _greet(self, peer: bytes, hello: Hello, now: float, wall: float) -> None:
         terms, members = self._terms, self._dispatch.members
+        if len(hello.worker) > _LONGEST or len(hello.name) > _LONGEST:
+            # They are kept, and logged again and again.
+            self._refuse(peer, f"its name has more than {_LONGEST} characters")
+            return
         if hello.shards != terms.shards:
             self._refuse(
                 peer,
@@ -139,6 +145,10 @@ class Hub:
                 "programs the same shards=",
             )
             return
+        here = members.get(peer)
+        if here is not None and here.worker != hello.worker:
+            # Whoever is behind this connection says that it is another worker now.
+            self._remove(here, crashed=False)
         old = next((each for each in members.values() if each.worker == hello.worker), None)
         if old is not None and old.session != hello.session:
             # It has begun anew, and let go of what it had.

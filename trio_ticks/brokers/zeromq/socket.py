@@ -28,6 +28,8 @@ LONGEST_SLEEP_S: Final = 0.25
 """Nobody relies on the descriptor for longer, in seconds."""
 _LINGER_MS: Final = 500
 """How long closing waits for what was sent, in milliseconds."""
+_MOST_ANSWERS: Final = 10_000
+"""Messages without ticks that wait for one worker to read them."""
 _MOST_PARTS: Final = 4
 """Parts of a message that are looked at."""
 
@@ -78,10 +80,11 @@ class Wire:
             raise
         is_ingest = kind == "ROUTER"
         socket.linger = 0
-        # Credit is the bound of what is sent. A high-water mark counts messages, and
-        # would refuse some within the window. What strangers send has a bound: it
-        # waits in their own machine then.
-        socket.sndhwm = 0
+        # Credit is the bound of the ticks that are sent, of which each message has one.
+        # So this refuses none of them, also where all are sent twice; but it bounds the
+        # answers to a peer that asks again and again and never reads. What strangers
+        # send has a bound, too: it waits in their own machine then.
+        socket.sndhwm = 2 * settings.window + _MOST_ANSWERS if is_ingest else 0
         socket.rcvhwm = 1000 if is_ingest else 0
         socket.maxmsgsize = MOST_FROM_WORKER if is_ingest else MOST_FROM_INGEST
         socket.ipv6 = any("[" in address for address in (*settings.addresses, settings.bind or ""))
