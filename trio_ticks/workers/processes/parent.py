@@ -181,7 +181,7 @@ class WorkerProcess:
         self._context: trio_parallel.WorkerContext
         self._is_open = False
         self._waiting: trio.CancelScope | None = None
-        """Around the wait for the turn to start a process; ``None``: it does not wait."""
+        """Around the wait for its turn to start one; ``None``: it does not wait."""
         self._false_starts = 0
         self._futile = 0
         """How many processes have ended since one handled anything."""

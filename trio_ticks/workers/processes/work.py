@@ -364,10 +364,30 @@ class ProcessWork(BatchWork[T]):
         async with self.runner.process_for(worker):
             worker.resume()
             await super().work(worker, receive)
+            while self._must_stay(worker, home):
+                await super().work(worker, receive)
             # To end its process takes a while, in which it cannot be taken back.
             worker.parting = worker.leaving
-        self._homed.leave(home)
+            if not worker.leaving:
+                # No more ticks come: whoever is leaving now must not leave any here.
+                self._homed.leave(home)
+        if worker.parting:
+            if self._must_stay(worker, home):
+                # The others ended while its process did.
+                await self.work(worker, receive)
+                return
+            self._homed.leave(home)
         del self._homes[worker]
+
+    def _must_stay(self, worker: Worker[T], home: Home) -> bool:
+        """Let *worker* stay if it is to leave, but ticks are left to it alone.
+
+        At the end of the channel, the others end once nothing waits at their homes.
+        """
+        if not (worker.leaving and self._homed.is_only(home) and self._homed.is_ready_at(home)):
+            return False
+        worker.leaving = worker.parting = False
+        return True
 
     async def announce_gap(self, worker: Worker[T], gap: Gap | list[Gap]) -> None:
         """Hand *gap* to the handler in *worker*'s process, and raise what it raises.
