@@ -130,6 +130,10 @@ class HomedLanes(Lanes[T], Generic[T]):
         else:
             del self.lines[symbol]
 
+    def is_only(self, home: Home) -> bool:
+        """Tell whether there is no home but *home*."""
+        return self.homes == [home]
+
     def is_ready_at(self, home: Home) -> bool:
         """Tell whether a lane is ready at *home*.
 

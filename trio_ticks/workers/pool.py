@@ -216,8 +216,15 @@ class WorkerPool(Generic[T]):
         return self.crew.roster.size
 
     def grow(self, count: int) -> None:
-        """Hire *count* more workers, unless all have ended."""
-        for _ in range(count if self.size else 0):
+        """Have *count* more workers, unless all have ended.
+
+        Workers that were dismissed and have not left yet are taken back first. Were
+        others hired beside them, a pool that is resized faster than its workers begin
+        and end would have ever more of them.
+        """
+        if not self.size:
+            return
+        for _ in range(count - self.crew.roster.take_back(count)):
             worker = self._hire()
             if self._nursery is not None:
                 self._start(worker)
@@ -293,13 +300,14 @@ class WorkerPool(Generic[T]):
                     while True:
                         worker.working = self._work.work(worker, receive)
                         await worker.clean.run(worker.working)
+                        worker.parting = worker.leaving
                         last = worker.leaving and self.crew.roster.is_last(worker)
                         if not (last and self.ledger.queued):
                             break
                         # At the end of the channel, the others end once they find
                         # nothing to take: what is parked behind the tick that this one
                         # had in hand is left to it.
-                        worker.leaving = False
+                        worker.leaving = worker.parting = False
             except BaseExceptionGroup as group:
                 # We cancelled the handler, and a task in a nursery of its own failed to
                 # clean up. Log that, and end by the cancellation.

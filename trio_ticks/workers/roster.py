@@ -56,6 +56,16 @@ class Roster(Generic[T]):
         self.workers.append(worker)
         return worker
 
+    def take_back(self, count: int) -> int:
+        """Let up to *count* workers stay that were to leave; return how many do.
+
+        The oldest first: their handlers are ready, or will be before those of others.
+        """
+        staying = [worker for worker in self.workers if worker.leaving and not worker.parting]
+        for worker in staying[:count]:
+            worker.leaving = False
+        return len(staying[:count])
+
     def is_last(self, worker: Worker[T]) -> bool:
         """Tell whether all others have ended, or are to leave."""
         return all(each is worker or each.leaving or each.ended for each in self.workers)

@@ -44,6 +44,7 @@ class Worker(Generic[T]):
         "held",
         "leaving",
         "name",
+        "parting",
         "pausing",
         "reporting",
         "reports",
@@ -64,6 +65,8 @@ class Worker(Generic[T]):
         """What its task runs, to see where that waits."""
         self.leaving = False
         """Whether it ends after the ticks that it holds, since the pool shrinks."""
+        self.parting = False
+        """Whether it has seen that it is to leave, so that it cannot be taken back."""
         self.reporting: list[Any] = []
         """Ticks whose failures are being reported to ``on_error``.
 

@@ -152,6 +152,8 @@ class WorkerProcess:
     Args:
         name: of the worker.
         set_up: what :func:`packed` returned.
+        starts: limits how many processes are started at once.
+        is_wanted: tells whether the worker still needs a process, if it has none.
         on_restart: called when another process is ready.
         on_crash: called with *name* and the error when a process has ended by itself.
     """
@@ -160,6 +162,9 @@ class WorkerProcess:
         self,
         name: str,
         set_up: bytes,
+        starts: trio.CapacityLimiter,
+        *,
+        is_wanted: Callable[[], bool],
         on_restart: Callable[[], None],
         on_crash: Callable[[str, Exception], None],
     ) -> None:
@@ -169,10 +174,14 @@ class WorkerProcess:
         self.progress: Progress
         """How far the process has come with its batch; set while it is opened."""
         self._set_up = set_up
+        self._starts = starts
+        self._is_wanted = is_wanted
         self._on_restart = on_restart
         self._on_crash = on_crash
         self._context: trio_parallel.WorkerContext
         self._is_open = False
+        self._waiting: trio.CancelScope | None = None
+        """Around the wait for its turn to start one; ``None``: it does not wait."""
         self._false_starts = 0
         self._futile = 0
         """How many processes have ended since one handled anything."""
@@ -265,6 +274,9 @@ class WorkerProcess:
     async def ready(self) -> None:
         """Wait until the handler is ready in a process; replace one that has ended.
 
+        Returns without a process, or before the handler is entered in it, if it is not
+        wanted any more.
+
         Raises:
             Exception: what the handler raised when it was entered.
             WorkerCrashedError: processes ended again and again before the first was
@@ -276,12 +288,10 @@ class WorkerProcess:
             self._record_end(
                 WorkerCrashedError(f"{self.name} ended while it was idle", exitcode=None)
             )
-        while not self._is_open:
-            if self._futile > 1:
-                first, longest = _BACKOFF_S
-                await trio.sleep(min(first * 2.0 ** (self._futile - 2), longest))
-            self.progress.clear()
+        while not self._is_open and self._is_wanted():
             try:
+                if not await self._start():
+                    continue
                 pid, raised = await self._call(open_session, self.progress.name, self._set_up)
             except trio_parallel.BrokenWorkerError as error:
                 crash = crash_of(error, f"{self.name} ended before its handler was ready")
@@ -303,6 +313,30 @@ class WorkerProcess:
             if self.pid is not None:
                 self._on_restart()
             self.pid, self._is_open = pid, True
+
+    async def _start(self) -> bool:
+        """Start a process, when its turn has come; return whether it is still wanted.
+
+        No handler is entered in it yet. So the limit is on what keeps a core busy, and
+        a handler that waits for something on its way in keeps no other from beginning.
+        """
+        with trio.CancelScope() as self._waiting:
+            if self._futile > 1:
+                first, longest = _BACKOFF_S
+                await trio.sleep(min(first * 2.0 ** (self._futile - 2), longest))
+            async with self._starts:
+                # The start itself is not called off: the worker may be taken back.
+                self._waiting = None
+                if self._is_wanted():
+                    self.progress.clear()
+                    await self._call(bool)
+                    return self._is_wanted()
+        return False
+
+    def call_off_start(self) -> None:
+        """Wait no longer for the start of a process, if it is not wanted any more."""
+        if self._waiting is not None and not self._is_wanted():
+            self._waiting.cancel()
 
     async def handle(self, payload: bytes) -> Reply:
         """Have the ready process handle the batch in *payload*.

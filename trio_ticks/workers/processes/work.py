@@ -29,6 +29,7 @@ import trio
 from ...channel.ends import TickReceiveChannel
 from ...channel.freshness import AgeMeter
 from ...channel.homes import Home, HomedLanes
+from ...control.cores import usable_cores
 from ...errors import HandlerTimeoutError, WorkerCrashedError
 from ...failures import log_second, split
 from ...gaps import Gap
@@ -56,6 +57,11 @@ _SHARE = 8
 """Poll eight times per ``handler_timeout``: a late try is found an eighth late."""
 _CHECK_S = 0.01
 """The shortest time between two polls, in seconds."""
+_FEWEST_STARTS = 2
+"""At least this many processes may be started at once, and one for each core.
+
+To start one keeps a core busy for about a second. More of them at once would be ready
+no sooner, and take the cores from the processes that handle ticks."""
 _ASYNC_GRACE_S = 0.5
 """An async handler's process is killed this much after its limit, in seconds.
 
@@ -79,6 +85,7 @@ class ProcessRunner(Generic[T]):
         self._decoder = ItemDecoder()
         self._numbers = itertools.count(1)
         self._processes: dict[Worker[Any], WorkerProcess] = {}
+        self._starts = trio.CapacityLimiter(max(_FEWEST_STARTS, math.ceil(usable_cores())))
         self._tried: dict[Worker[Any], Any] = {}
         """The item that a worker's process was in when it crashed, tried once."""
         self._failed = False
@@ -90,24 +97,22 @@ class ProcessRunner(Generic[T]):
     async def process_for(self, worker: Worker[T]) -> AsyncIterator[None]:
         """Keep a process for *worker* while the block lasts.
 
+        There is none if *worker* was dismissed before its process was started.
+
         Raises:
             Exception: as :meth:`WorkerProcess.opened`.
 
         Cancellation: as :meth:`WorkerProcess.opened`.
         """
-        process = WorkerProcess(worker.name, self._set_up, self._count_restart, self._log_crash)
+        process = self._processes[worker] = self._process(worker)
         body: BaseException | None = None
         try:
             async with process.opened():
-                self._processes[worker] = process
                 try:
                     yield
                 except BaseException as error:
                     body = error
                     raise
-                finally:
-                    del self._processes[worker]
-                    self._tried.pop(worker, None)
         except Exception as error:
             if error is not body and split(error)[0] is None:
                 # The same error may keep every process from being made ready. Raise the
@@ -118,6 +123,25 @@ class ProcessRunner(Generic[T]):
                     await trio.sleep_forever()  # noqa: ASYNC120
                 self._failed = True
             raise
+        finally:
+            del self._processes[worker]
+            self._tried.pop(worker, None)
+
+    def _process(self, worker: Worker[T]) -> WorkerProcess:
+        return WorkerProcess(
+            worker.name,
+            self._set_up,
+            self._starts,
+            # Whoever holds ticks finishes them, in another process if need be.
+            is_wanted=lambda: not worker.leaving or worker.batch is not None,
+            on_restart=self._count_restart,
+            on_crash=self._log_crash,
+        )
+
+    def call_off_starts(self) -> None:
+        """Have workers that are to leave wait no longer for their process."""
+        for process in self._processes.values():
+            process.call_off_start()
 
     def _count_restart(self) -> None:
         self._crew.restarts += 1
@@ -127,6 +151,8 @@ class ProcessRunner(Generic[T]):
 
     async def ready(self, worker: Worker[Any]) -> None:
         """Wait until *worker*'s process is ready; replace it if it has ended.
+
+        A worker that is to leave, and holds no ticks, is given none.
 
         Raises:
             Exception: as :meth:`WorkerProcess.ready`.
@@ -298,9 +324,7 @@ class ProcessWork(BatchWork[T]):
             fixed=None if options is None else options.max_size,
         )
         super().__init__(crew, runner, options, leases)
-        # A process finishes the batch that it was given; workers that wait for ticks of
-        # their symbols are woken.
-        self.interrupt = self._ring
+        self.interrupt = self._interrupt
         self._owes = self.runner.owes
         self._homes: dict[Worker[T], Home] = {}
         self._ended = False
@@ -340,8 +364,30 @@ class ProcessWork(BatchWork[T]):
         async with self.runner.process_for(worker):
             worker.resume()
             await super().work(worker, receive)
-        self._homed.leave(home)
+            while self._must_stay(worker, home):
+                await super().work(worker, receive)
+            # To end its process takes a while, in which it cannot be taken back.
+            worker.parting = worker.leaving
+            if not worker.leaving:
+                # No more ticks come: whoever is leaving now must not leave any here.
+                self._homed.leave(home)
+        if worker.parting:
+            if self._must_stay(worker, home):
+                # The others ended while its process did.
+                await self.work(worker, receive)
+                return
+            self._homed.leave(home)
         del self._homes[worker]
+
+    def _must_stay(self, worker: Worker[T], home: Home) -> bool:
+        """Let *worker* stay if it is to leave, but ticks are left to it alone.
+
+        At the end of the channel, the others end once nothing waits at their homes.
+        """
+        if not (worker.leaving and self._homed.is_only(home) and self._homed.is_ready_at(home)):
+            return False
+        worker.leaving = worker.parting = False
+        return True
 
     async def announce_gap(self, worker: Worker[T], gap: Gap | list[Gap]) -> None:
         """Hand *gap* to the handler in *worker*'s process, and raise what it raises.
@@ -377,6 +423,14 @@ class ProcessWork(BatchWork[T]):
                 if not buffer:
                     break
         self._ended = True
+        self._ring()
+
+    def _interrupt(self) -> None:
+        """Wake the workers that wait for ticks of their symbols, or to be started.
+
+        A process finishes the batch that it was given.
+        """
+        self.runner.call_off_starts()
         self._ring()
 
     def _ring(self) -> None:
