@@ -26,6 +26,8 @@ from .ticks import QUANTITIES, is_quantity
 
 __all__ = ["ItemDecoder", "ItemEncoder", "Items"]
 
+_MOST_KINDS = 1000
+"""Kinds whose decoder is kept."""
 _LIST_OF_ONE = b"\x91"
 """The MessagePack header of a list with one item."""
 
@@ -106,9 +108,13 @@ class ItemEncoder:
         name = f"{kind.__module__}:{kind.__qualname__}"
         if _find(name) is not kind:
             raise TypeError(f"its class cannot be imported as {name}")
-        (read,) = _decoder_of(kind)(written)
+        decode = _decoder_of(kind)
+        (read,) = decode(written)
         if kind.__eq__ is not object.__eq__ and read != plain:
-            raise TypeError(f"it is read as {read!r} after {plain!r} was written")
+            # One that holds NaN does not even equal itself, read twice.
+            (again,) = decode(written)
+            if read == again or _encode([read]) != written:
+                raise TypeError(f"it is read as {read!r} after {plain!r} was written")
         self._names[kind] = name
 
 
@@ -207,7 +213,13 @@ class ItemDecoder:
         if decoder is None:
             if not self._imports and name.partition(":")[0] not in sys.modules:
                 raise TypeError(f"the module of its class {name:.100} is not imported here")
-            decoder = self._decoders[name] = _decoder_of(_find(name))
+            kind = _find(name)
+            # Under other names, which others may make up without end, it is refused.
+            if not isinstance(kind, type) or name != f"{kind.__module__}:{kind.__qualname__}":
+                raise TypeError(f"{name:.100} is no name of a class")
+            if len(self._decoders) >= _MOST_KINDS:
+                self._decoders.clear()
+            decoder = self._decoders[name] = _decoder_of(kind)
         return decoder
 
     def _decode_singly(self, name: str, run: msgspec.Raw, items: list[Any]) -> Exception | None:

@@ -348,3 +348,24 @@ def test_a_time_of_arrival_that_is_none_is_junk_wherever_it_stands(place: int) -
 
     with pytest.raises(JunkEntryError, match="a time of arrival is none"):
         Unpacker().unpack(spoilt(change), 0.0, 10.0)
+
+
+@pytest.mark.parametrize("symbol", [7, None, ("A",), ["A"]])
+def test_a_symbol_that_is_no_text_costs_its_item_alone(symbol: Any) -> None:
+    odd = Nameless(symbol, NOON)
+    items = [tick("A", 1), odd, tick("A", 2), tick("B", 3)]
+    gaps = [(1, gap(symbol, 1)), (2, gap("A", 1))]
+    records, refused = Packer(1, 9).pack(Stretch(items, [1.0, 2.0, 3.0, 4.0], gaps))
+    ((item, error),) = refused
+    assert item is odd
+    assert "its symbol is no text" in str(error)
+    (record,) = records
+    stretch = Unpacker().unpack(record.body)
+    assert (stretch.items, stretch.arrived) == ([items[0], items[2], items[3]], [1.0, 3.0, 4.0])
+    assert stretch.gaps == [(1, gaps[1][1])]
+
+
+@attrs.frozen
+class Nameless:
+    symbol: Any
+    timestamp: datetime

@@ -249,3 +249,39 @@ def test_evidence_of_an_item_that_is_not_there_is_left_out(index: int) -> None:
     wrong = Items(written.runs, ((index, Conflation(2, EPOCH, 1.0)),))
     items, error = ItemDecoder().decode(wrong)
     assert (error, items, conflation_of(items[0])) == (None, [item], None)
+
+
+@attrs.frozen
+class WithExtra:
+    symbol: str
+    timestamp: datetime
+    extra: float
+
+
+@pytest.mark.parametrize("absent", [[0, 1, 2], [0], [2]])
+def test_nan_in_a_field_of_a_users_own_goes_the_same_way_first_and_later(
+    absent: list[int],
+) -> None:
+    """An item with NaN does not equal itself, read twice."""
+    items = [
+        WithExtra("A", EPOCH, math.nan if number in absent else 1.5 * number) for number in range(3)
+    ]
+    encoder = ItemEncoder()
+    for item in items:
+        written, count, error = encoder.encode([item])
+        assert (count, error) == (1, None)
+        (read,), wrong = ItemDecoder().decode(written)
+        assert wrong is None
+        assert repr(read) == repr(item)
+
+
+def test_a_class_has_one_name_by_which_it_is_read() -> None:
+    """Others would have the reader keep a decoder for each that a writer makes up."""
+    written, _, _ = ItemEncoder().encode([WithExtra("A", EPOCH, 1.0)])
+    ((name, run),) = written.runs
+    assert ItemDecoder().decode(Items(((name, run),)))[1] is None
+    module, _, path = name.partition(":")
+    for other in (f"{module}:math.pi", f"{module}:tt.Tick", f"{module}:ItemDecoder.decode"):
+        items, wrong = ItemDecoder(imports=False).decode(Items(((other, run),)))
+        assert (items, type(wrong)) == ([], TypeError)
+    assert path == "WithExtra"

@@ -150,18 +150,13 @@ class Packer:
         Returns:
             The records, and the items that cannot be written, each with the reason.
         """
-        parts: dict[int, _Part] = {}
-        # By symbol, so that most ticks cost one look into one mapping.
-        known: dict[str, _Part] = {}
-        begin = 0
-        for place, gap in stretch.gaps:
-            self._divide(stretch, begin, place, parts, known)
-            part = self._part(gap.symbol, parts, known)
-            part[2].append((len(part[0]), gap))
-            begin = place
-        self._divide(stretch, begin, len(stretch.items), parts, known)
-        records: list[Record] = []
         refused: list[tuple[Any, ConfigError]] = []
+        try:
+            parts = self._parts(stretch)
+        except Exception:
+            # To look at each symbol would cost each tick of an ingest.
+            parts = self._parts(self._with_shards(stretch, refused))
+        records: list[Record] = []
         for home, (items, times, places) in parts.items():
             at, size = 0, self._pack
             while at < len(items):
@@ -184,6 +179,37 @@ class Packer:
                     end += 1
                 at = end
         return records, refused
+
+    def _with_shards(self, stretch: Stretch, refused: list[tuple[Any, ConfigError]]) -> Stretch:
+        """Return the items whose symbols have a shard; add the others to *refused*."""
+        new: dict[int, int] = {}
+        for place, item in enumerate(stretch.items):
+            try:
+                self.shard(item.symbol)
+            except Exception as error:
+                why = f"a {type(item).__name__} cannot be written: its symbol is no text ({error})"
+                refused.append((item, ConfigError(why)))
+            else:
+                new[place] = len(new)
+        return Stretch(
+            [stretch.items[place] for place in new],
+            [stretch.arrived[place] for place in new],
+            [(new[place], gap) for place, gap in stretch.gaps if place in new],
+        )
+
+    def _parts(self, stretch: Stretch) -> dict[int, _Part]:
+        """Return what *stretch* has for each shard."""
+        parts: dict[int, _Part] = {}
+        # By symbol, so that most ticks cost one look into one mapping.
+        known: dict[str, _Part] = {}
+        begin = 0
+        for place, gap in stretch.gaps:
+            self._divide(stretch, begin, place, parts, known)
+            part = self._part(gap.symbol, parts, known)
+            part[2].append((len(part[0]), gap))
+            begin = place
+        self._divide(stretch, begin, len(stretch.items), parts, known)
+        return parts
 
     def _divide(
         self,

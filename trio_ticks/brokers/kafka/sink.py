@@ -179,7 +179,7 @@ class KafkaSink:
         records, refused = self._packer.pack(stretch)
         self._in_doubt += sum(record.ticks for record in records)
         for item, error in refused:
-            self._fail(1, f"an item of {item.symbol!r:.60}: {error}")
+            self._fail(1, f"a {type(item).__name__}: {error}")
         symbols: dict[int, list[str]] = {}
         if self._kafka.pack == 1:
             # The records of a shard are its ticks in order, without those refused.
