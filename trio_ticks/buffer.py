@@ -208,7 +208,8 @@ class Send(Protocol):
         """Count *item*, which was not delivered, as received and failed.
 
         For a tick at which the process died again and again. ``on_error`` is called
-        with it soon after.
+        with it soon after; not for ``None``, which stands for a tick that could not be
+        read, and is kept nowhere else.
         """
         ...
 

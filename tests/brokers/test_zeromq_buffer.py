@@ -6,15 +6,18 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.lowlevel
 
 import trio_ticks as tt
+from tests.worlds.servers import free_port
 from tests.worlds.zeromq_world import (
     NOON,
     Ingest,
@@ -559,6 +562,41 @@ async def test_an_ingest_of_another_kind_is_one_clear_error(kind: str) -> None:
     context.destroy(linger=0)
     (caught,) = error
     assert {"newer": "version 2 of the wire", "no ingest": "kind 'work'"}[kind] in str(caught)
+
+
+@attrs.frozen
+class Sized:
+    symbol: str
+    timestamp: datetime
+    size: float
+
+
+async def test_what_cannot_be_read_has_failed_in_the_ledger_of_the_work(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No broker keeps it as a dead letter here, so it must not vanish."""
+    told: list[Any] = []
+    absent: Any = None
+    items = [Sized("A", NOON, 1.0), Sized("A", NOON, absent), Sized("B", NOON, 2.0)]
+
+    async def handler(_item: Sized) -> None: ...
+
+    async with tt.open_pipeline(
+        tt.IterableFeed(items),
+        handler,
+        buffer=ZeroMQ(f"tcp://127.0.0.1:{free_port()}", pack=8),
+        overflow=tt.Block(),
+        on_error=lambda item, _error: told.append(item),
+    ) as pipeline:
+        await pipeline.wait()
+    ledger = pipeline.ledger.snapshot()
+    assert (ledger.produced, ledger.consumed + ledger.failed) == (3, 3)
+    assert ledger.failed in (1, 2)  # as many of A as were packed together with it
+    assert told == []
+    assert pipeline.ingest is not None
+    assert pipeline.ingest.ledger.consumed == 3
+    (line,) = (each for each in caplog.messages if each.startswith("broker.junk"))
+    assert "cannot be read, and count as failed" in line
 
 
 async def test_log_lines_hold_no_key(caplog: pytest.LogCaptureFixture) -> None:

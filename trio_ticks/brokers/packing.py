@@ -1,7 +1,7 @@
 """The entries of a broker: stretches of ticks as MessagePack, by shard.
 
-Goals: one entry carries many ticks, since a broker's price is by the entry. What cannot
-be read costs itself alone.
+Goals: one entry carries many ticks, since a broker's price is by the entry. An entry of
+which anything cannot be read is junk as a whole, and costs no other entry.
 
 The form of an entry, version 1: a list ``[1, "ticks", ticks, arrivals, items, gaps]``.
 ``ticks`` is how many ticks it holds, so that one who cannot read the rest can count

@@ -112,7 +112,8 @@ _COUNTERS: Final[tuple[tuple[str, str, str, Half], ...]] = (
     (
         "buffer_junk_entries",
         "junk",
-        "Entries in the dead letters, since they could not be read.",
+        "Entries that could not be read: dead letters. Over ZeroMQ, which keeps none, their "
+        "ticks have failed.",
         "work",
     ),
 )

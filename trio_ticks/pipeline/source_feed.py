@@ -288,8 +288,9 @@ class SourceFeed:
     def bury(self, item: Any, error: Exception, /) -> None:
         """Count *item* as received and failed, and have ``on_error`` told of it."""
         self._links.outcomes.bury(1)
-        self._buried.append((item, error))
-        self._buried_some.set()
+        if item is not None:
+            self._buried.append((item, error))
+            self._buried_some.set()
 
     async def _report_buried(self) -> None:
         """Tell ``on_error`` of buried ticks; an error of it ends :meth:`run`."""

@@ -144,8 +144,12 @@ class Hand:
             return self._unpacker.unpack(arrival.body, self._link.clock.shift_s)
         except JunkEntryError as error:
             self.junk += 1
-            if count := self._workers.limit.due("junk"):
-                log_event(_logger, logging.ERROR, "broker.junk", count=count, last=error)
+            # No broker keeps dead letters here: they would be in no count of ticks.
+            for _ in range(arrival.ticks):
+                self._workers.send.bury(None, error)
+            if count := self._workers.limit.due("junk", arrival.ticks):
+                text = "%d ticks cannot be read, and count as failed: %s"
+                log_event(_logger, logging.ERROR, "broker.junk", text, count, error, ticks=count)
             return Stretch()
 
 
