@@ -8,6 +8,7 @@ deleted once it is there.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -83,10 +84,15 @@ class Admin:
         """End the client. Waits, even if cancelled, for librdkafka's own threads.
 
         And for a question that was given up: it may make the group's client only now.
+        If the broker is away, that takes longer than anything is worth that could come
+        of it: then its thread goes on alone for at most 0.8 s, and ends the clients.
         """
         self._closing = True
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._end, limiter=self._limiter)
+        longest_s = math.inf if self._health.connected else _SHORT_S
+        with trio.move_on_after(longest_s, shield=True) as patience:
+            await trio.to_thread.run_sync(self._end, abandon_on_cancel=True, limiter=self._limiter)
+        if patience.cancelled_caught:
+            self._health.let_go()
 
     def _end(self) -> None:
         """Let the clients go, which waits for their threads; called in a thread."""
