@@ -9,6 +9,10 @@ hundred ticks, and to take each for one tick would let the bound be exceeded
 ``pack``-fold. So the ingest reads some of them, spread evenly over all, and takes the
 others to be as large as these are on average (:mod:`.sampling`).
 
+The estimate is right on average. It is good if records are of about one size, and poor
+where a few full ones lie among very many small ones; each lasts for a second only. It
+is not smoothed: that would miss a burst for longer than it would help.
+
 Other ways were weighed. A sum that each record carries would have to be one sum for
 all producers, which have nowhere to agree on it; the metadata of commits are not kept
 by every broker, and say what was handled, not what waits; the broker does not say the
