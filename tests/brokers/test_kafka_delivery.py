@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 import trio
@@ -227,6 +228,81 @@ async def test_nothing_is_taken_while_the_topic_is_full(broker: Broker) -> None:
     assert peak <= 500
 
 
+APART = {"batch.num.messages": 1}
+"""Records are sent alone: this broker names the last batch's beginning as the end."""
+
+
+async def one_by_one(kafka: Kafka, total: int) -> None:
+    """Append ticks as a slow feed brings them: each comes alone, and so in a record."""
+    single = attrs.evolve(kafka, pack=1, producer_settings=APART)
+    assert (await appended(single, numbered(total))).appended == total
+
+
+async def test_small_records_of_others_leave_a_new_ingest_its_room(broker: Broker) -> None:
+    kafka = make(broker.address)
+    # As full records these would be 256,000 ticks, more than there is room for.
+    await one_by_one(kafka, 1000)
+    sink, queue = kafka.sink(), Queue(numbered(2000, first=50), ended=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run, queue)
+        await until(lambda: sink.statistics().appended == 2000)
+        # They are all there, and nobody handles any.
+        assert sink.statistics().used == pytest.approx(3000, abs=100)
+        assert sink.statistics().full_s == 0
+        async with working(kafka) as (world, _source):
+            await until(lambda: len(world.handled) == 3000)
+            await until(lambda: sink.statistics().used == 0)
+        queue.end()
+    assert world.numbers() == whole(3000)
+
+
+async def test_large_records_of_others_fill_the_topic_for_a_new_ingest(broker: Broker) -> None:
+    kafka = make(broker.address, maxsize=2000, pack=64, producer_settings=APART)
+    await appended(attrs.evolve(kafka, maxsize=3000), numbered(2000))
+    sink, queue = kafka.sink(), Queue(numbered(1000, first=100))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run, queue)
+        await until(lambda: sink.statistics().full_s > 0.2)
+        # The last record of each partition may be missing in what this broker says.
+        assert sink.statistics().used == pytest.approx(2000, rel=0.15)
+        assert sink.statistics().appended < 500
+        async with working(kafka) as (world, _source):
+            await until(lambda: len(world.handled) == 3000)
+    assert world.numbers() == whole(3000)
+
+
+async def test_two_ingests_with_full_records_keep_to_the_bound(broker: Broker) -> None:
+    kafka = make(broker.address, maxsize=4000, pack=64, producer_settings=APART)
+    one, two = kafka.sink(), kafka.sink()
+    mine, yours = Queue(numbered(2000), ended=False), Queue(numbered(9000), ended=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run, mine)
+        await until(lambda: one.statistics().appended == 2000)
+        nursery.start_soon(two.run, yours)
+        await until(lambda: two.statistics().full_s > 0.2 and not two.statistics().in_doubt)
+        assert two.statistics().appended == pytest.approx(2000, rel=0.25)
+        # The first ingest hears of the second one's by a look, and takes no more.
+        await until(lambda: (one.statistics().used or 0) > 3400)
+        mine.put(numbered(9000, first=100))
+        await until(lambda: one.statistics().full_s > 0.2 and not one.statistics().in_doubt)
+        total = one.statistics().appended + two.statistics().appended
+        assert total == pytest.approx(4000, rel=0.25)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_reading_ingest_leaves_no_trace_in_the_group(broker: Broker) -> None:
+    kafka = make(broker.address)
+    await one_by_one(kafka, 500)
+    async with working(kafka) as (world, source):
+        await until(lambda: len(world.handled) == 500)
+        gained = source.statistics().takeovers, source.statistics().shards
+        await appended(kafka, numbered(500, first=25))
+        await until(lambda: len(world.handled) == 1000)
+        assert (source.statistics().takeovers, source.statistics().shards) == gained
+    assert world.numbers() == whole(1000)
+    assert source.statistics().redelivered == 0
+
+
 async def test_a_full_topic_is_looked_at_before_the_next_look_is_due(broker: Broker) -> None:
     kafka = make(broker.address, maxsize=500, pack=10, poll_s=3600.0)
     queue = Queue(numbered(2000))
@@ -285,6 +361,18 @@ async def test_the_look_from_outside(broker: Broker) -> None:
     # This broker may name the beginning of the last batch as the end.
     assert all(each.lag <= by_partition[each.partition] for each in seen.partitions)
     assert 0 < seen.lag <= 50
+
+
+@pytest.mark.parametrize("pack", [1, 64])
+async def test_the_look_from_outside_reads_how_large_the_records_are(
+    broker: Broker, pack: int
+) -> None:
+    kafka = make(broker.address, pack=pack, producer_settings=APART)
+    await appended(kafka, numbered(2000))
+    # What the buffer says of pack does not matter.
+    seen = await look(attrs.evolve(kafka, pack=256))
+    assert seen.ticks == pytest.approx(2000, rel=0.15)
+    assert seen.lag == pytest.approx(2000 / pack, rel=0.2)
 
 
 @pytest.mark.parametrize("pack", [1, 64])

@@ -11,6 +11,16 @@ from trio.testing import MockClock
 
 from tests.brokers.test_kafka_parting import Channel
 from tests.worlds.helpers import make_ticks
+from tests.worlds.kafka_world import (
+    PATIENCE_S,
+    Workers,
+    appended,
+    make,
+    numbered,
+    open_broker,
+    until,
+    working,
+)
 from trio_ticks.brokers import Kafka
 from trio_ticks.brokers.kafka.committing import Mark
 from trio_ticks.brokers.kafka.consuming import Turn
@@ -44,7 +54,7 @@ class Client:
         return Turn(refused=tuple(due) if refused else ())
 
 
-def world() -> tuple[Holding, Parting]:
+def world(records: int = 1) -> tuple[Holding, Parting]:
     """Two partitions of which all is handled, and nothing is committed."""
     kafka, channel = Kafka("127.0.0.1:1", partitions=2), Channel()
     holding = Holding(kafka, "us")
@@ -60,7 +70,7 @@ def world() -> tuple[Holding, Parting]:
         holding.gain(shard, 0, None)
     holding.book.take()
     holding.confirm(())
-    for shard in (0, 1):
+    for shard in (0, 1) if records else ():
         holding.receive(shard, 0, Stretch(make_ticks(4), [1.0] * 4))
         found = holding.next_ready()
         assert found is not None
@@ -129,3 +139,51 @@ async def test_a_partition_that_is_lost_is_not_committed_any_more(
     assert client.sent[-1] == {0: 1}
     assert (holding.acknowledged, holding.given_back) == (4, 4)
     check(holding)
+
+
+async def test_a_broker_that_is_away_is_waited_for_if_ticks_are_to_be_acknowledged(
+    autojump_clock: MockClock,
+) -> None:
+    holding, parting = world()
+    began = trio.current_time()
+    await leave(holding, parting, Client(1000).poll, 10.0, lambda: True)
+    assert trio.current_time() - began == pytest.approx(10.0)
+    check(holding)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_broker_that_is_away_is_not_waited_for_in_vain(
+    is_away: bool, autojump_clock: MockClock
+) -> None:
+    holding, parting = world(records=0)
+    client = Client(2)
+    began = trio.current_time()
+    await leave(holding, parting, client.poll, 10.0, lambda: is_away)
+    assert (trio.current_time() == began) is is_away
+    assert len(client.sent) == (0 if is_away else 3)
+    assert (parting.last, holding.given_back) == ({}, 0)
+
+
+async def test_a_drain_ends_a_worker_that_has_never_found_its_broker() -> None:
+    source, world = Kafka("127.0.0.1:1").source(), Workers()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(source.run, world, world.outcomes)
+        await trio.sleep(0.5)
+        source.drain()
+        nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_S
+    assert not nursery.cancel_scope.cancelled_caught
+    assert source.statistics().received == 0
+
+
+async def test_a_drain_ends_a_worker_with_nothing_to_commit_whose_broker_is_gone() -> None:
+    with open_broker() as broker:
+        kafka = make(broker.address)
+        await appended(kafka, numbered(100))
+        async with working(kafka) as (world, source):
+            await until(lambda: source.statistics().acknowledged == 100)
+            broker.kill()
+            await until(lambda: not source.statistics().connected)
+            began = trio.current_time()
+        # To wait for its answers took ten seconds.
+        assert trio.current_time() - began < 5.0
+    assert len(world.handled) == 100

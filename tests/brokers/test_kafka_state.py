@@ -140,27 +140,75 @@ def test_what_is_not_confirmed_is_in_the_last_commit_of_a_partition() -> None:
 
 
 def test_own_records_are_known_exactly_and_others_by_the_mean() -> None:
-    backlog = Backlog(2, pack=128)
+    backlog = Backlog(2)
     for offset in range(10):
         backlog.append(0, offset, 8)
     assert backlog.ticks == 80
     # Two of others follow, and the group has acknowledged four.
     backlog.update({0: 12, 1: 0}, {0: 4})
     assert backlog.ticks == 6 * 8 + 2 * 8
+    # What was read of others' says more than our own.
+    backlog.learn(100.0)
+    assert backlog.ticks == 6 * 8 + 2 * 100
+    backlog.restart()
+    assert (backlog.ticks, backlog.others) == (0, 0)
 
 
 def test_a_broker_that_is_behind_hides_no_own_record() -> None:
-    backlog = Backlog(1, pack=128)
+    backlog = Backlog(1)
     for offset in range(10):
         backlog.append(0, offset, 3)
     backlog.update({0: 1}, {0: 2})
     assert backlog.ticks == 24
 
 
-def test_others_records_are_taken_for_full_before_any_is_known() -> None:
-    backlog = Backlog(1, pack=128)
+def test_others_records_are_one_tick_each_while_nothing_is_known_of_them() -> None:
+    backlog = Backlog(1)
     backlog.update({0: 3}, {0: 1})
-    assert backlog.ticks == 256
+    assert backlog.ticks == 2
+
+
+def test_own_records_are_others_only_until_their_report_comes() -> None:
+    backlog = Backlog(1)
+    backlog.update({0: 5}, {})
+    assert backlog.others == 5
+    for offset in (2, 3, 5):
+        backlog.append(0, offset, 10)
+    assert backlog.others == 3
+    backlog.update({0: 6}, {})
+    assert backlog.others == 3
+    backlog.update({0: 6}, {0: 3})
+    assert (backlog.others, backlog.ticks) == (1, 2 * 10 + 10)
+
+
+@given(
+    own=st.lists(st.frozensets(st.integers(0, 40)), min_size=1, max_size=3),
+    done=st.integers(0, 20),
+    most=st.integers(1, 40),
+    start=st.floats(0, 1, exclude_max=True),
+)
+def test_the_spread_is_even_and_of_others_records_alone(
+    own: list[frozenset[int]], done: int, most: int, start: float
+) -> None:
+    backlog = Backlog(len(own))
+    for partition, offsets in enumerate(own):
+        for offset in sorted(offsets):
+            backlog.append(partition, offset, 1)
+    every = range(len(own))
+    backlog.update(dict.fromkeys(every, 41), dict.fromkeys(every, done))
+    others = [
+        (partition, offset)
+        for partition in every
+        for offset in range(done, 41)
+        if offset not in own[partition]
+    ]
+    assert backlog.others == len(others)
+    spread = backlog.spread(most, start)
+    places = [others.index((number, at)) for number, found in spread.items() for at in found]
+    assert len(places) == min(most, len(others))
+    step = len(others) / max(1, len(places))
+    assert places == sorted(set(places))
+    assert all(abs(place - (part + start) * step) <= 1 for part, place in enumerate(places))
 
 
 # What a worker holds.

@@ -538,6 +538,16 @@ async def test_the_line_of_progress_tells_feed_and_broker_apart(both: Any) -> No
     assert "broker AWAY  in" in progress_line(pipeline.ingest.metrics())
 
 
+@pytest.mark.parametrize(("maxsize", "shown"), [(300, "? of 300"), (None, "? of ?")])
+async def test_the_terminal_shows_the_size_of_a_buffer_whose_filling_is_unknown(
+    both: Any, maxsize: int | None, shown: str
+) -> None:
+    pipeline, _buffer = both
+    unknown = attrs.evolve(FULL, used=None, maxsize=maxsize)
+    text = draw(attrs.evolve(pipeline.metrics(), buffer=unknown))
+    assert f"  {shown} " in text
+
+
 def seen_elsewhere(pipeline: tt.Pipeline[Any]) -> PipelineMetrics:
     registry = CollectorRegistry()
     with export_metrics(pipeline, registry):

@@ -45,7 +45,8 @@ class BufferView:
     maxsize: int | None = None
     """How many ticks it holds at most."""
     used: int | None = None
-    """How many ticks are in it, for whichever group."""
+    """How many ticks are in it, for whichever group. Of Kafka those that its group has
+    not acknowledged, about: some records are read, and give the mean for all."""
     groups: tuple[GroupView, ...] = ()
     dead: int | None = None
     """Dead letters that are there to be read."""
@@ -114,7 +115,7 @@ async def _look_at_kafka(buffer: Any, timeout_s: float) -> BufferView:
     return BufferView(
         buffer=buffer.shown,
         maxsize=buffer.maxsize,
-        used=seen.lag if buffer.pack == 1 else None,
+        used=seen.ticks,
         groups=(GroupView(name=buffer.group, lag=seen.lag, unit=unit),),
         dead=seen.dead_letters,
     )

@@ -361,12 +361,18 @@ class Unpacker:
                 raise self._junk(body, f"{kind.__name__:.100} is no market data")
             self._kinds.add(kind)
 
-    def _junk(self, body: bytes, why: str) -> JunkEntryError:
+    def count(self, body: bytes) -> int:
+        """Return how many ticks an entry says that it holds, without reading them.
+
+        It is 1 for an entry that does not say it, or that cannot hold so many.
+        """
         try:
             ticks = self._head(body).ticks
         except Exception:
-            ticks = 1
+            return 1
         # A tick takes a byte at least, and a ledger is not to count what cannot be.
-        if not 0 < ticks <= len(body):
-            ticks = 1
-        return JunkEntryError(f"an entry of {len(body)} bytes is junk: {why}", ticks=ticks)
+        return ticks if 0 < ticks <= len(body) else 1
+
+    def _junk(self, body: bytes, why: str) -> JunkEntryError:
+        text = f"an entry of {len(body)} bytes is junk: {why}"
+        return JunkEntryError(text, ticks=self.count(body))

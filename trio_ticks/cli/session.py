@@ -39,6 +39,9 @@ __all__ = ["Display", "run_session", "run_to_the_end"]
 
 View = Literal["live", "lines", "none"]
 
+_SAID_S: Final = 0.5
+"""Seconds after which a run with nothing left to handle says that it is ending."""
+
 TOO_MANY_FAILED: Final = 3
 """The exit code of a run in which more ticks failed than ``--max-failure-rate``."""
 
@@ -359,7 +362,7 @@ async def _show_lines(pipeline: Pipeline[Any], display: Display, stop: _Stop) ->
             # At once: whoever has pressed Ctrl-C is to see that it was heard.
             is_told, line = True, stop.hint
             if not (metrics.queue_size or metrics.in_flight):
-                continue  # it ends in this moment
+                await trio.sleep(_SAID_S)  # it should end in this moment
         await trio.to_thread.run_sync(partial(click.echo, line, err=True), abandon_on_cancel=True)
 
 

@@ -34,8 +34,13 @@ class Kafka(KafkaSettings):
         maxsize: how many ticks that *group* has not acknowledged the topic holds before
             the ingests take no more. It is approximate: an ingest knows its own ticks
             exactly, and asks for the others' every *poll_s*, so several ingests may
-            exceed it by what the others append meanwhile (their rate x *poll_s*). What
-            others have appended is known in records; their ticks are estimated.
+            exceed it by what the others append meanwhile (their rate x *poll_s*).
+            Others' records, also those that it has itself appended before it was
+            started anew, are counted with the mean of 32 of them, which are read
+            anew each second: so the bound may be missed either way by the error of
+            that mean. An ingest that may not read the topic takes them to be as large
+            as its own are, and as one tick each before it has sent any: then it errs
+            towards too many.
         pack: how many ticks are in a record at most. With 1 each record is one tick
             with its symbol as key, for others who read the topic.
         prefetch: how many ticks without an outcome a worker process holds; records are

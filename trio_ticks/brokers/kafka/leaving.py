@@ -29,8 +29,16 @@ Poll = Callable[[Mapping[int, Mark]], Awaitable[Turn]]
 """Commits the marks, polls the client for a moment, and returns what came of it."""
 
 
-async def leave(holding: Holding, parting: Parting, poll: Poll, timeout_s: float) -> None:
+async def leave(
+    holding: Holding,
+    parting: Parting,
+    poll: Poll,
+    timeout_s: float,
+    is_away: Callable[[], bool] = bool,
+) -> None:
     """Give all partitions up, and wait until that is committed.
+
+    While the broker is away, it is waited for only if that acknowledges a tick.
 
     Args:
         holding: what is held.
@@ -38,13 +46,16 @@ async def leave(holding: Holding, parting: Parting, poll: Poll, timeout_s: float
         poll: the client's turn.
         timeout_s: how long the commits may take; then what they acknowledge is counted
             as given back, and comes again.
+        is_away: tells whether the broker does not answer.
 
     Cancellation: what is not committed comes again.
     """
     last = parting.last
     last |= await parting.hand_over(list(holding.shards))
+    # Without the others the next holder is only more careful than it has to be.
+    matters = any(mark.ticks for mark in last.values()) or not is_away()
     with trio.move_on_after(timeout_s):
-        while last or holding.book.is_sent:
+        while matters and (last or holding.book.is_sent):
             if holding.book.is_sent:
                 # The answer to the last usual commit comes first.
                 turn = await poll({})

@@ -12,8 +12,10 @@ import trio
 
 from ...clock import Clock
 from ...errors import BrokerError
+from .backlog import Backlog
 from .health import Health
 from .library import confluent
+from .sampling import learn
 from .settings import KafkaSettings
 from .topics import Admin
 
@@ -47,6 +49,9 @@ class Look:
     """Records in the topic of the dead letters."""
     round_trip_s: float
     """How long the broker took to say it, in seconds."""
+    ticks: int
+    """How many ticks are in the records that the group has not acknowledged, about:
+    some of them were read. Where none could be, each is counted as one tick."""
 
     @property
     def lag(self) -> int:
@@ -107,4 +112,7 @@ async def _ask(buffer: KafkaSettings, admin: Admin) -> Look:
         PartitionLook(number, found.ends.get(number, 0), found.committed.get(number, 0))
         for number in range(buffer.partitions)
     )
-    return Look(partitions, dead, found.round_trip_s)
+    backlog = Backlog(buffer.partitions)
+    backlog.update(found.ends, found.committed)
+    await learn(backlog, admin)
+    return Look(partitions, dead, found.round_trip_s, backlog.ticks)

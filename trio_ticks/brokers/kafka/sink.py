@@ -26,6 +26,7 @@ from .backlog import Backlog
 from .health import Health
 from .library import confluent
 from .producing import Producing, Report, Sending, split
+from .sampling import Sampling
 from .settings import KafkaSettings
 from .topics import Admin, prepare
 
@@ -50,7 +51,7 @@ class KafkaSink:
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
         self._packer = Packer(kafka.partitions, kafka.pack)
-        self._backlog = Backlog(kafka.partitions, kafka.pack)
+        self._backlog = Backlog(kafka.partitions)
         self._health: Health | None = None
         self._clock = Clock()
         self._limit: LogLimit | None = None
@@ -128,11 +129,14 @@ class KafkaSink:
 
     async def _all(self, receive: Receive, admin: Admin, health: Health) -> None:
         failure: Exception | None = None
+        sampling = Sampling(self._backlog, receive.clock.now, receive.random)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, health)
-            nursery.start_soon(self._watch, admin, health)
             try:
                 await self._look(admin, health)
+                # Before the first tick is taken: the topic may be full already.
+                await sampling.refresh(admin)
+                nursery.start_soon(self._watch, admin, health, sampling)
                 await self._append(receive, admin, health)
             except Exception as error:
                 # Raised outside of the nursery, which would make a group of it.
@@ -293,13 +297,14 @@ class KafkaSink:
                 ticks=due,
             )
 
-    async def _watch(self, admin: Admin, health: Health) -> None:
+    async def _watch(self, admin: Admin, health: Health, sampling: Sampling) -> None:
         while True:
             if self._full_since is None:
                 with trio.move_on_after(self._kafka.poll_s):
                     await self._filled.wait()
             # While the topic is full, ticks wait here for nothing but this look.
             await trio.sleep(min(_FULL_S, self._kafka.poll_s))
+            await sampling.refresh(admin)
             await self._look(admin, health)
 
     async def _look(self, admin: Admin, health: Health) -> None:

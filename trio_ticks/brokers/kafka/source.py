@@ -68,7 +68,34 @@ class KafkaSource:
         working = self._working = Working(self._kafka, health, send, outcomes, self._draining)
         admin = Admin(self._kafka, health)
         try:
-            await prepare(admin, self._kafka, health)
-            await working.run(admin)
+            if await self._prepare(admin, health):
+                await working.run(admin)
         finally:
             await admin.aclose()
+
+    async def _prepare(self, admin: Admin, health: Health) -> bool:
+        """Return whether the topic is there; ``False``: a drain came before the broker.
+
+        Nothing is held until then, so there is nothing to wait for.
+
+        Cancellation: the topic may have been made.
+        """
+        ready = False
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def drained() -> None:
+                await self._draining.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(drained)
+            try:
+                await prepare(admin, self._kafka, health)
+                ready = True
+            except Exception as error:
+                # Raised outside of the nursery, which would make a group of it.
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return ready

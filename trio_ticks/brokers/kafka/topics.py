@@ -8,16 +8,20 @@ deleted once it is there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar, final
 
 import attrs
 import trio
 
+from ...clock import monotonic
 from ...errors import BrokerError
 from ...logs import log_event
+from ..packing import Unpacker
 from .health import Health
 from .library import admin, confluent
 from .settings import KafkaSettings
@@ -30,6 +34,16 @@ _logger = logging.getLogger("trio_ticks.brokers")
 _ANSWER_S: Final = 5.0
 """Seconds that an answer of the broker may take."""
 _SHORT_S: Final = 0.1
+_READ_S: Final = 1.0
+"""Seconds that it may take to read some records."""
+_READ_AT_ONCE: Final = 100
+_SMALL: Final = {
+    # Of each place a single record is wanted; a broker sends one that is larger, too.
+    "fetch.message.max.bytes": 16_384,
+    "queued.min.messages": 1,
+    # By default a place that is asked for now and then waits for a second.
+    "fetch.queue.backoff.ms": 5,
+}
 _AWAY_S: Final = 0.8
 _SLOWEST_S: Final = 2.0
 """Seconds between two attempts, at most."""
@@ -64,14 +78,22 @@ class Admin:
         self._limiter = trio.CapacityLimiter(1)
         self._patience_s = _SHORT_S
         self._lows: dict[int, int] = {}
+        self._unpacker = Unpacker()
+        self._closing = False
 
     async def aclose(self) -> None:
         """End the client. Waits, even if cancelled, for librdkafka's own threads.
 
         And for a question that was given up: it may make the group's client only now.
+        If the broker is away, that takes longer than anything is worth that could come
+        of it: then its thread goes on alone for at most 0.8 s, and ends the clients.
         """
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._end, limiter=self._limiter)
+        self._closing = True
+        longest_s = math.inf if self._health.connected else _SHORT_S
+        with trio.move_on_after(longest_s, shield=True) as patience:
+            await trio.to_thread.run_sync(self._end, abandon_on_cancel=True, limiter=self._limiter)
+        if patience.cancelled_caught:
+            self._health.let_go()
 
     def _end(self) -> None:
         """Let the clients go, which waits for their threads; called in a thread."""
@@ -155,17 +177,77 @@ class Admin:
         """Return the group's offsets; called in a thread."""
         # The admin client's list_consumer_group_offsets() aborts the process if the
         # broker goes away meanwhile (librdkafka 2.16.0: "eonce->refcnt > 0").
+        found = self._consumer().committed(self._whole(), timeout=self._patience_s)
+        return {each.partition: each.offset for each in found if each.offset >= 0}
+
+    def _consumer(self) -> Any:
+        """Return a client that knows of the group, and does not join it."""
         if self._group is None:
             settings = {
                 **self._kafka.settings,
                 **self._kafka.consumer_settings,
+                **_SMALL,
                 "bootstrap.servers": self._kafka.servers,
                 "group.id": self._kafka.group,
                 "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
             }
             self._group = self._health.client(confluent().Consumer, settings)
-        found = self._group.committed(self._whole(), timeout=self._patience_s)
-        return {each.partition: each.offset for each in found if each.offset >= 0}
+        return self._group
+
+    async def ticks_at(self, places: Mapping[int, Sequence[int]]) -> list[int]:
+        """Return how many ticks the records hold that lie at *places*.
+
+        Only those are among them that can be read within a second.
+
+        Args:
+            places: offsets, by partition.
+
+        Cancellation: the thread goes on for at most 0.1 s.
+        """
+        read = partial(self._ticks_at, places)
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=self._limiter)
+
+    def _ticks_at(self, places: Mapping[int, Sequence[int]]) -> list[int]:
+        """Read the records at *places*; called in a thread."""
+        client, topic, new = self._consumer(), self._kafka.topic, confluent().TopicPartition
+        found: list[int] = []
+        left = {partition: _mixed(offsets) for partition, offsets in places.items()}
+        end = monotonic() + _READ_S
+        try:
+            while left:
+                # To be given partitions by hand is to join no group. One place of each
+                # partition is asked for at a time; others close behind it come along.
+                asked = {number: wanted[0] for number, wanted in left.items()}
+                client.assign([new(topic, number, offset) for number, offset in asked.items()])
+                while asked:
+                    if self._closing or monotonic() > end:
+                        return found
+                    for message in self._fetched(client):
+                        if message.error() is not None:
+                            return found
+                        number, offset = message.partition(), message.offset()
+                        wanted = left.get(number, [])
+                        if offset in wanted:
+                            found.append(self._unpacker.count(message.value() or b""))
+                            wanted.remove(offset)
+                        # If the record is gone by now, a later one comes.
+                        place = asked.pop(number, None)
+                        if place in wanted:
+                            wanted.remove(place)
+                left = {number: wanted for number, wanted in left.items() if wanted}
+        except confluent().KafkaException:
+            # The next question to the broker tells what is wrong.
+            return found
+        finally:
+            client.unassign()
+        return found
+
+    @staticmethod
+    def _fetched(client: Any) -> list[Any]:
+        # consume() with a timeout would wait for all records that it is asked for.
+        first = client.poll(_SHORT_S / 2)
+        return [] if first is None else [first, *client.consume(_READ_AT_ONCE, 0)]
 
     async def ends(self, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
         """Return the first and the next offset of each partition of *topic*.
@@ -206,6 +288,17 @@ class Admin:
         return {
             each.partition: (await self._answer(future)).offset for each, future in asked.items()
         }
+
+
+def _mixed(offsets: Sequence[int]) -> list[int]:
+    """Return *offsets* in an order of which each beginning is spread over all of them.
+
+    What was read when the time is over is then no worse than fewer places.
+    """
+    step = max(1, round(0.6 * len(offsets)))
+    while math.gcd(step, len(offsets)) > 1:
+        step += 1
+    return [offsets[step * place % len(offsets)] for place in range(len(offsets))]
 
 
 async def prepare(

@@ -58,6 +58,8 @@ _LEAVE_GROUP_S: Final = 5.0
 """How long the broker may take to let a worker go that has given all up, in seconds."""
 _CLOSE_S: Final = 2.0
 """Seconds that the client may take to end when all is cancelled."""
+_AWAY_S: Final = 0.2
+"""The same, for both, while the broker is away: nobody there could let us go."""
 _MOST_RECORDS: Final = 1000
 
 
@@ -156,10 +158,10 @@ class Working:
                     await self._turns(consuming, admin, limiter)
                     timeout_s = max(_LEAVE_S, self._session_s if self._health.connected else 0)
                     poll = partial(self._poll, consuming, limiter)
-                    await leave(self._holding, self._parting, poll, timeout_s)
+                    await leave(self._holding, self._parting, poll, timeout_s, self._is_away)
                     # All is given up and committed by now. librdkafka may wait for ever
                     # here if the broker has lost the group.
-                    with trio.move_on_after(_LEAVE_GROUP_S):
+                    with trio.move_on_after(self._at_most(_LEAVE_GROUP_S)):
                         await trio.to_thread.run_sync(
                             consuming.close, limiter=limiter, abandon_on_cancel=True
                         )
@@ -179,13 +181,20 @@ class Working:
         librdkafka does, for as long as the slowest of the other workers takes. Its
         thread goes on by itself then.
         """
-        with trio.move_on_after(_CLOSE_S, shield=True) as patience:
+        with trio.move_on_after(self._at_most(_CLOSE_S), shield=True) as patience:
             await trio.to_thread.run_sync(consuming.close, limiter=limiter, abandon_on_cancel=True)
         if patience.cancelled_caught:
             self._health.let_go()
             text = "%s does not let us leave its group, which notices that we are gone"
             facts = {"broker": self._kafka.shown}
             log_event(_logger, logging.WARNING, "broker.not_left", text, self._kafka.shown, **facts)
+
+    def _is_away(self) -> bool:
+        return not self._health.connected
+
+    def _at_most(self, seconds: float) -> float:
+        """Return how long the broker may take to answer, if it is there."""
+        return _AWAY_S if self._is_away() else seconds
 
     # Turns
 

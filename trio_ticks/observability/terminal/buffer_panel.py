@@ -30,9 +30,10 @@ def buffer(metrics: PipelineMetrics, pen: Pen, width: int) -> Panel:
     inside = width - 4
     fill = Text(no_wrap=True, overflow="crop")
     fraction, word, style = level(now.used or 0, now.maxsize or 0)
-    numbers = "? of ?" if now.used is None else f"{now.used:,}"
+    used = "?" if now.used is None else f"{now.used:,}"
+    numbers = f"{used} of {'?' if now.maxsize is None else f'{now.maxsize:,}'}"
     if now.used is not None and now.maxsize is not None:
-        numbers += f" of {now.maxsize:,}  {100 * fraction:5.1f} %  {word:4}"
+        numbers += f"  {100 * fraction:5.1f} %  {word:4}"
     if not now.connected:
         numbers, style = f"{pen.glyph('✗', '!!')} AWAY  {numbers}", "bold red"
         if metrics.half == "work" and metrics.state == "paused":
