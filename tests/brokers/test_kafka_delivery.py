@@ -9,7 +9,7 @@ import attrs
 import msgspec
 import pytest
 import trio
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 import trio_ticks as tt
 from tests.worlds.helpers import EPOCH, make_tick, number
@@ -25,6 +25,7 @@ from tests.worlds.kafka_world import (
 )
 from trio_ticks.brokers import Kafka
 from trio_ticks.brokers.kafka import look
+from trio_ticks.brokers.kafka.producing import Producing, Report
 from trio_ticks.brokers.packing import shard_of
 
 __all__ = ["broker"]
@@ -392,3 +393,39 @@ async def test_lag_is_counted_in_ticks_and_seconds(broker: Broker, pack: int) ->
         await until(lambda: source.statistics().lag == 0)
         assert source.statistics().lag_s == 0
     assert len(world.handled) == 640
+
+
+@pytest.mark.parametrize(
+    ("code", "clients"), [(KafkaError.UNKNOWN_PRODUCER_ID, 2), (KafkaError.NOT_ENOUGH_REPLICAS, 1)]
+)
+async def test_what_failed_is_sent_again_and_no_tick_has_to_come_for_it(
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    clients: int,
+) -> None:
+    """By a new client where the broker takes nothing more of the old one."""
+    made, listen = [], Producing.listen
+    refused: list[int] = []
+
+    def refusing(producing: Producing, timeout_s: float) -> list[Report]:
+        if producing not in made:
+            made.append(producing)
+        reports = listen(producing, timeout_s)
+        if len(refused) >= 3:
+            return reports
+        refused.extend(1 for _ in reports)
+        return [attrs.evolve(each, error=KafkaError(code), offset=-1) for each in reports]
+
+    monkeypatch.setattr(Producing, "listen", refusing)
+    kafka, queue = make(broker.address, pack=10), Queue(numbered(200), ended=False)
+    sink = kafka.sink()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run, queue)
+        # The market is quiet meanwhile.
+        await until(lambda: sink.statistics().appended == 200)
+        assert (sink.statistics().connected, sink.statistics().in_doubt) == (True, 0)
+        queue.end()
+    assert len(made) == clients
+    assert "broker.sent_again" in caplog.text

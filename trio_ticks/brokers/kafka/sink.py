@@ -35,7 +35,18 @@ __all__ = ["KafkaSink"]
 _logger = logging.getLogger("trio_ticks.brokers")
 _LISTEN_S: Final = 0.1
 _AGAIN_S: Final = 0.1
-"""Seconds before what failed is sent again."""
+"""Seconds before what failed is sent again; twice as many each time it fails."""
+_LONGEST_AGAIN_S: Final = 2.0
+_MANY: Final = 3
+"""After so many failures in a row the broker counts as away."""
+_WORN: Final = (
+    "PRODUCER_FENCED",
+    "INVALID_PRODUCER_EPOCH",
+    "INVALID_PRODUCER_ID_MAPPING",
+    "UNKNOWN_PRODUCER_ID",
+    "OUT_OF_ORDER_SEQUENCE_NUMBER",
+)
+"""Errors after which a broker takes nothing more of the same client."""
 _FULL_S: Final = 0.05
 """Seconds from one look to the next while the topic is full."""
 _GONE: Final = ("_NOENT", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
@@ -63,6 +74,12 @@ class KafkaSink:
         self._on_way: dict[int, Sending] = {}
         self._known = False
         self._lost = False
+        self._worn = False
+        """Whether the broker takes nothing more of this client."""
+        self._failures = 0
+        """How often in a row records have failed that are sent again."""
+        self._why = ""
+        self._taking: trio.CancelScope | None = None
         self._ends: Mapping[int, int] = {}
         self._producing: Producing | None = None
         self._using = trio.Lock()
@@ -79,7 +96,8 @@ class KafkaSink:
         if self._full_since is not None:
             full_s += self._clock.now() - self._full_since
         return BufferStatistics(
-            connected=health is not None and health.connected,
+            # One that refuses whatever is sent is of no use, though it answers.
+            connected=health is not None and health.connected and self._failures < _MANY,
             reconnects=0 if health is None else health.reconnects,
             round_trip_s=None if health is None else health.round_trip_s,
             maxsize=self._kafka.maxsize,
@@ -152,10 +170,12 @@ class KafkaSink:
         ended = False
         while True:
             health.check()
-            if self._lost:
+            if self._lost or self._worn:
                 await self._begin_anew(admin, health)
             if self._again:
                 await self._send_again(admin, health)
+            if self._lost or self._worn:
+                continue
             if self._waiting:
                 await self._put(limiter, health)
             if self._waiting or self._again:
@@ -172,12 +192,16 @@ class KafkaSink:
             if room <= 0:
                 await self._change()
                 continue
-            try:
-                stretch = await receive.take(room)
-            except trio.EndOfChannel:
-                ended = True
-                continue
-            self._pack(stretch)
+            stretch: Stretch | None = None
+            # What fails meanwhile is not to wait until more comes.
+            with trio.CancelScope() as self._taking:
+                try:
+                    stretch = await receive.take(room)
+                except trio.EndOfChannel:
+                    ended = True
+            self._taking = None
+            if stretch is not None:
+                self._pack(stretch)
 
     def _pack(self, stretch: Stretch) -> None:
         records, refused = self._packer.pack(stretch)
@@ -220,30 +244,41 @@ class KafkaSink:
 
     async def _send_again(self, admin: Admin, health: Health) -> None:
         """Put what failed before what waits, once nothing else is on its way."""
-        while self._on_way and not self._lost:
+        while self._on_way:
+            if self._lost or self._worn:
+                return
             await self._change()
-        await trio.sleep(_AGAIN_S)
+        if due := 0 if self._limit is None else self._limit.due("again", len(self._again)):
+            text = "%d records were refused by %s, and are sent again: %s"
+            shown = (due, self._kafka.shown, self._why)
+            log_event(_logger, logging.WARNING, "broker.sent_again", text, *shown, records=due)
+        await trio.sleep(min(_AGAIN_S * 2**self._failures, _LONGEST_AGAIN_S))
         await prepare(admin, self._kafka, health, seen=True)
         again, self._again = self._again, []
         again.sort(key=lambda sending: sending.number)
         self._waiting.extendleft(reversed(again))
 
     async def _begin_anew(self, admin: Admin, health: Health) -> None:
-        """Go on with a broker that has lost the topic: send all again that is in doubt.
+        """Send all again that is in doubt, by a new client.
 
-        It has lost what it knew of our client, too, which would wait for ever.
+        The broker takes nothing more of the one that there is: it has lost the topic,
+        and what it knew of our client, or it has fenced that off.
         """
-        text = "the broker has lost the topic %s, and what was in it; %d ticks are sent again"
-        shown = (self._kafka.topic, self._in_doubt)
-        log_event(_logger, logging.ERROR, "broker.emptied", text, *shown, ticks=self._in_doubt)
+        emptied = self._lost
+        if emptied:
+            text = "the broker has lost the topic %s, and what was in it; %d ticks are sent again"
+            shown = (self._kafka.topic, self._in_doubt)
+            log_event(_logger, logging.ERROR, "broker.emptied", text, *shown, ticks=self._in_doubt)
         await prepare(admin, self._kafka, health, seen=True)
         async with self._using:
             await self._close(health)
             self._again += self._on_way.values()
             self._on_way.clear()
-            self._backlog.restart()
-            self._ends = {}
-            self._lost = False
+            if emptied:
+                self._backlog.restart()
+                self._ends = {}
+                self._lost = False
+            self._worn = False
             await self._open(health)
         await self._look(admin, health)
 
@@ -265,6 +300,7 @@ class KafkaSink:
             record = report.sending.record
             if report.error is None:
                 health.heard()
+                self._failures = 0
                 self._in_doubt -= record.ticks
                 self._appended += record.ticks
                 self._backlog.append(record.shard, report.offset, record.ticks)
@@ -279,6 +315,10 @@ class KafkaSink:
             return
         if health.is_refusal(error):
             health.error(error)
+        if not self._again:
+            self._failures = min(self._failures + 1, 10)
+        self._why = error.str()
+        self._worn = self._worn or error.fatal() or error.name() in _WORN
         self._again.append(sending)
 
     def _fail(self, ticks: int, why: str) -> None:
@@ -342,6 +382,8 @@ class KafkaSink:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+        if self._taking is not None and (self._again or self._lost or self._worn):
+            self._taking.cancel()
 
     async def _change(self) -> None:
         await self._changed.wait()
