@@ -191,8 +191,8 @@ MUTANTS: Final = (
     Mutant(
         name="given-up-question-not-waited-for",
         file="brokers/kafka/topics.py",
-        before="run_sync(self._end, limiter=self._limiter)",
-        after="run_sync(self._end)",
+        before="run_sync(self._end, abandon_on_cancel=True, limiter=self._limiter)",
+        after="run_sync(self._end, abandon_on_cancel=True)",
         breaks="a client that is made too late is kept, with its threads and its log lines",
         tests=("tests/brokers/test_kafka_health.py",),
     ),

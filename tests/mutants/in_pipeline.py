@@ -166,8 +166,8 @@ MUTANTS: Final = (
     Mutant(
         name="pressure-rings-no-bell",
         file="control/pressure.py",
-        before="        event.set()\n        self._log(new, old, queued)",
-        after="        self._log(new, old, queued)",
+        before="        event.set()\n        self._log(new, old, queued, behind)",
+        after="        self._log(new, old, queued, behind)",
         breaks="who waits for the pressure to fall waits for ever",
         tests=("tests/control/test_pressure.py",),
     ),
