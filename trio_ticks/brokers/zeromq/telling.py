@@ -21,6 +21,29 @@ _logger = logging.getLogger("trio_ticks.brokers")
 
 
 @final
+class _Absence:
+    """How long the other end has been away, whenever the log is to say so."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._next_s = 0.0
+
+    def end(self) -> None:
+        """Note that it is there."""
+        self._since = None
+
+    def due_s(self, now: float) -> float | None:
+        """Return how long it has been away, in seconds; ``None``: say nothing now."""
+        if self._since is None:
+            self._since = now
+            self._next_s = now + _PATIENCE_S
+        if now < self._next_s:
+            return None
+        self._next_s = now + _AGAIN_S
+        return now - self._since
+
+
+@final
 class TellingOfWorkers:
     """Writes a line where an ingest has no worker.
 
@@ -32,19 +55,13 @@ class TellingOfWorkers:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._away_since: float | None = None
-        self._next_s = 0.0
+        self._absence = _Absence()
 
     def look(self, now: float, workers: int) -> None:
         """Write what has changed; *now* by trio's clock."""
         if workers:
-            self._away_since = None
-            return
-        if self._away_since is None:
-            self._away_since = now
-            self._next_s = now + _PATIENCE_S
-        if now >= self._next_s:
-            self._next_s = now + _AGAIN_S
+            self._absence.end()
+        elif (away_s := self._absence.due_s(now)) is not None:
             log_event(
                 _logger,
                 logging.WARNING,
@@ -52,7 +69,7 @@ class TellingOfWorkers:
                 "no worker has been connected to %s for %.0f s. Is one running, with this "
                 "address and the same CURVE keys? Ticks wait in the queue until it is full",
                 self._address,
-                now - self._away_since,
+                away_s,
                 ingest=self._address,
             )
 
@@ -70,8 +87,7 @@ class Telling:
         self._link = link
         self._limit = limit
         self._joined = False
-        self._away_since: float | None = None
-        self._next_s = 0.0
+        self._absence = _Absence()
         self._restarts = 0
         self._ended = False
         self._junk = 0
@@ -116,13 +132,8 @@ class Telling:
             )
         self._joined = joined
         if joined or link.state == "left":
-            self._away_since = None
-            return
-        if self._away_since is None:
-            self._away_since = now
-            self._next_s = now + _PATIENCE_S
-        if now >= self._next_s:
-            self._next_s = now + _AGAIN_S
+            self._absence.end()
+        elif (away_s := self._absence.due_s(now)) is not None:
             log_event(
                 _logger,
                 logging.WARNING,
@@ -130,6 +141,6 @@ class Telling:
                 "nobody answers at %s for %.0f s. Is the ingest running there, with the same "
                 "CURVE keys? Waiting for it",
                 self.address,
-                now - self._away_since,
+                away_s,
                 ingest=self.address,
             )
